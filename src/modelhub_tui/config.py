@@ -1,0 +1,147 @@
+"""Settings and paths: flags, then environment, then config.toml, then defaults.
+
+Reading them costs about a millisecond (no pydantic): the first frame needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from modelhub_tui.errors import BadSettings
+from modelhub_tui.untrusted import clean
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One thing a user can set, and where. The README's table is made from these."""
+
+    name: str
+    """Key in config.toml."""
+    env: str
+    help: str
+    flag: str = ""
+    default: str = ""
+
+
+SETTINGS = (
+    Setting("router", "MODELHUB_ROUTER", "URL of a router; unset runs one on this machine", "--router"),
+    Setting("api_key", "MODELHUB_API_KEY", "API key for that router", "--api-key"),
+    Setting("catalog", "MODELHUB_CATALOG", "catalog file to use instead of the built-in one", "--catalog", "built in"),
+    Setting("theme", "MODELHUB_THEME", "Textual theme name, such as textual-dark, textual-light or textual-ansi", "--theme"),
+    Setting("config", "MODELHUB_CONFIG", "config file", "--config", "~/.config/modelhub/config.toml"),
+    Setting("state_dir", "MODELHUB_STATE_DIR", "service state, database, logs", default="~/.local/state/modelhub"),
+    Setting("cache_dir", "MODELHUB_CACHE_DIR", "hub statistics, last screen", default="~/.cache/modelhub"),
+    Setting("hf_endpoint", "HF_ENDPOINT", "HuggingFace-compatible hub", default=DEFAULT_ENDPOINT),
+    Setting("hf_token", "HF_TOKEN", "token for gated and private repos; also read from the token file of `hf auth login`"),
+    Setting("hf_home", "HF_HOME", "HuggingFace home", default="~/.cache/huggingface"),
+    Setting("hub_cache", "HF_HUB_CACHE", "where model files land", default="$HF_HOME/hub"),
+)
+_IN_FILE = frozenset({"router", "api_key", "catalog", "theme", "state_dir", "cache_dir"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything decided before the program starts."""
+
+    state_dir: Path
+    cache_dir: Path
+    hub_cache: Path
+    hf_endpoint: str = DEFAULT_ENDPOINT
+    router: str | None = None
+    """None means embedded: our own router and node on this machine."""
+    api_key: str | None = field(default=None, repr=False)
+    catalog: Path | None = None
+    theme: str | None = None
+
+    @property
+    def embedded(self) -> bool:
+        """True when the program uses its own service on this machine."""
+        return self.router is None
+
+
+def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[str, str] | None = None) -> Settings:
+    """Merge flags, environment, config file and defaults.
+
+    Args:
+        flags: Command-line values by setting name; None or "" means not given.
+        env: The environment; `os.environ` if None.
+
+    Raises:
+        BadSettings: With a sentence naming the setting and what to do.
+    """
+    env = os.environ if env is None else env
+    flags = {name: value for name, value in (flags or {}).items() if value}
+    home = Path(env.get("HOME") or Path.home())
+    explicit = flags.get("config") or env.get("MODELHUB_CONFIG")
+    file = _read_file(_path(explicit, home) if explicit else _xdg(env, home, "CONFIG", ".config") / "config.toml", bool(explicit))
+
+    def pick(name: str) -> str | None:
+        variable = next(each.env for each in SETTINGS if each.name == name)
+        return flags.get(name) or env.get(variable) or file.get(name)
+
+    router = pick("router")
+    catalog, state, cache = pick("catalog"), pick("state_dir"), pick("cache_dir")
+    hf_home = _path(env["HF_HOME"], home) if env.get("HF_HOME") else Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "huggingface"
+    hub_cache = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
+    return Settings(
+        state_dir=_path(state, home) if state else _xdg(env, home, "STATE", ".local/state"),
+        cache_dir=_path(cache, home) if cache else _xdg(env, home, "CACHE", ".cache"),
+        hub_cache=_path(hub_cache, home) if hub_cache else hf_home / "hub",
+        hf_endpoint=_url(env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT, "HF_ENDPOINT"),
+        router=_url(router, "the router") if router else None,
+        api_key=pick("api_key"),
+        catalog=_path(catalog, home) if catalog else None,
+        theme=pick("theme"),
+    )
+
+
+def _xdg(env: Mapping[str, str], home: Path, kind: str, default: str) -> Path:
+    """Our folder under an XDG base directory. Source: the XDG Base Directory Specification."""
+    base = env.get(f"XDG_{kind}_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else home / default) / "modelhub"
+
+
+def _path(text: str, home: Path) -> Path:
+    return Path.cwd() / (home / text[2:] if text.startswith("~/") else Path(text))
+
+
+def _url(text: str, name: str) -> str:
+    """A base URL without its trailing slash."""
+    said = text.strip().rstrip("/")
+    url = urlsplit(said if "://" in said else f"http://{said}")
+    try:
+        valid = url.scheme in ("http", "https") and url.hostname and (url.port or 1)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise BadSettings(f"{clean(text, 80)!r} is no URL for {name}; it looks like http://host:port.")
+    if url.username or url.password:
+        raise BadSettings(f"Leave user name and password out of the URL for {name}; use an API key.")
+    return f"{url.scheme}://{url.netloc}{url.path}".rstrip("/")
+
+
+def _read_file(path: Path, explicit: bool) -> dict[str, str]:
+    """The config file's values. A missing file is fine unless it was asked for."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if explicit:
+            raise BadSettings(f"There is no config file {path}.") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"The config file {path} cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'}).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(f"The config file {path} is not valid TOML: {clean(error)}.") from error
+    for name, value in raw.items():
+        if name not in _IN_FILE:
+            raise BadSettings(f"The config file {path} has an unknown setting {clean(name, 40)!r}; known: {', '.join(sorted(_IN_FILE))}.")
+        if not isinstance(value, str):
+            raise BadSettings(f"The setting {name!r} in {path} must be text in quotes.")
+    return raw

@@ -1,0 +1,516 @@
+"""What the program talks about: catalog entries, models, nodes, transfers, and how a model's state is derived.
+
+Everything here is a frozen, slotted value or a pure function: no I/O, no clock, no pydantic. Outside text has been through
+`modelhub_tui.untrusted` before it enters these values, so widgets may draw every string as it is.
+Units: `_bytes` are bytes, `_s` seconds, `_bps` bytes per second; `at`/`last_seen` are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+
+class ModelState(StrEnum):
+    """The one state of a model, whichever router generation told us about it."""
+
+    AVAILABLE = "available"
+    QUEUED = "queued"
+    DOWNLOADING = "downloading"
+    PAUSED = "paused"
+    FAILED = "failed"
+    DOWNLOADED = "downloaded"
+    DELETING = "deleting"
+
+
+IN_FLIGHT = frozenset({ModelState.QUEUED, ModelState.DOWNLOADING, ModelState.PAUSED, ModelState.FAILED})
+"""States shown as variants of "downloading": registered, and not whole on any node."""
+
+
+class Phase(StrEnum):
+    """What a transfer is doing right now."""
+
+    WAITING = "waiting"
+    """Known to the node, not begun: in its queue."""
+    FETCHING = "fetching"
+    VERIFYING = "verifying"
+    """All bytes are on disk; the checksum is being computed."""
+    RETRYING = "retrying"
+    """Between two attempts; `retry_in_s` says when the next one starts."""
+    PAUSED = "paused"
+    FAILED = "failed"
+    """Gave up; `error` says why, and a person has to act."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogFile:
+    """One file of a catalog entry."""
+
+    path: str
+    """Path inside the repo, with forward slashes."""
+    size_bytes: int | None = None
+    sha256: str | None = None
+    repo: str | None = None
+    """Where it lives when that is not the entry's own repo (a projector, a VAE); None means the entry's repo."""
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One curated, supported model. Source: catalog.yaml."""
+
+    id: str
+    name: str
+    description: str
+    repo: str
+    files: tuple[CatalogFile, ...]
+    """The weights: the recommended file first, then its shards or parts."""
+    companions: tuple[CatalogFile, ...] = ()
+    """Needed beside the weights (vision projector, text encoder, VAE)."""
+    revision: str | None = None
+    required_memory_bytes: int | None = None
+    required_memory_rule: str = ""
+    quantization: str = ""
+    parameters: str = ""
+    context_length: int | None = None
+    license: str = ""
+    gated: bool = False
+    languages: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    """snake_case: text_generation, vision, embedding, speech_to_text, text_to_speech, image_generation."""
+    format: str = "gguf"
+
+    @property
+    def file(self) -> str:
+        """The recommended file, the one a register request names."""
+        return self.files[0].path
+
+    @property
+    def size_bytes(self) -> int | None:
+        """All weights and companions together; None when any of them is unknown."""
+        sizes = [each.size_bytes for each in (*self.files, *self.companions)]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class HubStats:
+    """Popularity of a repo on HuggingFace. None means the hub did not say, which is not the same as 0."""
+
+    downloads: int | None = None
+    """Over the last 30 days."""
+    likes: int | None = None
+    stale: bool = False
+    """Older than the ten minutes it is good for; shown dimmed until refreshed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One node fetching one model."""
+
+    node: str
+    phase: Phase
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    bytes_per_s: float | None = None
+    """Over a short moving window; None before there is one."""
+    eta_s: float | None = None
+    file: str | None = None
+    """The file being worked on, as a path in its repo."""
+    file_index: int = 0
+    """1-based position of `file` among `file_count`; 0 when unknown."""
+    file_count: int = 0
+    attempt: int = 0
+    max_attempts: int = 0
+    retry_in_s: float | None = None
+    error: str | None = None
+    """One sentence: why it failed, or why it is being retried."""
+
+    @property
+    def fraction(self) -> float | None:
+        """0..1, or None while the total is unknown."""
+        return min(self.bytes_done / self.bytes_total, 1.0) if self.bytes_total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One node holding one model, whole."""
+
+    node: str
+    path: str | None = None
+    """Absolute path of the first file on that node, if it tells."""
+    paths: tuple[str, ...] = ()
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One kind of graphics card of a node."""
+
+    name: str
+    memory_bytes: int
+    count: int = 1
+
+
+class NodeStatus(StrEnum):
+    """Life cycle of a node, in the router's words."""
+
+    PENDING = "pending"
+    REGISTERING = "registering"
+    ONLINE = "online"
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A process that holds model files."""
+
+    id: str
+    name: str
+    status: NodeStatus
+    last_seen: float | None = None
+    gpus: tuple[Gpu, ...] = ()
+    ram_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    disk_total_bytes: int | None = None
+    models_dir: str | None = None
+    version: str = ""
+
+    @property
+    def gpu_memory_bytes(self) -> int:
+        """Memory of all its cards together, in bytes; 0 without a card."""
+        return sum(gpu.memory_bytes * gpu.count for gpu in self.gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterModel:
+    """What a router says about one model, in any generation's words translated to ours."""
+
+    name: str
+    """The name to use in requests: the registered name, or what registering would give."""
+    repo: str
+    file: str | None
+    registered: bool
+    title: str = ""
+    description: str = ""
+    revision: str | None = None
+    size_bytes: int | None = None
+    required_memory_bytes: int | None = None
+    quantization: str = ""
+    parameters: str = ""
+    context_length: int | None = None
+    license: str = ""
+    gated: bool = False
+    tags: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    format: str = ""
+    deleting: bool = False
+    """Deregistered, but a node has not yet removed its files."""
+    transfers: tuple[Transfer, ...] = ()
+    placements: tuple[Placement, ...] = ()
+    stats: HubStats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RouterInfo:
+    """Who answers."""
+
+    label: str
+    """What the status line shows, such as "this machine" or "llmlb 5.7.1"."""
+    url: str = ""
+    version: str = ""
+    generation: str = ""
+    """`local` for our own service; `G1`..`G4` for the upstream router's generations."""
+    supplies_stats: bool = False
+    """True when the router itself reports hub stats, so that nobody else has to ask the hub."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReport:
+    """One consistent answer of a router. The client returns the *same object* while nothing has changed."""
+
+    models: tuple[RouterModel, ...] = ()
+    nodes: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the UI shows: a catalog entry and/or a model the router knows, with its one state."""
+
+    key: str
+    """Identity over time: see `model_key()`. Selection, cursor and cached drawings follow it."""
+    name: str
+    """The router's name for it; what requests carry."""
+    title: str
+    description: str
+    repo: str
+    file: str | None
+    state: ModelState
+    reason: str = ""
+    """Why it waits or failed, in one sentence; empty when there is nothing to explain."""
+    catalog_id: str | None = None
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+    size_bytes: int | None = None
+    required_memory_bytes: int | None = None
+    required_memory_rule: str = ""
+    quantization: str = ""
+    parameters: str = ""
+    context_length: int | None = None
+    license: str = ""
+    gated: bool = False
+    tags: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    format: str = ""
+    registered: bool = False
+    transfers: tuple[Transfer, ...] = ()
+    placements: tuple[Placement, ...] = ()
+    stats: HubStats | None = None
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """The transfer to show: the one that is furthest along."""
+        return max(self.transfers, key=lambda each: (each.phase is not Phase.FAILED, each.bytes_done), default=None)
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """Bytes on disk of one copy; None while no node told."""
+        return next((each.disk_bytes for each in self.placements if each.disk_bytes is not None), None)
+
+
+class Link(StrEnum):
+    """How well we hear the router."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    LOST = "lost"
+    """No answer; `Connection.problem` and `retry_in_s` say what is tried."""
+    REFUSED = "refused"
+    """It answers, but not to us: a key is missing or wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """State of the link to the router."""
+
+    link: Link = Link.CONNECTING
+    problem: str = ""
+    """One sentence; empty while LIVE."""
+    advice: str = ""
+    """What to do about it; empty while LIVE."""
+    heard_at: float | None = None
+    """When the data in the fleet was last confirmed; None if never."""
+    retry_at: float | None = None
+    """When the next attempt starts; None if none is planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything the UI shows, at one moment. Immutable: a new one replaces it."""
+
+    models: tuple[Model, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    router: RouterInfo = field(default_factory=lambda: RouterInfo(label=""))
+    connection: Connection = field(default_factory=Connection)
+
+    @property
+    def transferring(self) -> tuple[Model, ...]:
+        """Models that are moving, or trying to."""
+        return tuple(each for each in self.models if each.state in IN_FLIGHT)
+
+    @property
+    def local(self) -> tuple[Model, ...]:
+        """Models that are whole on at least one node, or being removed from one."""
+        return tuple(each for each in self.models if each.state in (ModelState.DOWNLOADED, ModelState.DELETING))
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Speed of all transfers together."""
+        return sum(each.bytes_per_s or 0.0 for model in self.models for each in model.transfers)
+
+
+class FitKind(StrEnum):
+    """Whether a model's required memory is there."""
+
+    UNKNOWN = "unknown"
+    GPU = "gpu"
+    """Fits the graphics memory of a node."""
+    RAM = "ram"
+    """No node has a card, but it fits a node's main memory."""
+    TOO_BIG = "too_big"
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Answer to "does it run here?"."""
+
+    kind: FitKind
+    short_by_bytes: int = 0
+    """How much the best node lacks; 0 unless TOO_BIG."""
+
+
+def model_key(repo: str, file: str | None) -> str:
+    """Join key of a catalog entry and a registered model: `lower(repo)` plus file.
+
+    Shards of one model share the key of their first shard, because routers name any of them.
+    """
+    return f"{repo.lower()}::{file or ''}"
+
+
+def derive_state(
+    *,
+    registered: bool,
+    deleting: bool = False,
+    placements: Iterable[Placement] = (),
+    transfers: Iterable[Transfer] = (),
+    nodes: Iterable[Node] = (),
+) -> tuple[ModelState, str]:
+    """Derive a model's state and, where there is something to explain, the reason in one sentence.
+
+    The order matters: a model that is whole somewhere is downloaded even while a second node still fetches it, and an
+    active transfer outranks a failed one.
+    """
+    placements, transfers = tuple(placements), tuple(transfers)
+    if deleting:
+        return ModelState.DELETING, ""
+    if placements:
+        return ModelState.DOWNLOADED, ""
+    active = [each for each in transfers if each.phase in (Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING)]
+    if active:
+        return ModelState.DOWNLOADING, next((each.error for each in active if each.error), "")
+    if not registered:
+        return ModelState.AVAILABLE, ""
+    for phase, state in ((Phase.PAUSED, ModelState.PAUSED), (Phase.WAITING, ModelState.QUEUED)):
+        found = next((each for each in transfers if each.phase is phase), None)
+        if found is not None:
+            return state, found.error or (f"queued on {found.node}" if phase is Phase.WAITING else "")
+    failed = next((each for each in transfers if each.phase is Phase.FAILED), None)
+    if failed is not None:
+        return ModelState.FAILED, failed.error or f"failed on {failed.node}"
+    online = [node.name for node in nodes if node.status is NodeStatus.ONLINE]
+    return ModelState.QUEUED, f"waiting for {online[0]}" if online else "no node online"
+
+
+def fit(required_bytes: int | None, nodes: Iterable[Node]) -> Fit:
+    """Say whether the best node has the memory a model needs.
+
+    Graphics memory counts where any node has a card; otherwise main memory, because CPU-only machines run models too.
+    """
+    nodes = tuple(nodes)
+    best_gpu = max((node.gpu_memory_bytes for node in nodes), default=0)
+    best_ram = max((node.ram_bytes or 0 for node in nodes), default=0)
+    have, kind = (best_gpu, FitKind.GPU) if best_gpu else (best_ram, FitKind.RAM)
+    if not required_bytes or not have:
+        return Fit(FitKind.UNKNOWN)
+    return Fit(kind) if required_bytes <= have else Fit(FitKind.TOO_BIG, required_bytes - have)
+
+
+def join_models(
+    catalog: Iterable[CatalogEntry],
+    report: RouterReport | None,
+    stats: Mapping[str, HubStats] | None = None,
+) -> tuple[Model, ...]:
+    """Join the catalog with what the router knows: catalog order first, then the other registered models by name.
+
+    Args:
+        stats: Hub stats by `lower(repo)`, for models whose router does not tell.
+    """
+    stats = stats or {}
+    nodes = report.nodes if report else ()
+    known: dict[str, RouterModel] = {}
+    by_repo: dict[str, list[str]] = {}
+    for each in report.models if report else ():
+        key = model_key(each.repo, each.file)
+        if key not in known or each.registered:
+            known[key] = each
+        by_repo.setdefault(each.repo.lower(), []).append(key)
+    models: list[Model] = []
+    for entry in catalog:
+        key = model_key(entry.repo, entry.file)
+        told = known.pop(key, None)
+        if told is None:
+            # Some generations list a repo without its file, or name another shard of the same model.
+            paths = {None, *(each.path for each in entry.files)}
+            key_there = next((k for k in by_repo.get(entry.repo.lower(), ()) if k in known and known[k].file in paths), None)
+            told = known.pop(key_there) if key_there else None
+        models.append(_joined(key, entry, told, nodes, stats))
+    rest = sorted(known.items(), key=lambda item: item[1].name)
+    models.extend(_joined(key, None, told, nodes, stats) for key, told in rest)
+    return tuple(models)
+
+
+def _joined(
+    key: str,
+    entry: CatalogEntry | None,
+    told: RouterModel | None,
+    nodes: tuple[Node, ...],
+    stats: Mapping[str, HubStats],
+) -> Model:
+    """One row: the catalog's description of it and the router's view of its state."""
+    if entry is not None:
+        base = Model(
+            key=key,
+            name=told.name if told else entry.repo.lower(),
+            title=entry.name,
+            description=entry.description,
+            repo=entry.repo,
+            file=entry.file,
+            state=ModelState.AVAILABLE,
+            catalog_id=entry.id,
+            revision=entry.revision,
+            files=tuple(each.path for each in (*entry.files, *entry.companions)),
+            size_bytes=entry.size_bytes,
+            required_memory_bytes=entry.required_memory_bytes,
+            required_memory_rule=entry.required_memory_rule,
+            quantization=entry.quantization,
+            parameters=entry.parameters,
+            context_length=entry.context_length,
+            license=entry.license,
+            gated=entry.gated,
+            tags=entry.tags,
+            capabilities=entry.capabilities,
+            format=entry.format,
+        )
+    else:
+        assert told is not None
+        base = Model(
+            key=key,
+            name=told.name,
+            title=told.title or told.repo.rsplit("/", 1)[-1],
+            description=told.description,
+            repo=told.repo,
+            file=told.file,
+            state=ModelState.AVAILABLE,
+            revision=told.revision,
+            files=(told.file,) if told.file else (),
+            size_bytes=told.size_bytes or None,
+            required_memory_bytes=told.required_memory_bytes or None,
+            quantization=told.quantization,
+            parameters=told.parameters,
+            context_length=told.context_length,
+            license=told.license,
+            gated=told.gated,
+            tags=told.tags,
+            capabilities=told.capabilities,
+            format=told.format,
+        )
+    found = stats.get(base.repo.lower())
+    if told is None:
+        return replace(base, stats=found)
+    state, reason = derive_state(
+        registered=told.registered,
+        deleting=told.deleting,
+        placements=told.placements,
+        transfers=told.transfers,
+        nodes=nodes,
+    )
+    return replace(
+        base,
+        state=state,
+        reason=reason,
+        registered=told.registered,
+        transfers=told.transfers,
+        placements=told.placements,
+        stats=told.stats or found,
+    )

@@ -1,0 +1,174 @@
+"""Everything a user may be told, as types; and `explain()`, the one place that words them.
+
+Each package translates its library's exceptions into these at its edge. A type exists only where the user would *do*
+something different.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+
+class ModelHubError(Exception):
+    """Base of all errors with a user-facing wording."""
+
+
+class Unreachable(ModelHubError):
+    """Nobody answered at the router's address."""
+
+    def __init__(self, url: str = "", detail: str = "") -> None:
+        super().__init__(url, detail)
+        self.url, self.detail = url, detail
+
+
+class NotARouter(ModelHubError):
+    """Somebody answered, but not with a router's words. `what` says what it looked like."""
+
+    def __init__(self, url: str, what: str) -> None:
+        super().__init__(url, what)
+        self.url, self.what = url, what
+
+
+class Unauthorised(ModelHubError):
+    """401: no credential, or a wrong or expired one."""
+
+
+class Forbidden(ModelHubError):
+    """403: a good credential without the right for this."""
+
+
+class NotFound(ModelHubError):
+    """The router does not know this model."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class AlreadyRegistered(ModelHubError):
+    """The model is registered already; a pull treats this as success."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Rejected(ModelHubError):
+    """The router understood and said no. `reason` is its own sentence, cleaned."""
+
+    def __init__(self, reason: str, *, candidates: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason, self.candidates = reason, candidates
+
+
+class RateLimited(ModelHubError):
+    """HTTP 429. `retry_after_s` in seconds, None if not given."""
+
+    def __init__(self, *, retry_after_s: float | None = None) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class RouterFault(ModelHubError):
+    """5xx, or an answer that breaks the protocol. `detail` says which, cleaned."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class NotSupported(ModelHubError):
+    """This router generation cannot do that. `what` completes "This router cannot ...". """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class BadReference(ModelHubError):
+    """Text that names no HuggingFace repo. `reason` is a sentence that says what to type instead."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class BadCatalog(ModelHubError):
+    """catalog.yaml cannot be used. Each problem is one line: file, line, entry, field, what to do."""
+
+    def __init__(self, path: str, problems: tuple[str, ...]) -> None:
+        super().__init__(path, problems)
+        self.path, self.problems = path, problems
+
+
+class BadSettings(ModelHubError):
+    """A flag, environment variable or config file cannot be used. `reason` is a sentence."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ServiceFailed(ModelHubError):
+    """The local service did not start, or cannot be used. `reason` and `todo` are sentences."""
+
+    def __init__(self, reason: str, todo: str = "") -> None:
+        super().__init__(reason, todo)
+        self.reason, self.todo = reason, todo
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What happened, and what to do next: one sentence each. `todo` may be empty."""
+
+    what: str
+    todo: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.todo}".strip()
+
+
+def explain(error: BaseException) -> Advice:
+    """Word an error for a person. The only place with user-facing error text; never a traceback, never a token."""
+    match error:
+        case Unreachable(url=url):
+            at = f" at {url}" if url else ""
+            return Advice(f"No router answers{at}.", "Check its address with --router, or leave it out to use this machine.")
+        case NotARouter(url=url, what=what):
+            return Advice(f"{url} is {what}, not a model router.", "Point --router at an llm-router, llmlb or modelhub service.")
+        case Unauthorised():
+            return Advice("The router wants a valid API key.", "Give one with --api-key or MODELHUB_API_KEY.")
+        case Forbidden():
+            return Advice("This API key may not do that.", "Use a key with admin rights.")
+        case NotFound(name=name):
+            return Advice(f"The router knows no model {name}.", "`modelhub list` shows the names.")
+        case AlreadyRegistered(name=name):
+            return Advice(f"{name} is registered already.")
+        case Rejected(reason=reason, candidates=candidates):
+            return Advice(reason, "Choose one of: " + ", ".join(candidates) + "." if candidates else "")
+        case RateLimited(retry_after_s=float(wait_s)):
+            return Advice("The hub asks us to slow down.", f"Try again in {wait_s:.0f} s.")
+        case RateLimited():
+            return Advice("The hub asks us to slow down.", "Try again in a minute.")
+        case RouterFault(detail=detail):
+            return Advice(f"The router failed: {detail}", "Its log says more.")
+        case NotSupported(what=what):
+            return Advice(f"This router cannot {what}.")
+        case BadReference(reason=reason) | BadSettings(reason=reason):
+            return Advice(reason)
+        case BadCatalog(path=path, problems=problems):
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            first = problems[0] if problems else path
+            return Advice(f"The catalog cannot be used: {first}{more}", "`modelhub catalog check` lists every problem.")
+        case ServiceFailed(reason=reason, todo=todo):
+            return Advice(reason, todo)
+        case PermissionError(filename=str(name)):
+            return Advice(f"No permission for {name}.", "Change its owner or mode, or choose another folder.")
+        case OSError(filename=str(name), strerror=str(why)):
+            return Advice(f"{name}: {why}.", "")
+        case _:
+            log.error("unexpected", exc_info=error)
+            return Advice("Something unexpected went wrong.", "The log has the details; `modelhub status` says where it is.")

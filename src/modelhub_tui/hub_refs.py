@@ -1,0 +1,84 @@
+"""Turn what a person types or pastes into a HuggingFace repo, revision and file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from modelhub_tui.errors import BadReference
+from modelhub_tui.untrusted import clean, safe_repo_path
+
+HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "www.hf.co"})
+
+# Source: huggingface_hub's validate_repo_id: 1-96 characters of [A-Za-z0-9._-], no `--`, no `..`, no edge `-` or `.`.
+_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
+_FILE_VIEWS = frozenset({"resolve", "blob", "raw"})
+_OTHER_KINDS = frozenset({"datasets", "spaces", "collections", "papers", "docs", "api", "models"})
+
+
+@dataclass(frozen=True, slots=True)
+class HubRef:
+    """A place on the hub."""
+
+    repo: str
+    """`owner/name`"""
+    revision: str | None = None
+    file: str | None = None
+
+
+def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef:
+    """Read `owner/name`, `owner/name:file.gguf`, or any hub URL, with or without scheme, query and fragment.
+
+    Args:
+        text: What was typed.
+        endpoint: The configured hub; its host is accepted beside HuggingFace's own.
+
+    Raises:
+        BadReference: With a sentence that says what to type instead.
+    """
+    said = text.strip().strip("<>\"'")
+    if not said or clean(said, 2000) != said or " " in said:
+        raise BadReference("Type a repo as owner/name, or paste its HuggingFace URL.")
+    rest, file = said, None
+    if "://" in said or said.split("/", 1)[0].lower() in HUB_HOSTS or said.startswith("hf.co/"):
+        url = urlsplit(said if "://" in said else f"https://{said}")
+        hosts = HUB_HOSTS | {urlsplit(endpoint).netloc.lower()}
+        if url.scheme.lower() not in ("http", "https", "hf"):
+            raise BadReference(f"{clean(url.scheme, 20)}:// is not a HuggingFace address; paste an https:// URL or owner/name.")
+        if url.scheme.lower() == "hf":
+            rest = f"{url.netloc}{url.path}"
+        elif url.username or url.password:
+            raise BadReference("Leave user name and password out of the URL; set HF_TOKEN instead.")
+        elif url.netloc.lower() not in hosts:
+            raise BadReference(f"{clean(url.netloc, 80)} is not the configured hub ({urlsplit(endpoint).netloc}); set HF_ENDPOINT to use it.")
+        else:
+            rest = url.path
+    elif ":" in said:
+        rest, file = said.split(":", 1)
+    parts = [unquote(part) for part in rest.strip("/").split("/") if part]
+    if parts and parts[0].lower() in _OTHER_KINDS:
+        if parts[0].lower() == "models" and len(parts) >= 3:
+            parts = parts[1:]
+        else:
+            raise BadReference(f"That is a HuggingFace {clean(parts[0], 20)} page; give a model repo as owner/name.")
+    if len(parts) < 2:
+        raise BadReference(f"{clean(said, 80)} has no owner; type the repo as owner/name.")
+    if not all(_PART.match(part) for part in parts[:2]) or parts[1].endswith(".git"):
+        raise BadReference(f"{clean('/'.join(parts[:2]), 80)} is not a repo name; it looks like owner/name.")
+    repo, revision, path = "/".join(parts[:2]), None, None
+    if len(parts) > 2:
+        if parts[2] in _FILE_VIEWS | {"tree"} and len(parts) > 3:
+            # A branch may contain slashes only when quoted (refs%2Fpr%2F1), which `unquote` above has joined.
+            revision, path = parts[3], "/".join(parts[4:]) or None
+            if parts[2] == "tree":
+                path = None
+        elif parts[2] not in {"tree", "discussions", "commits", "blob", "commit", "resolve", "raw"}:
+            path = "/".join(parts[2:])
+    path = file or path
+    if path:
+        try:
+            path = safe_repo_path(path)
+        except ValueError as error:
+            raise BadReference(f"The file name cannot be used ({error}).") from error
+    return HubRef(repo, None if revision in (None, "main") else revision, path)
