@@ -81,6 +81,8 @@ class CatalogEntry:
     capabilities: tuple[str, ...] = ()
     """snake_case: text_generation, vision, embedding, speech_to_text, text_to_speech, image_generation."""
     format: str = "gguf"
+    total_bytes: int | None = None
+    """Size of `files` together, for entries whose files' own sizes are not all known."""
 
     @property
     def file(self) -> str:
@@ -89,9 +91,11 @@ class CatalogEntry:
 
     @property
     def size_bytes(self) -> int | None:
-        """All weights and companions together; None when any of them is unknown."""
-        sizes = [each.size_bytes for each in (*self.files, *self.companions)]
-        return None if None in sizes else sum(size for size in sizes if size is not None)
+        """All weights and companions together; None when that is unknown."""
+        weights = [each.size_bytes for each in self.files]
+        parts = [self.total_bytes] if None in weights else weights
+        parts += [each.size_bytes for each in self.companions]
+        return None if None in parts else sum(size for size in parts if size is not None)
 
 
 @dataclass(frozen=True, slots=True)
