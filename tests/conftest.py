@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub.fixtures import hub  # noqa: F401
+
 # Read when Textual is imported, so they are settled before any test module is.
 for name in [*os.environ]:
     if name.startswith(("TEXTUAL", "MODELHUB_", "HF_", "HUGGING_FACE", "XDG_")) or name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
