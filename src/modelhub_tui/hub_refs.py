@@ -27,6 +27,21 @@ class HubRef:
     file: str | None = None
 
 
+# Source: git-check-ref-format(1), less what no hub uses.
+_REVISION = re.compile(r"(?![-/.])(?!.*(\.\.|//|@\{))[^\s~^:?*\[\\]{1,250}(?<![/.])\Z")
+
+
+def check_revision(text: str) -> str:
+    """Return `text` if it can name a branch, tag or commit.
+
+    Raises:
+        BadReference: It cannot.
+    """
+    if clean(text, 250) != text or not _REVISION.match(text):
+        raise BadReference(f"{clean(text, 80)!r} is no branch, tag or commit.")
+    return text
+
+
 def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef:
     """Read `owner/name`, `owner/name:file.gguf`, or any hub URL, with or without scheme, query and fragment.
 
@@ -45,13 +60,15 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
         url = urlsplit(said if "://" in said else f"https://{said}")
         hosts = HUB_HOSTS | {urlsplit(endpoint).netloc.lower()}
         if url.scheme.lower() not in ("http", "https", "hf"):
-            raise BadReference(f"{clean(url.scheme, 20)}:// is not a HuggingFace address; paste an https:// URL or owner/name.")
+            scheme = clean(url.scheme, 20)
+            raise BadReference(f"{scheme}:// is not a HuggingFace address; paste an https:// URL or owner/name.")
         if url.scheme.lower() == "hf":
             rest = f"{url.netloc}{url.path}"
         elif url.username or url.password:
             raise BadReference("Leave user name and password out of the URL; set HF_TOKEN instead.")
         elif url.netloc.lower() not in hosts:
-            raise BadReference(f"{clean(url.netloc, 80)} is not the configured hub ({urlsplit(endpoint).netloc}); set HF_ENDPOINT to use it.")
+            hub, said_host = urlsplit(endpoint).netloc, clean(url.netloc, 80)
+            raise BadReference(f"{said_host} is not the configured hub ({hub}); set HF_ENDPOINT to use it.")
         else:
             rest = url.path
     elif ":" in said:

@@ -1,0 +1,182 @@
+"""The curated models: read catalog.yaml once, keep the checked result, start from that ever after.
+
+The first frame shows the catalog, so the usual way in is short: a JSON file in the cache folder that holds the entries
+as they came out of the last full check, valid for exactly one version of one catalog file. Reading YAML and checking it
+with pydantic costs a hundred times more; `modelhub_tui.catalog_schema` does that, imported only when the catalog has
+changed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import stat
+import zlib
+from itertools import chain
+from pathlib import Path
+
+from modelhub_tui import __version__
+from modelhub_tui.domain import CatalogEntry, CatalogFile
+from modelhub_tui.errors import BadCatalog
+from modelhub_tui.untrusted import safe_repo_path
+
+log = logging.getLogger(__name__)
+
+_CACHE_LIMIT_BYTES = 8_000_000
+_TEXT, _OPTIONAL_TEXT, _OPTIONAL_INT = frozenset({str}), frozenset({str, type(None)}), frozenset({int, type(None)})
+_LIST, _BOOL = frozenset({list}), frozenset({bool})
+
+# Position and allowed types of what is stored; the order is that of the dataclasses' fields, so that a row is their
+# argument list. A JSON list stands for a tuple.
+_FILE_TYPES = (_TEXT, _OPTIONAL_INT, _OPTIONAL_TEXT, _OPTIONAL_TEXT, _OPTIONAL_TEXT)
+_ENTRY_TYPES = (
+    *(_TEXT, _TEXT, _TEXT, _TEXT),  # id, name, description, repo
+    *(_LIST, _LIST),  # files, companions
+    *(_OPTIONAL_TEXT, _OPTIONAL_INT),  # revision, required_memory_bytes
+    *(_TEXT, _TEXT, _TEXT, _OPTIONAL_INT, _TEXT),  # rule, quantization, parameters, context_length, license
+    *(_BOOL, _LIST, _LIST, _LIST, _TEXT, _OPTIONAL_INT),  # gated, languages, tags, capabilities, format, total_bytes
+)
+# What `json` writes for a character that `untrusted.clean` lets through: nothing but these two.
+_ODD_ESCAPE = re.compile(r'\\[^"]')
+
+
+def catalog_path(path: Path | None = None) -> Path:
+    """Return where the catalog is: `path` if given, else the built-in one of this wheel or checkout."""
+    if path is not None:
+        return path
+    installed = Path(__file__).with_name("catalog.yaml")
+    return installed if installed.is_file() else Path(__file__).parents[2] / "catalog.yaml"
+
+
+def load_catalog(path: Path | None = None, cache_dir: Path | None = None) -> tuple[CatalogEntry, ...]:
+    """Return the catalog's entries, in its order.
+
+    Args:
+        path: A catalog of the user's own; None means the built-in one.
+        cache_dir: Where the checked form is kept between runs; None reads the YAML anew.
+
+    Raises:
+        BadCatalog: With every problem, one line each.
+    """
+    source = catalog_path(path)
+    key = _cache_key(source) if cache_dir is not None else None
+    cached = cache_dir / f"catalog-{zlib.crc32(key[0].encode()):08x}.json" if cache_dir is not None and key else None
+    if cached is not None:
+        entries = _read_cache(cached, key)
+        if entries is not None:
+            return entries
+
+    from modelhub_tui.catalog_schema import read_catalog
+
+    entries, problems = read_catalog(source)
+    if problems:
+        raise BadCatalog(str(source), problems)
+    if cached is not None:
+        _write_cache(cached, key, entries)
+    return entries
+
+
+def check_catalog(path: Path | None = None) -> tuple[str, ...]:
+    """Return every problem of a catalog, one line each: `file:line: entry 'id': field: what is wrong; what to do`."""
+    from modelhub_tui.catalog_schema import read_catalog
+
+    return read_catalog(catalog_path(path))[1]
+
+
+def _cache_key(source: Path) -> list[str] | None:
+    """What the cached form depends on; None when the file is not there (the full check will say so).
+
+    Texts, because a list of them survives JSON and compares with `==`.
+    """
+    try:
+        real = os.path.realpath(source)
+        info = os.stat(real)  # noqa: PTH116 - half the price of Path.stat, before the first frame
+    except (OSError, ValueError):
+        return None
+    return [real, str(info.st_mtime_ns), str(info.st_size), __version__, _shape()]
+
+
+def _shape() -> str:
+    """The fields a cached row has, so that a program with other fields does not read it."""
+    return ",".join((*CatalogEntry.__slots__, *CatalogFile.__slots__))
+
+
+def _read_cache(cached: Path, key: list[str] | None) -> tuple[CatalogEntry, ...] | None:
+    """The entries, or None when the cache is missing, of another version, damaged, or not our own."""
+    try:
+        handle = os.open(cached, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        info = os.fstat(handle)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_size > _CACHE_LIMIT_BYTES:
+            return None
+        with open(handle, "rb", closefd=False) as file:
+            raw = file.read(_CACHE_LIMIT_BYTES)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    try:
+        text = raw.decode()
+        # `isprintable` and the escapes say of the whole file what `untrusted.clean` would say of each text in it.
+        if not text.isprintable() or _ODD_ESCAPE.search(text.replace("\\\\", "")):
+            return None
+        stored = json.loads(text)
+        if type(stored) is not dict or stored.get("key") != key or type(stored.get("entries")) is not list:
+            return None
+        return tuple([_entry(row) for row in stored["entries"]])
+    except (ValueError, TypeError, RecursionError) as error:
+        log.info("the cached catalog %s is damaged (%s); reading the YAML again", cached, type(error).__name__)
+        return None
+
+
+def _entry(row: list[object]) -> CatalogEntry:
+    """One entry from its cached row.
+
+    Raises:
+        ValueError, TypeError: It is not what `_write_cache` writes.
+    """
+    _expect(row, _ENTRY_TYPES)
+    row[4] = tuple([_file(each) for each in row[4]])  # type: ignore[attr-defined]
+    row[5] = tuple([_file(each) for each in row[5]])  # type: ignore[attr-defined]
+    row[14:17] = [tuple(each) for each in row[14:17]]  # type: ignore[arg-type]
+    if not row[4] or any(type(each) is not str for each in chain(*row[14:17])):  # type: ignore[arg-type]
+        raise ValueError("not an entry")
+    return CatalogEntry(*row)  # type: ignore[arg-type]
+
+
+def _file(row: list[object]) -> CatalogFile:
+    _expect(row, _FILE_TYPES)
+    safe_repo_path(row[0])  # type: ignore[arg-type]
+    return CatalogFile(*row)  # type: ignore[arg-type]
+
+
+def _expect(row: object, types: tuple[frozenset[type], ...]) -> None:
+    if (
+        type(row) is not list
+        or len(row) != len(types)
+        or any(type(v) not in t for v, t in zip(row, types, strict=True))
+    ):
+        raise ValueError("another shape")
+
+
+def _write_cache(cached: Path, key: list[str] | None, entries: tuple[CatalogEntry, ...]) -> None:
+    """Keep the checked entries for the next start. A folder that cannot be written only makes that start slower."""
+    import tempfile
+    from dataclasses import astuple
+
+    text = json.dumps({"key": key, "entries": [astuple(each) for each in entries]}, ensure_ascii=False)
+    temporary = None
+    try:
+        cached.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{cached.name}.", dir=cached.parent)  # mode 0600
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode())
+        Path(temporary).replace(cached)
+    except (OSError, UnicodeEncodeError) as error:
+        log.info("cannot keep the checked catalog in %s (%s)", cached.parent, error)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
