@@ -1,0 +1,133 @@
+"""How we open HTTP connections: one set of rules for routers and hubs. httpx is imported only when a client is made."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import AsyncIterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from modelhub_tui import __version__
+
+if TYPE_CHECKING:
+    import httpx
+
+USER_AGENT = f"modelhub-tui/{__version__}"
+
+
+class TooLargeError(Exception):
+    """A body is longer than we are willing to hold."""
+
+
+def new_client(
+    url: str,
+    *,
+    connect_s: float = 3.0,
+    read_s: float = 10.0,
+    headers: Mapping[str, str] | None = None,
+    max_connections: int = 8,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> httpx.AsyncClient:
+    """Make the one long-lived client for an upstream. Blocks for up to 150 ms, so make it in a thread.
+
+    It follows no redirects, keeps no cookies, and asks for no compression (a size cap then means what it says).
+    An address on this machine is never asked through a proxy, and plain HTTP does not pay for reading the CA bundle.
+
+    Args:
+        url: The upstream; every request should stay at its origin.
+        transport: Replaces the network, in tests.
+    """
+    import ssl
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+    import httpx
+
+    parts = urlsplit(url)
+    direct = is_loopback(parts.hostname or "") or (parts.scheme == "http" and not getproxies())
+    # A bare context trusts nobody: where plain HTTP is all there is, that costs nothing and can leak nothing.
+    verify: ssl.SSLContext | bool = True
+    if parts.scheme == "http" and direct:
+        verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return httpx.AsyncClient(
+        verify=verify,
+        trust_env=not direct,
+        transport=transport,
+        follow_redirects=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        timeout=httpx.Timeout(read_s, connect=connect_s, pool=None),
+        limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})},
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """True for this machine's own names and addresses."""
+    if host.lower() in ("localhost", "localhost."):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def read_capped(response: httpx.Response, limit_bytes: int) -> bytes:
+    """Read a streamed body of at most `limit_bytes`.
+
+    Raises:
+        TooLargeError: It announces or sends more.
+    """
+    announced = response.headers.get("Content-Length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit_bytes:
+        raise TooLargeError
+    chunks: list[bytes] = []
+    size = 0
+    stream: AsyncIterator[bytes] = response.aiter_bytes()
+    async for chunk in stream:
+        size += len(chunk)
+        if size > limit_bytes:
+            raise TooLargeError
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds to wait after a 429 or 503, at most an hour; None if not told.
+
+    Read from `Retry-After` (seconds or a date), else from the hub's `RateLimit`.
+
+    Args:
+        headers: Of the answer; looked up by their lower-case names.
+        now: Seconds since the epoch.
+    """
+    said = headers.get("retry-after", "").strip()
+    wait_s: float | None = None
+    try:
+        wait_s = float(said)
+    except ValueError:
+        if said:
+            try:
+                wait_s = parsedate_to_datetime(said).timestamp() - now
+            except (ValueError, OverflowError):
+                wait_s = None
+    if wait_s is None:
+        # The hub's own form: RateLimit: "api";r=0;t=55
+        for part in headers.get("ratelimit", "").split(";"):
+            name, _, value = part.strip().partition("=")
+            if name == "t" and value.isascii() and value.isdigit():
+                wait_s = float(value[:9])
+    if wait_s is None or not math.isfinite(wait_s):
+        return None
+    return min(max(wait_s, 0.0), 3600.0)
+
+
+def loads(body: bytes) -> Any:
+    """Parse JSON from outside: NaN and infinities become null, and every way to fail is a ValueError."""
+    import json
+
+    try:
+        return json.loads(body, parse_constant=lambda _: None)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
