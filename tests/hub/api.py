@@ -1,6 +1,7 @@
-"""What the hub answers: metadata, search, redirects to signed URLs; and the CDN behind it. See section 2 and 3 of the facts
+"""What the hub answers: metadata, search, small files, redirects to signed URLs; and the CDN behind it.
 
-the package docstring summarises. Everything here is a pure answer to one request; sockets and faults are in `wire.py`.
+Everything here is a pure answer to one request; sockets and faults are in `wire.py`. Where the live hub's exact words
+are not known, `huggingface_hub` 2.4 decides: it must raise the exception it raises against the live one.
 """
 
 from __future__ import annotations

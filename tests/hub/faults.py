@@ -1,7 +1,7 @@
 """What can go wrong, as rules a test adds to a running hub.
 
-A rule says which requests it is for (`server`, `method`, `path`, `skip`, `times`) and what happens to them; several effects may
-be combined. The first rule that matches a request is used. Byte counts are of the body of that one response.
+A rule says which requests it is for (`server`, `method`, `path`, `skip`, `times`) and what happens to them; several
+effects may be combined. The first rule that matches a request is used. Byte counts are of the body of that response.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Fault:
     method: str | None = None
     """None matches GET, HEAD and POST."""
     path: str = "*"
-    """Glob, matched against the URL's decoded path and against `owner/name/path/of/file` of a file request (also on the CDN)."""
+    """Glob over the URL's decoded path, or over `owner/name/path/of/file` of a file request (also on the CDN)."""
     skip: int = 0
     """Let this many matching requests pass first."""
     times: int | None = 1
@@ -40,8 +40,8 @@ class Fault:
     """Answer with this status (and `body`) in place of the real answer."""
     body: bytes = b""
     headers: Mapping[str, str | None] = field(default_factory=dict)
-    """Headers to set, or to drop where the value is None: a wrong Content-Length, Content-Range or etag, no X-Repo-Commit,
-    Retry-After. A Content-Length given here does not change how many bytes are sent."""
+    """Headers to set, or to drop where the value is None: a wrong Content-Length, Content-Range or etag, no
+    X-Repo-Commit, Retry-After. A Content-Length given here does not change how many bytes are sent."""
     delay_s: float = 0.0
     """Wait before the first byte of the answer."""
     reset_after: int | None = None

@@ -35,7 +35,7 @@ class LoopbackHub:
         """Prepare a hub; entering the context (or `start()`) opens its two ports.
 
         Args:
-            throttle_bps: Bytes per second of all file bodies together; None for no limit. `throttle_bps` may be changed later.
+            throttle_bps: Bytes per second of all file bodies together; None for no limit. May be changed later.
             connection_bps: The same for each response; a function gets `owner/name/path` and returns its limit.
             latency_s: Wait before each answer.
             tokens: Which gated and private repos each valid token may see; `"*"` is all.

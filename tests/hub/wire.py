@@ -1,6 +1,6 @@
-"""HTTP/1.1 with full control of the socket: one thread per connection, keep-alive, throttling, and every fault on demand.
+"""HTTP/1.1 with full control of the socket: one thread per connection, keep-alive, throttling, every fault on demand.
 
-Knows nothing of repos: it asks a `route` function for an `Answer`, lets a `Fault` spoil it, sends it and keeps a record.
+Knows nothing of repos: asks a `route` function for an `Answer`, lets a `Fault` spoil it, sends it and keeps a record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.hub.blobs import MIB, Blob
 from tests.hub.faults import Fault, Server
 
-EXPIRED = b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>'
+EXPIRED = (
+    b'<?xml version="1.0" encoding="UTF-8"?>'
+    b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+)
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -45,10 +48,15 @@ class Record:
     """Body bytes given to the kernel so far; grows while the answer is sent."""
     file_bytes: int = 0
     """Those of them that were the file's content."""
-    complete: bool = False
-    """The whole answer was sent."""
+    length: int = 0
+    """Body bytes of the whole answer."""
     fault: Fault | None = None
     at: float = field(default_factory=time.monotonic)
+
+    @property
+    def complete(self) -> bool:
+        """The whole answer was sent."""
+        return bool(self.status) and self.sent >= self.length
 
     @property
     def path(self) -> str:
@@ -282,7 +290,7 @@ class Handler(BaseHTTPRequestHandler):
         wait = host.latency_s + (fault.delay_s if fault else 0.0)
         if wait:
             self.closing.wait(wait)
-        record.status = answer.status
+        record.status, record.length = answer.status, 0 if self.command == "HEAD" else answer.length
         try:
             self._send_head(answer, fault)
             self._send_body(answer, fault, record)
@@ -341,16 +349,15 @@ class Handler(BaseHTTPRequestHandler):
                     wait += fault.drip_s
                 if (wait and self.closing.wait(wait)) or self.closing.is_set():
                     raise ConnectionAbortedError
-                self.connection.sendall(piece[at : at + step])
+                # Counted first: whoever has the last byte finds it in the log.
                 record.sent += step
-                record.file_bytes += step if answer.blob and answer.status in (200, 206) else 0
+                record.file_bytes += step if answer.blob else 0
+                self.connection.sendall(piece[at : at + step])
                 at += step
         if fault is not None and record.sent == end:
             if fault.reset_after == end:
                 self._reset()
             self.close_connection = True
-            return
-        record.complete = True
 
     def _stall(self, fault: Fault) -> None:
         until = None if fault.stall_s is None else time.monotonic() + fault.stall_s
