@@ -1,0 +1,213 @@
+"""Send a frame as the difference from what the terminal shows. Overrides Textual's private `App._display`.
+
+It is bound to Textual 8.2 and gives way to the stock painting on any doubt: another version, inline or web mode, an
+update of a kind it does not know, a character that would not simply show, or any error. Tests compare the emulated
+terminal with a full repaint. `MODELHUB_WIRE=plain` switches it off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import textual
+from rich.color import ColorSystem
+from textual import events
+from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual.app import SYNC_END, SYNC_START
+from textual.binding import Binding
+from textual.driver import Driver
+from textual.strip import Strip
+
+from modelhub_tui.terminal.cells import Canvas, Doubt, Row, cells_of, read_picture
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from textual.app import App
+    from textual.screen import Screen
+
+    _Base = App[Any]
+else:
+    _Base = object
+
+log = logging.getLogger(__name__)
+
+SUPPORTED = "8.2."
+"""Versions of Textual whose private parts are as we know them."""
+_MAX_ERRORS = 3
+"""After so many errors of our own the session goes on in plain mode."""
+_MAX_STRIPS = 2048
+
+
+class DeltaOutput(_Base):
+    """Mix into an `App`, before it: `class MyApp(DeltaOutput, App)`.
+
+    `ctrl+l` (`action_repaint`) repaints everything; so do the end of a suspension and the terminal's focus returning.
+    """
+
+    wire_plain: bool
+    """Paint as stock Textual does."""
+    on_first_paint: Callable[[], None] | None = None
+    """Called once, right after the first frame is on its way to the terminal."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        version = textual.__version__
+        self.wire_plain = os.environ.get("MODELHUB_WIRE") == "plain" or not version.startswith(SUPPORTED)
+        self._canvas: Canvas | None = None
+        self._strips: dict[int, tuple[Strip, Row]] = {}
+        self._wire_errors = 0
+        self._writer: object = None
+        self._blurred = False
+        self._size_reports = 0
+        self._in_band = False
+        # Textual reads BINDINGS of DOM classes only, which a mixin is not. Priority: it has to work in dialogs too.
+        repaint = Binding("ctrl+l", "repaint", "Repaint", show=False, priority=True, id="app.repaint")
+        self._bindings.key_to_bindings.setdefault("ctrl+l", []).append(repaint)
+
+    @property
+    def canvas(self) -> Canvas | None:
+        """What the terminal shows now; None while nothing is known."""
+        return self._canvas
+
+    def adopt_picture(self, text: str, width: int, height: int) -> None:
+        """Begin with a picture the terminal shows already (see `cells.picture()`): only changes to it are written."""
+        rows = read_picture(text, width, height)
+        if rows is not None:
+            self._canvas = Canvas(width, height)
+            self._canvas.rows = rows
+
+    def forget_canvas(self) -> None:
+        """Assume nothing about the terminal, so that what is painted next is written in full."""
+        if self._canvas is not None:
+            self._canvas.forget()
+
+    def action_repaint(self) -> None:
+        """Write every cell again, whatever has happened to the terminal."""
+        self.forget_canvas()
+        if self.screen_stack:
+            self.screen.refresh()
+
+    async def on_event(self, event: events.Event) -> None:
+        """Notice what changes the terminal's cells behind our back."""
+        if isinstance(event, events.Resize):
+            self._resized(event)
+        elif isinstance(event, events.AppBlur):
+            self._blurred = True
+        elif isinstance(event, events.AppFocus) and self._blurred:
+            self._blurred = False
+            self.call_next(self.action_repaint)
+        elif isinstance(event, Driver.SignalResume):
+            self.call_next(self.action_repaint)
+        await super().on_event(event)
+
+    def _resized(self, event: events.Resize) -> None:
+        """Terminals reflow or cut what they show, even when by the time we look the size is the old one again."""
+        in_band = bool(getattr(self._driver, "_in_band_window_resize", False))
+        announced = self._size_reports == 0 or (in_band and not self._in_band)
+        self._size_reports, self._in_band = self._size_reports + 1, in_band
+        canvas = self._canvas
+        if announced and canvas is not None and (canvas.width, canvas.height) == tuple(event.size):
+            return  # the size told at the start, and again by terminals that report it in band: nothing was resized
+        if canvas is not None:
+            self.forget_canvas()
+            self.call_next(self.action_repaint)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Paint an update: as a difference where that is certain, else in Textual's own way."""
+        driver = self._driver
+        if renderable is None or self._batch_count or not self._running or self._closed or driver is None:
+            super()._display(screen, renderable)
+            return
+        if self.wire_plain or not isinstance(renderable, LayoutUpdate | ChopsUpdate) or not _is_terminal(driver):
+            self.forget_canvas()
+            super()._display(screen, renderable)
+            return
+        try:
+            sequence = self._difference(renderable, driver)
+        except Exception as error:
+            self.forget_canvas()
+            if not isinstance(error, Doubt):
+                self._wire_errors += 1
+                self.wire_plain = self._wire_errors >= _MAX_ERRORS
+                log.warning("the frame could not be compared", exc_info=error)
+            super()._display(screen, renderable)
+            # Stock has painted this update only; what else is unknown now is repainted as soon as it changes.
+            return
+        try:
+            if sequence:
+                # One write, so that a frame arrives whole; terminals that can are asked to show it at once.
+                driver.write(f"{SYNC_START}{sequence}{SYNC_END}" if self._sync_available else sequence)
+                driver.flush()
+        finally:
+            self.post_display_hook()
+
+    def _difference(self, update: LayoutUpdate | ChopsUpdate, driver: Driver) -> str:
+        """The sequence that shows an update, and the canvas brought up to it."""
+        width, height = self.size
+        canvas = self._canvas
+        if canvas is None or (canvas.width, canvas.height) != (width, height):
+            canvas = self._canvas = Canvas(width, height)
+        # A new writer thread means that the terminal was ours no longer: after a suspension it is blank.
+        writer = getattr(driver, "_writer_thread", None)
+        if self._writer is not None and writer is not self._writer:
+            canvas.forget()
+        self._writer = writer
+        rows: dict[int, Row] = {}
+        for y, x, strip in _pieces(update):
+            if 0 <= y < height and 0 <= x < width:
+                rows[y] = canvas.with_piece(y, x, self._cells(strip), rows.get(y))
+        cursor = self.screen.outer_size.clamp_offset(self.cursor_position)
+        self._previous_cursor_position = cursor
+        return canvas.paint(rows, (cursor.x, cursor.y))
+
+    def _cells(self, strip: Strip) -> Row:
+        """A strip's cells. Strips are immutable and re-used by widgets, so the answer is kept while the strip is."""
+        kept = self._strips.get(id(strip))
+        if kept is not None and kept[0] is strip:
+            return kept[1]
+        colors = self.console._color_system or ColorSystem.TRUECOLOR
+        cells: Row = []
+        for text, style, _control in strip:
+            if style is None:
+                key = ""
+            else:
+                key = style._ansi if style._ansi is not None else Strip.render_ansi(style, colors)
+                if style._link:
+                    key += f"\nid={style._link_id};{style._link}"
+            cells += cells_of(text, key)
+        if len(cells) != strip.cell_length:
+            raise Doubt("a strip is not as wide as it says")
+        if len(self._strips) >= _MAX_STRIPS:
+            self._strips.clear()
+        self._strips[id(strip)] = (strip, cells)
+        return cells
+
+    def post_display_hook(self) -> None:
+        """Tell about the first frame."""
+        super().post_display_hook()
+        if self.on_first_paint is not None and (self._canvas is not None or self.wire_plain):
+            callback, self.on_first_paint = self.on_first_paint, None
+            callback()
+
+
+def _is_terminal(driver: Driver) -> bool:
+    return not (driver.is_headless or driver.is_inline or driver.is_web)
+
+
+def _pieces(update: LayoutUpdate | ChopsUpdate) -> Iterable[tuple[int, int, Strip]]:
+    """What an update draws, as (row, column, strip)."""
+    if isinstance(update, LayoutUpdate):
+        for y, strips in enumerate(update.strips, update.region.y):
+            x = update.region.x
+            for strip in strips:
+                yield y, x, strip
+                x += strip.cell_length
+        return
+    for y, start, end in update.spans:
+        for chop_end, (x, chop) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
+            # Stock cuts the last one at the span's end, through wide characters too. The rest of it is just as fresh.
+            if chop is not None and x < end and chop_end > start:
+                yield y, x, chop

@@ -1,0 +1,237 @@
+"""A program in a pseudo-terminal: send keys, wait for text, count bytes, resize, hang up."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import pyte
+from ptyprocess import PtyProcess
+
+from tests.tty.emulator import Emulator, Look
+
+KEYS = {
+    "enter": "\r",
+    "escape": "\x1b",
+    "tab": "\t",
+    "backspace": "\x7f",
+    "up": "\x1b[A",
+    "down": "\x1b[B",
+    "right": "\x1b[C",
+    "left": "\x1b[D",
+    "pageup": "\x1b[5~",
+    "pagedown": "\x1b[6~",
+    "home": "\x1b[H",
+    "end": "\x1b[F",
+    "ctrl+c": "\x03",
+    "ctrl+l": "\x0c",
+    "ctrl+q": "\x11",
+    "ctrl+r": "\x12",
+    "wheel_down": "\x1b[<65;40;15M",
+    "wheel_up": "\x1b[<64;40;15M",
+}
+"""What a terminal sends for keys with a name; anything else is sent as it is."""
+
+
+class Terminal:
+    """A program in a terminal of its own. A context manager: at its end the program is gone."""
+
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        size: tuple[int, int] = (120, 40),
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        type_ahead: str = "",
+    ) -> None:
+        """Start it.
+
+        Args:
+            size: Columns and lines.
+            env: Added to this process's environment; a value of "" removes a name.
+            type_ahead: Typed at once, before the program has begun to read.
+        """
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})}
+        environment = {name: value for name, value in environment.items() if value != ""}
+        self.size = size
+        self.emulator = Emulator(*size)
+        self.output = bytearray()
+        """Everything the program has written."""
+        self.reads: list[tuple[float, int]] = []
+        """When output arrived (monotonic seconds), and how much of it."""
+        self._changed = threading.Condition()
+        self._open = True
+        self.started_at = time.monotonic()
+        self.process = PtyProcess.spawn(
+            [str(each) for each in argv], cwd=str(cwd) if cwd else None, env=environment, dimensions=(size[1], size[0])
+        )
+        if type_ahead:
+            self.send(type_ahead)
+        self._reader = threading.Thread(target=self._read, name="terminal", daemon=True)
+        self._reader.start()
+
+    # What the program does
+
+    @property
+    def pid(self) -> int:
+        """Process id of the program."""
+        return int(self.process.pid)
+
+    @property
+    def bytes_written(self) -> int:
+        """How many bytes the program has written so far."""
+        return len(self.output)
+
+    @property
+    def screen(self) -> pyte.Screen:
+        """The emulated screen. It changes under you: use `text()` and `looks()` where that matters."""
+        return self.emulator.screen
+
+    def text(self) -> str:
+        """The screen's lines as they are now."""
+        with self._changed:
+            return self.emulator.text()
+
+    def looks(self) -> list[list[Look]]:
+        """Every cell as it looks now."""
+        with self._changed:
+            return self.emulator.looks()
+
+    def wait_for(self, what: str | Callable[[str], bool], timeout: float = 30.0) -> str:
+        """Wait until the screen shows a text, or a test of its text holds; return the screen.
+
+        Raises:
+            AssertionError: It did not within `timeout` seconds, or the program ended; the message shows the screen.
+        """
+        holds = what if callable(what) else lambda text: what in text
+        until = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                text = self.emulator.text()
+                if holds(text):
+                    return text
+                left = until - time.monotonic()
+                if left <= 0 or not self._open:
+                    why = f"within {timeout} s" if self._open else "before the program ended"
+                    raise AssertionError(f"no {what!r} {why}; the screen was:\n{text}")
+                self._changed.wait(left)
+
+    def wait_for_bytes(self, marker: bytes, timeout: float = 30.0, start: int = 0) -> float:
+        """Wait until the output holds `marker` after offset `start`; return when it came (monotonic seconds)."""
+        until = time.monotonic() + timeout
+        with self._changed:
+            while (at := self.output.find(marker, start)) < 0:
+                left = until - time.monotonic()
+                assert left > 0 and self._open, f"no {marker!r}; the screen was:\n{self.emulator.text()}"
+                self._changed.wait(left)
+            seen = 0
+            for when, count in self.reads:
+                seen += count
+                if seen >= at + len(marker):
+                    return when
+        raise AssertionError("unreachable")
+
+    def settle(self, quiet_s: float = 0.3, timeout: float = 30.0) -> int:
+        """Wait until nothing has been written for `quiet_s`; return the bytes written so far."""
+        until = time.monotonic() + timeout
+        with self._changed:
+            while self._open:
+                before = len(self.output)
+                self._changed.wait(quiet_s)
+                if len(self.output) == before:
+                    break
+                assert time.monotonic() < until, f"still writing after {timeout} s"
+            return len(self.output)
+
+    # What the person does
+
+    def send(self, *keys: str) -> None:
+        """Type keys by name (see `KEYS`), or any text as it is; everything in one write."""
+        data = "".join(KEYS.get(key, key) for key in keys).encode()
+        while data:
+            data = data[os.write(self.process.fd, data) :]
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Change the size of the window."""
+        with self._changed:
+            self.emulator.resize(columns, lines)
+            self.size = (columns, lines)
+        self.process.setwinsize(lines, columns)
+
+    def hangup(self) -> None:
+        """Close the window: the program gets SIGHUP and its terminal is gone."""
+        self.process.kill(signal.SIGHUP)
+        self._open = False
+        self._reader.join(5)
+        os.close(self.process.fd)
+        self.process.closed = True
+        self.process.fd = -1
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Wait for the program's end; return its exit code (negative: the signal that killed it)."""
+        until = time.monotonic() + timeout
+        while self.process.isalive():
+            assert time.monotonic() < until, f"still running after {timeout} s; the screen was:\n{self.text()}"
+            with self._changed:
+                self._changed.wait(0.05)
+        if not self.process.closed:
+            self._reader.join(5)
+        return -self.process.signalstatus if self.process.signalstatus else int(self.process.exitstatus or 0)
+
+    def close(self) -> None:
+        """End the program if it still runs, and close the terminal."""
+        if self.process.isalive():
+            self.process.kill(signal.SIGKILL)
+            self.process.wait()
+        self._open = False
+        self._reader.join(5)
+        if not self.process.closed and self.process.fd >= 0:
+            os.close(self.process.fd)
+            self.process.closed = True
+            self.process.fd = -1
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        fd = self.process.fd
+        while self._open:
+            if not select.select([fd], [], [], 0.2)[0]:
+                continue
+            try:
+                data = os.read(fd, 65536)
+            except OSError:
+                data = b""
+            now = time.monotonic()
+            with self._changed:
+                if not data:
+                    self._open = False
+                    self._changed.notify_all()
+                    return
+                self.output += data
+                self.reads.append((now, len(data)))
+                answers = self.emulator.feed(data)
+                self._changed.notify_all()
+            if answers:
+                try:
+                    os.write(fd, answers)
+                except OSError:
+                    return
+
+
+def installed(name: str = "modelhub") -> Path:
+    """The installed program: the console script beside this interpreter."""
+    return Path(sys.executable).parent / name
