@@ -14,8 +14,9 @@ import os
 import re
 import stat
 import zlib
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
+from typing import Any
 
 from modelhub_tui import __version__
 from modelhub_tui.domain import CatalogEntry, CatalogFile
@@ -25,18 +26,19 @@ from modelhub_tui.untrusted import safe_repo_path
 log = logging.getLogger(__name__)
 
 _CACHE_LIMIT_BYTES = 8_000_000
-_TEXT, _OPTIONAL_TEXT, _OPTIONAL_INT = frozenset({str}), frozenset({str, type(None)}), frozenset({int, type(None)})
-_LIST, _BOOL = frozenset({list}), frozenset({bool})
-
-# Position and allowed types of what is stored; the order is that of the dataclasses' fields, so that a row is their
-# argument list. A JSON list stands for a tuple.
-_FILE_TYPES = (_TEXT, _OPTIONAL_INT, _OPTIONAL_TEXT, _OPTIONAL_TEXT, _OPTIONAL_TEXT)
-_ENTRY_TYPES = (
-    *(_TEXT, _TEXT, _TEXT, _TEXT),  # id, name, description, repo
-    *(_LIST, _LIST),  # files, companions
-    *(_OPTIONAL_TEXT, _OPTIONAL_INT),  # revision, required_memory_bytes
-    *(_TEXT, _TEXT, _TEXT, _OPTIONAL_INT, _TEXT),  # rule, quantization, parameters, context_length, license
-    *(_BOOL, _LIST, _LIST, _LIST, _TEXT, _OPTIONAL_INT),  # gated, languages, tags, capabilities, format, total_bytes
+_NONE = type(None)
+# The types a stored row may have, position by position; the order is that of the dataclasses' fields, so that a row is
+# their argument list. A JSON list stands for a tuple. As whole rows, because a single look-up is what makes this fast.
+_FILE_ROWS = frozenset(product((str,), (int, _NONE), (str, _NONE), (str, _NONE), (str, _NONE)))
+_ENTRY_ROWS = frozenset(
+    product(
+        *[(str,), (str,), (str,), (str,)],  # id, name, description, repo
+        *[(list,), (list,)],  # files, companions
+        *[(str, _NONE), (int, _NONE), (str,)],  # revision, required_memory_bytes, required_memory_rule
+        *[(str,), (str,), (int, _NONE), (str,), (bool,)],  # quantization, parameters, context_length, license, gated
+        *[(list,), (list,), (list,)],  # languages, tags, capabilities
+        *[(str,), (int, _NONE)],  # format, total_bytes
+    )
 )
 # What `json` writes for a character that `untrusted.clean` lets through: nothing but these two.
 _ODD_ESCAPE = re.compile(r'\\[^"]')
@@ -106,6 +108,7 @@ def _shape() -> str:
 def _read_cache(cached: Path, key: list[str] | None) -> tuple[CatalogEntry, ...] | None:
     """The entries, or None when the cache is missing, of another version, damaged, or not our own."""
     try:
+        # Neither another user's link nor a pipe in its place may hold us up.
         handle = os.open(cached, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
@@ -133,34 +136,26 @@ def _read_cache(cached: Path, key: list[str] | None) -> tuple[CatalogEntry, ...]
         return None
 
 
-def _entry(row: list[object]) -> CatalogEntry:
+def _entry(row: Any) -> CatalogEntry:
     """One entry from its cached row.
 
     Raises:
         ValueError, TypeError: It is not what `_write_cache` writes.
     """
-    _expect(row, _ENTRY_TYPES)
-    row[4] = tuple([_file(each) for each in row[4]])  # type: ignore[attr-defined]
-    row[5] = tuple([_file(each) for each in row[5]])  # type: ignore[attr-defined]
-    row[14:17] = [tuple(each) for each in row[14:17]]  # type: ignore[arg-type]
-    if not row[4] or any(type(each) is not str for each in chain(*row[14:17])):  # type: ignore[arg-type]
+    if tuple(map(type, row)) not in _ENTRY_ROWS or not row[4]:
         raise ValueError("not an entry")
-    return CatalogEntry(*row)  # type: ignore[arg-type]
+    row[4], row[5] = tuple(map(_file, row[4])), tuple(map(_file, row[5]))
+    row[14:17] = words = tuple(map(tuple, row[14:17]))
+    if not {str}.issuperset(map(type, chain(*words))):
+        raise ValueError("not a list of words")
+    return CatalogEntry(*row)
 
 
-def _file(row: list[object]) -> CatalogFile:
-    _expect(row, _FILE_TYPES)
-    safe_repo_path(row[0])  # type: ignore[arg-type]
-    return CatalogFile(*row)  # type: ignore[arg-type]
-
-
-def _expect(row: object, types: tuple[frozenset[type], ...]) -> None:
-    if (
-        type(row) is not list
-        or len(row) != len(types)
-        or any(type(v) not in t for v, t in zip(row, types, strict=True))
-    ):
-        raise ValueError("another shape")
+def _file(row: Any) -> CatalogFile:
+    if tuple(map(type, row)) not in _FILE_ROWS:
+        raise ValueError("not a file")
+    safe_repo_path(row[0])
+    return CatalogFile(*row)
 
 
 def _write_cache(cached: Path, key: list[str] | None, entries: tuple[CatalogEntry, ...]) -> None:

@@ -1,187 +1,42 @@
-"""The full check of a catalog: YAML in, entries and problems out. Loaded only when no checked form is at hand.
+"""The full check of a catalog: a file in, entries and problems out. Loaded only when no checked form is at hand.
 
-YAML is read event by event into plain values with a line number for each, instead of through a loader: that gives every
-problem its line, and neither aliases nor deep nesting can make a small file expensive (libyaml's composer recurses in C
-and crashes the process at 50,000 brackets). pydantic then checks each entry; its errors are worded for the author.
+pydantic checks each entry by itself, so that one mistake hides no other; its errors are worded for the file's author.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from yaml.constructor import SafeConstructor
-from yaml.resolver import Resolver
 
+from modelhub_tui.catalog_yaml import MAX_PROBLEMS, Report, Tree, Unreadable, Where, read_yaml
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadReference
 from modelhub_tui.hub_refs import check_revision, parse_hub_ref
 from modelhub_tui.untrusted import clean, safe_repo_path
 
 SCHEMA = 1
-_LIMIT_BYTES = 5_000_000
-_MAX_DEPTH = 8
-"""A catalog has five levels: the file, its models, an entry, its files, a file."""
-_MAX_PROBLEMS = 200
-
-Where = tuple[str | int, ...]
-"""Place of a value in the file: keys and positions from the top."""
+"""The one version of the layout there is."""
 
 
 def read_catalog(path: Path) -> tuple[tuple[CatalogEntry, ...], tuple[str, ...]]:
     """Read and check a catalog.
 
     Returns:
-        The entries that are right, and all problems as `file:line: ...`; to be used only if there are none.
+        The entries, to be used only if there are no problems; and all problems, as `file:line: ...`.
     """
-    report = _Report(clean(path, 200))
+    report = Report(clean(path, 200))
     try:
-        with path.open("rb") as file:
-            raw = file.read(_LIMIT_BYTES + 1)
-        if len(raw) > _LIMIT_BYTES:
-            report.add(
-                1, f"is larger than {_LIMIT_BYTES // 1_000_000} MB; a catalog lists models, it does not hold them"
-            )
-            return (), report.lines
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        report.add(raw.count(b"\n", 0, error.start) + 1, "is not UTF-8 text; save it in that encoding")
+        tree = read_yaml(path, report)
+    except Unreadable:
         return (), report.lines
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a usable name"
-        report.add(1, f"cannot be read ({why}); check the name and its permissions")
-        return (), report.lines
-    tree = _Tree(report)
-    document = tree.read(text)
-    if report.lines:
-        # A file that is broken as YAML would only produce misleading problems further down.
-        return (), report.lines
-    return _check(document, tree, report), report.lines
-
-
-@dataclass
-class _Report:
-    """The problems found so far."""
-
-    file: str
-    found: list[tuple[int, str]] = field(default_factory=list)
-
-    def add(self, line: int, problem: str) -> None:
-        self.found.append((line, problem))
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """In the order of the file, so that a person can work through them."""
-        ordered = sorted(self.found, key=lambda each: each[0])
-        lines = [f"{self.file}:{line}: {problem}" for line, problem in ordered[:_MAX_PROBLEMS]]
-        if len(ordered) > _MAX_PROBLEMS:
-            lines.append(f"{self.file}:{ordered[_MAX_PROBLEMS][0]}: and {len(ordered) - _MAX_PROBLEMS} more problems")
-        return tuple(lines)
-
-
-class _Stop(Exception):  # noqa: N818 - not an error: the rest of the file makes no sense, and that has been reported
-    """Reading cannot go on."""
-
-
-class _Tree:
-    """YAML as plain values, with the line of each."""
-
-    def __init__(self, report: _Report) -> None:
-        self._report = report
-        self._resolver, self._construct = Resolver(), SafeConstructor()
-        self._lines: dict[Where, int] = {}
-
-    def line(self, where: Where) -> int:
-        """1-based line of a value, or of the nearest thing around it that is in the file."""
-        while where and where not in self._lines:
-            where = where[:-1]
-        return self._lines.get(where, 1)
-
-    def read(self, text: str) -> object:
-        """The first document's value; None, with a problem, if it is no YAML."""
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        try:
-            self._events = iter(yaml.parse(text, Loader=loader))
-            next(self._events)  # the stream begins
-            if isinstance(next(self._events), yaml.StreamEndEvent):
-                return None
-            value = self._value(next(self._events), ())
-            next(self._events)  # the document ends
-            after = next(self._events)
-            if not isinstance(after, yaml.StreamEndEvent):
-                self._report.add(after.start_mark.line + 1, "a second document begins; put all models into the first")
-        except _Stop:
-            return None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-            why = clean(getattr(error, "problem", None) or getattr(error, "reason", None) or "no valid text", 120)
-            self._report.add(
-                mark.line + 1 if mark else 1, f"is not valid YAML ({why}); check quotes, colons and indentation"
-            )
-            return None
-        return value
-
-    def _value(self, event: Any, where: Where) -> object:
-        line = event.start_mark.line + 1
-        self._lines.setdefault(where, line)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            self._stop(line, "uses a YAML anchor or alias; write the value out")
-        if len(where) > _MAX_DEPTH:
-            self._stop(line, "is nested too deeply; models: is a list of entries with plain fields")
-        if isinstance(event, yaml.SequenceStartEvent):
-            return self._sequence(where)
-        if isinstance(event, yaml.MappingStartEvent):
-            return self._mapping(where)
-        return self._scalar(event, line)
-
-    def _sequence(self, where: Where) -> list[object]:
-        values: list[object] = []
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            values.append(self._value(event, (*where, len(values))))
-        return values
-
-    def _mapping(self, where: Where) -> dict[str, object]:
-        values: dict[str, object] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            line = event.start_mark.line + 1
-            if not isinstance(event, yaml.ScalarEvent):
-                self._stop(line, "has a list, a mapping or an alias where a field's name should be")
-            name = clean(event.value, 60)
-            if name in values:
-                first = self.line((*where, name))
-                self._report.add(line, f"{name}: is given twice (first in line {first}); keep one")
-                self._value(next(self._events), (*where, name, "again"))
-                continue
-            self._lines[(*where, name)] = line
-            values[name] = self._value(next(self._events), (*where, name))
-        return values
-
-    def _scalar(self, event: yaml.ScalarEvent, line: int) -> object:
-        text: str = event.value
-        if event.tag not in (None, "!"):
-            self._stop(line, f"has the YAML tag {clean(event.tag, 40)}; write plain values")
-        tag = self._resolver.resolve(yaml.ScalarNode, text, event.implicit).rsplit(":", 1)[-1]
-        node = yaml.ScalarNode(f"tag:yaml.org,2002:{tag}", text)
-        if tag == "null":
-            return None
-        if tag == "bool":
-            return self._construct.construct_yaml_bool(node)
-        # A number longer than this is none that a field takes, and Python would not print it.
-        if tag in ("int", "float") and len(text) <= 40:
-            return (
-                self._construct.construct_yaml_int(node) if tag == "int" else self._construct.construct_yaml_float(node)
-            )
-        return text
-
-    def _stop(self, line: int, problem: str) -> None:
-        self._report.add(line, problem)
-        raise _Stop
+    return _check(tree, report), report.lines
 
 
 def _say(check: Callable[[str], object], what: str) -> Callable[[str], str]:
@@ -191,7 +46,7 @@ def _say(check: Callable[[str], object], what: str) -> Callable[[str], str]:
         try:
             check(text)
         except BadReference as error:
-            raise ValueError(f"{what}: {error.reason}") from error
+            raise ValueError(f"{what}: {error.reason.rstrip('.')}") from error
         except ValueError as error:
             raise ValueError(f"{error}; {what}") from error
         return text
@@ -212,7 +67,7 @@ def _matching(pattern: str, wrong: str) -> Callable[[str], str]:
 
 def _repo(text: str) -> None:
     if parse_hub_ref(text).repo != text:
-        raise BadReference("Type a repo as owner/name, without a file, revision or address.")
+        raise BadReference("it is more than a repo; write owner/name only")
 
 
 def _cleaned(text: str) -> str:
@@ -233,7 +88,9 @@ _Name = Annotated[str, AfterValidator(_cleaned), Field(max_length=120)]
 _Word = Annotated[str, AfterValidator(_cleaned), Field(max_length=60)]
 _Description = Annotated[str, AfterValidator(_cleaned), Field(max_length=1_000)]
 _RepoName = Annotated[str, AfterValidator(_say(_repo, "is no repo"))]
-_Revision = Annotated[str, AfterValidator(_say(check_revision, "is no revision"))]
+_Revision = Annotated[
+    str, AfterValidator(_say(check_revision, "is no revision; write a branch, a tag or, best, a commit"))
+]
 _FilePath = Annotated[str, AfterValidator(_say(safe_repo_path, "write the path as the repo's file list shows it"))]
 _Sha256 = Annotated[
     str,
@@ -288,12 +145,13 @@ class _EntrySpec(_Checked):
     gated: bool | None = None
     languages: _Words | None = None
     tags: _Words | None = None
-    capabilities: list[Capability] | None = None
+    capabilities: Annotated[list[Capability], Field(max_length=16)] | None = None
     format: _Word | None = None
 
 
-def _check(document: object, tree: _Tree, report: _Report) -> tuple[CatalogEntry, ...]:
-    """Check the whole file; entries with problems are left out of the answer."""
+def _check(tree: Tree, report: Report) -> tuple[CatalogEntry, ...]:
+    """Check the whole file."""
+    document = tree.value
     if not isinstance(document, dict):
         report.add(tree.line(()), "is no catalog; it starts with `schema: 1` and `models:`")
         return ()
@@ -310,15 +168,22 @@ def _check(document: object, tree: _Tree, report: _Report) -> tuple[CatalogEntry
             tree.line(("models",)), f"models: must be a list of models, not {_shown(models)}; see docs/catalog.md"
         )
         return ()
+    for where, line in tree.repeated:
+        in_entry = len(where) > 2 and where[0] == "models"
+        label = f"{_label(models[int(where[1])], int(where[1]))}: " if in_entry else ""
+        field = _field(where[2:] if in_entry else where)
+        report.add(line, f"{label}{field}: is given twice (first in line {tree.line(where)}); keep one")
     entries: list[CatalogEntry] = []
     ids: dict[str, int] = {}
     places: dict[tuple[str, str], str] = {}
     for index, value in enumerate(models):
+        if report.full:
+            break
         line = tree.line(("models", index))
         if not isinstance(value, dict):
             report.add(line, f"entry {index + 1}: must be a mapping with id, name and repo, not {_shown(value)}")
             continue
-        label = f"entry {clean(value['id'], 60)!r}" if isinstance(value.get("id"), str) else f"entry {index + 1}"
+        label = _label(value, index)
         entry = _check_entry(value, index, label, tree, report)
         said = value.get("id")
         if isinstance(said, str) and ids.setdefault(said, line) != line:
@@ -337,29 +202,34 @@ def _check(document: object, tree: _Tree, report: _Report) -> tuple[CatalogEntry
     return tuple(entries)
 
 
-def _check_entry(value: dict[str, object], index: int, label: str, tree: _Tree, report: _Report) -> CatalogEntry | None:
-    """One entry, or None with its problems reported."""
+def _label(value: object, index: int) -> str:
+    """`entry 'its-id'`, or its place in the list while it has none."""
+    said = value.get("id") if isinstance(value, dict) else None
+    return f"entry {clean(said, 60)!r}" if isinstance(said, str) else f"entry {index + 1}"
+
+
+def _check_entry(value: dict[str, object], index: int, label: str, tree: Tree, report: Report) -> CatalogEntry | None:
+    """One entry, with its problems reported; None if it cannot even be compared with the others."""
     at: Where = ("models", index)
-    before = len(report.found)
-    if value.get("file") is None and not value.get("files"):
-        report.add(
-            tree.line(at), f"{label}: files: is missing; name what to download, such as `file: model-Q4_K_M.gguf`"
-        )
+    has_file = value.get("file") is not None or bool(value.get("files"))
+    if not has_file:
+        what = "is missing; name what to download, such as `file: model-Q4_K_M.gguf`"
+        report.add(tree.line(at), f"{label}: files: {what}")
     elif value.get("file") is not None and value.get("files") is not None:
         report.add(tree.line((*at, "file")), f"{label}: file: is given beside files; keep one of them")
     try:
         spec = _EntrySpec.model_validate(value)
     except ValidationError as error:
-        for each in error.errors(include_url=False):
+        for each in islice(error.errors(include_url=False), MAX_PROBLEMS + 1):
             where = (*at, *each["loc"])
             report.add(tree.line(where), f"{label}: {_field(each['loc'])}: {_worded(each)}")
         return None
-    if len(report.found) > before:
+    if not has_file:
         return None
     entry = _entry(spec)
     for where, problem in _contradictions(spec, entry):
         report.add(tree.line((*at, *where)), f"{label}: {_field(where)}: {problem}")
-    return entry if len(report.found) == before else None
+    return entry
 
 
 def _contradictions(spec: _EntrySpec, entry: CatalogEntry) -> Iterable[tuple[Where, str]]:
@@ -410,6 +280,8 @@ def _worded(error: Any) -> str:
             return f"must be true or false, not {shown}; write one of them without quotes"
         case "list_type":
             return f"must be a list, not {shown}; write it as [one, two]"
+        case "model_type" | "model_attributes_type":
+            return f"must be a path, or a mapping with path, size_bytes and sha256, not {shown}; see docs/catalog.md"
         case "greater_than_equal":
             return f"is {shown}; it must be at least {limits['ge']}, or be left out where it is unknown"
         case "less_than_equal":
