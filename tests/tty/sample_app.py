@@ -1,4 +1,4 @@
-"""A small app with what makes painting hard: a long list, an input, wide characters, a dialog. Run in a pseudo-terminal.
+"""A small app with what makes painting hard: a long list, an input, wide characters, a dialog.
 
 `python -m tests.tty.sample_app` runs it. Keys: see BINDINGS.
 """

@@ -8,7 +8,7 @@ The file is 0600 and its text was made safe when it was painted; all the same it
 but cursor positions, colours and printable characters.
 """
 # Importing pathlib costs as much as everything here together.
-# ruff: noqa: PTH
+# ruff: noqa: PTH103, PTH105, PTH108, PTH116, PTH118, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -113,6 +113,8 @@ def save(path: str, key: str, body: str, *, slot: tuple[int, int, int], style: s
     row, column, width = slot
     head = f"{MAGIC}\n{key}\n{row} {column} {width} {heard_at or 0:.0f} {style or '0'}\n"
     temporary = f"{path}.{os.getpid()}"
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
