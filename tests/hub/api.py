@@ -30,7 +30,8 @@ class Refusal(Exception):
 
     def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
-        said = {"Content-Type": "application/json; charset=utf-8", "X-Error-Message": message, **(headers or {})}
+        plain = "".join(char if " " <= char <= "~" else "?" for char in message)  # what was asked for may be in it
+        said = {"Content-Type": "application/json; charset=utf-8", "X-Error-Message": plain, **(headers or {})}
         if code:
             said["X-Error-Code"] = code
         self.answer = Answer(status, said, json.dumps({"error": message}).encode())

@@ -43,7 +43,7 @@ class Fault:
     """Headers to set, or to drop where the value is None: a wrong Content-Length, Content-Range or etag, no
     X-Repo-Commit, Retry-After. A Content-Length given here does not change how many bytes are sent."""
     delay_s: float = 0.0
-    """Wait before the first byte of the answer."""
+    """Wait before the first byte of the answer, or until `release()`."""
     reset_after: int | None = None
     """Send this many bytes of the body, then reset the connection (RST). 0 resets after the headers."""
     close_after: int | None = None

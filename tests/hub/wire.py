@@ -6,7 +6,7 @@ Knows nothing of repos: asks a `route` function for an `Answer`, lets a `Fault` 
 from __future__ import annotations
 
 import fcntl
-import http
+import http.client
 import select
 import socket
 import struct
@@ -283,31 +283,21 @@ class Handler(BaseHTTPRequestHandler):
         )
         if fault is not None:
             record.fault = fault
-            if fault.reset_at_once:
-                self._reset()
-                return
-            answer = self._spoil(answer, fault, record)
-        wait = host.latency_s + (fault.delay_s if fault else 0.0)
-        if wait:
-            self.closing.wait(wait)
+            answer = _spoil(answer, fault)
+        if host.latency_s:
+            self.closing.wait(host.latency_s)
+        if fault is not None and fault.delay_s:
+            self._wait(fault, fault.delay_s)
         record.status, record.length = answer.status, 0 if self.command == "HEAD" else answer.length
         try:
+            if fault is not None and fault.reset_at_once:
+                self._reset()
             self._send_head(answer, fault)
             self._send_body(answer, fault, record)
         except OSError:
             self.close_connection = True
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
-
-    def _spoil(self, answer: Answer, fault: Fault, record: Record) -> Answer:
-        if fault.ignore_range and answer.blob and answer.status == 206:
-            headers = {name: value for name, value in answer.headers.items() if name != "Content-Range"}
-            answer = Answer(200, headers, blob=answer.blob, stop=answer.blob.size)
-        if fault.expired:
-            return Answer(403, {"Content-Type": "application/xml"}, EXPIRED)
-        if fault.status is not None:
-            answer = Answer(fault.status, {"Content-Type": "application/json"}, fault.body or b'{"error":"on purpose"}')
-        return answer
 
     def _send_head(self, answer: Answer, fault: Fault | None) -> None:
         headers: dict[str, str] = {"Content-Length": str(answer.length), **answer.headers}
@@ -321,7 +311,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
         if self.close_connection:
             headers.setdefault("Connection", "close")
-        reason = http.HTTPStatus(answer.status).phrase
+        reason = http.client.responses.get(answer.status, "On Purpose")
         lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         self.connection.sendall("\r\n".join(lines).encode("latin-1"))
 
@@ -334,13 +324,16 @@ class Handler(BaseHTTPRequestHandler):
         stall = fault.stall_after if fault else None
         own = Pacer(self.server.host.limit(record.label) if answer.blob else None)
         paced = (self.server.host.total, own) if answer.blob else ()
+        most = fault.drip_bytes if fault is not None and fault.drip_bytes else MIB
         for piece in pieces:
+            if record.sent == end:
+                break
             at = 0
             while at < len(piece) and record.sent != end:
                 if record.sent == stall and fault is not None:
-                    self._stall(fault)
+                    self._wait(fault, fault.stall_s)
                     stall = None
-                step = min(len(piece) - at, _step(paced), fault.drip_bytes or MIB if fault else MIB)
+                step = min(len(piece) - at, _step(paced), most)
                 for boundary in (end, stall):
                     if boundary is not None and boundary > record.sent:
                         step = min(step, boundary - record.sent)
@@ -359,8 +352,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._reset()
             self.close_connection = True
 
-    def _stall(self, fault: Fault) -> None:
-        until = None if fault.stall_s is None else time.monotonic() + fault.stall_s
+    def _wait(self, fault: Fault, seconds: float | None) -> None:
+        """Stand still until the rule is released, the time is over (None: never), or either side goes away."""
+        until = None if seconds is None else time.monotonic() + seconds
         fault.stalled.set()
         while not fault.released.wait(0.02) and (until is None or time.monotonic() < until):
             if self.closing.is_set() or _gone(self.connection):
@@ -378,6 +372,17 @@ class Handler(BaseHTTPRequestHandler):
             super().finish()
         except OSError:
             self.rfile.close()
+
+
+def _spoil(answer: Answer, fault: Fault) -> Answer:
+    if fault.ignore_range and answer.blob and answer.status == 206:
+        headers = {name: value for name, value in answer.headers.items() if name != "Content-Range"}
+        answer = Answer(200, headers, blob=answer.blob, stop=answer.blob.size)
+    if fault.expired:
+        return Answer(403, {"Content-Type": "application/xml"}, EXPIRED)
+    if fault.status is not None:
+        answer = Answer(fault.status, {"Content-Type": "application/json"}, fault.body or b'{"error":"on purpose"}')
+    return answer
 
 
 def _bound(port: int) -> socket.socket:
