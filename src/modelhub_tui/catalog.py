@@ -97,7 +97,9 @@ def _cache_key(source: Path) -> list[str] | None:
         info = os.stat(real)  # noqa: PTH116 - half the price of Path.stat, before the first frame
     except (OSError, ValueError):
         return None
-    return [real, str(info.st_mtime_ns), str(info.st_size), __version__, _shape()]
+    # Installers may give a new file an old date; when it came here they cannot choose.
+    changed = f"{info.st_mtime_ns} {info.st_ctime_ns} {info.st_size}"
+    return [real, changed, __version__, _shape()]
 
 
 def _shape() -> str:

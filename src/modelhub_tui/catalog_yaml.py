@@ -27,8 +27,8 @@ Where = tuple[str | int, ...]
 """Place of a value in the file: keys and positions from the top."""
 
 
-class Unreadable(Exception):  # noqa: N818 - carries nothing: the problem is in the report
-    """The file is no YAML, or not the plain YAML that a catalog is."""
+class Unreadable(Exception):
+    """The file is no YAML, or not the plain YAML that a catalog is. Carries nothing: the problem is in the report."""
 
 
 @dataclass

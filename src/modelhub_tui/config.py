@@ -34,12 +34,16 @@ SETTINGS = (
     Setting("router", "MODELHUB_ROUTER", "URL of a router; unset runs one on this machine", "--router"),
     Setting("api_key", "MODELHUB_API_KEY", "API key for that router", "--api-key"),
     Setting("catalog", "MODELHUB_CATALOG", "catalog file to use instead of the built-in one", "--catalog", "built in"),
-    Setting("theme", "MODELHUB_THEME", "Textual theme name, such as textual-dark, textual-light or textual-ansi", "--theme"),
+    Setting(
+        "theme", "MODELHUB_THEME", "Textual theme name, such as textual-dark, textual-light or textual-ansi", "--theme"
+    ),
     Setting("config", "MODELHUB_CONFIG", "config file", "--config", "~/.config/modelhub/config.toml"),
     Setting("state_dir", "MODELHUB_STATE_DIR", "service state, database, logs", default="~/.local/state/modelhub"),
     Setting("cache_dir", "MODELHUB_CACHE_DIR", "hub statistics, last screen", default="~/.cache/modelhub"),
     Setting("hf_endpoint", "HF_ENDPOINT", "HuggingFace-compatible hub", default=DEFAULT_ENDPOINT),
-    Setting("hf_token", "HF_TOKEN", "token for gated and private repos; also read from the token file of `hf auth login`"),
+    Setting(
+        "hf_token", "HF_TOKEN", "token for gated and private repos; also read from the token file of `hf auth login`"
+    ),
     Setting("hf_home", "HF_HOME", "HuggingFace home", default="~/.cache/huggingface"),
     Setting("hub_cache", "HF_HUB_CACHE", "where model files land", default="$HF_HOME/hub"),
 )
@@ -78,9 +82,10 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
     """
     env = os.environ if env is None else env
     flags = {name: value for name, value in (flags or {}).items() if value}
-    home = Path(env.get("HOME") or Path.home())
+    home = _home(env)
     explicit = flags.get("config") or env.get("MODELHUB_CONFIG")
-    file = _read_file(_path(explicit, home) if explicit else _xdg(env, home, "CONFIG", ".config") / "config.toml", bool(explicit))
+    usual = _xdg(env, home, "CONFIG", ".config") / "config.toml"
+    file = _read_file(_path(explicit, home) if explicit else usual, bool(explicit))
 
     def pick(name: str) -> str | None:
         variable = next(each.env for each in SETTINGS if each.name == name)
@@ -88,7 +93,7 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
 
     router = pick("router")
     catalog, state, cache = pick("catalog"), pick("state_dir"), pick("cache_dir")
-    hf_home = _path(env["HF_HOME"], home) if env.get("HF_HOME") else Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "huggingface"
+    hf_home = _path(env.get("HF_HOME") or f"{env.get('XDG_CACHE_HOME') or home / '.cache'}/huggingface", home)
     hub_cache = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
     return Settings(
         state_dir=_path(state, home) if state else _xdg(env, home, "STATE", ".local/state"),
@@ -96,7 +101,7 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
         hub_cache=_path(hub_cache, home) if hub_cache else hf_home / "hub",
         hf_endpoint=_url(env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT, "HF_ENDPOINT"),
         router=_url(router, "the router") if router else None,
-        api_key=pick("api_key"),
+        api_key=_key(pick("api_key")),
         catalog=_path(catalog, home) if catalog else None,
         theme=pick("theme"),
     )
@@ -108,20 +113,44 @@ def _xdg(env: Mapping[str, str], home: Path, kind: str, default: str) -> Path:
     return (Path(base) if base and Path(base).is_absolute() else home / default) / "modelhub"
 
 
+def _home(env: Mapping[str, str]) -> Path:
+    try:
+        return Path(env.get("HOME") or Path.home())
+    except RuntimeError as error:  # a user id without an account, as in some containers
+        raise BadSettings("There is no home folder for this user; set HOME.") from error
+
+
 def _path(text: str, home: Path) -> Path:
-    return Path.cwd() / (home / text[2:] if text.startswith("~/") else Path(text))
+    """An absolute path; `~` is the home folder."""
+    if "\0" in text:
+        raise BadSettings(f"{clean(text, 80)!r} is no path; leave out the control characters.")
+    path = home / text[2:] if text == "~" or text.startswith("~/") else Path(text)
+    try:
+        return path if path.is_absolute() else Path.cwd() / path
+    except FileNotFoundError as error:
+        what = f"{clean(text, 80)!r} is meant from a folder that is gone"
+        raise BadSettings(f"{what}; change to another, or give a full path.") from error
+
+
+def _key(text: str | None) -> str | None:
+    """An API key as a header can carry it."""
+    said = (text or "").strip()
+    if not (said.isascii() and said.isprintable()):
+        raise BadSettings("The API key has characters that no key has; copy it again.")
+    return said or None
 
 
 def _url(text: str, name: str) -> str:
     """A base URL without its trailing slash."""
     said = text.strip().rstrip("/")
-    url = urlsplit(said if "://" in said else f"http://{said}")
+    wrong = BadSettings(f"{clean(text, 80)!r} is no URL for {name}; it looks like http://host:port.")
     try:
+        url = urlsplit(said if "://" in said else f"http://{said}")
         valid = url.scheme in ("http", "https") and url.hostname and (url.port or 1)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise BadSettings(f"{clean(text, 80)!r} is no URL for {name}; it looks like http://host:port.")
+    except ValueError as error:
+        raise wrong from error
+    if not valid or clean(said, 2_000) != said or " " in said:
+        raise wrong
     if url.username or url.password:
         raise BadSettings(f"Leave user name and password out of the URL for {name}; use an API key.")
     return f"{url.scheme}://{url.netloc}{url.path}".rstrip("/")
@@ -136,12 +165,14 @@ def _read_file(path: Path, explicit: bool) -> dict[str, str]:
             raise BadSettings(f"There is no config file {path}.") from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings(f"The config file {path} cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'}).") from error
+        why = getattr(error, "strerror", None) or "not UTF-8"
+        raise BadSettings(f"The config file {path} cannot be read ({why}).") from error
     except tomllib.TOMLDecodeError as error:
         raise BadSettings(f"The config file {path} is not valid TOML: {clean(error)}.") from error
     for name, value in raw.items():
         if name not in _IN_FILE:
-            raise BadSettings(f"The config file {path} has an unknown setting {clean(name, 40)!r}; known: {', '.join(sorted(_IN_FILE))}.")
+            known = ", ".join(sorted(_IN_FILE))
+            raise BadSettings(f"The config file {path} has an unknown setting {clean(name, 40)!r}; known: {known}.")
         if not isinstance(value, str):
             raise BadSettings(f"The setting {name!r} in {path} must be text in quotes.")
     return raw

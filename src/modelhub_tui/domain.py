@@ -1,7 +1,7 @@
 """What the program talks about: catalog entries, models, nodes, transfers, and how a model's state is derived.
 
-Everything here is a frozen, slotted value or a pure function: no I/O, no clock, no pydantic. Outside text has been through
-`modelhub_tui.untrusted` before it enters these values, so widgets may draw every string as it is.
+Everything here is a frozen, slotted value or a pure function: no I/O, no clock, no pydantic. Outside text has been
+through `modelhub_tui.untrusted` before it enters these values, so widgets may draw every string as it is.
 Units: `_bytes` are bytes, `_s` seconds, `_bps` bytes per second; `at`/`last_seen` are seconds since the epoch.
 """
 
@@ -436,7 +436,8 @@ def join_models(
         if told is None:
             # Some generations list a repo without its file, or name another shard of the same model.
             paths = {None, *(each.path for each in entry.files)}
-            key_there = next((k for k in by_repo.get(entry.repo.lower(), ()) if k in known and known[k].file in paths), None)
+            there = by_repo.get(entry.repo.lower(), ())
+            key_there = next((k for k in there if k in known and known[k].file in paths), None)
             told = known.pop(key_there) if key_there else None
         models.append(_joined(key, entry, told, nodes, stats))
     rest = sorted(known.items(), key=lambda item: item[1].name)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from modelhub_tui.untrusted import clean
+
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +83,7 @@ class RouterFault(ModelHubError):
 
 
 class NotSupported(ModelHubError):
-    """This router generation cannot do that. `what` completes "This router cannot ...". """
+    """This router generation cannot do that. `what` completes "This router cannot ..."."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -136,9 +138,11 @@ def explain(error: BaseException) -> Advice:
     match error:
         case Unreachable(url=url):
             at = f" at {url}" if url else ""
-            return Advice(f"No router answers{at}.", "Check its address with --router, or leave it out to use this machine.")
+            todo = "Check its address with --router, or leave it out to use this machine."
+            return Advice(f"No router answers{at}.", todo)
         case NotARouter(url=url, what=what):
-            return Advice(f"{url} is {what}, not a model router.", "Point --router at an llm-router, llmlb or modelhub service.")
+            todo = "Point --router at an llm-router, llmlb or modelhub service."
+            return Advice(f"{url} is {what}, not a model router.", todo)
         case Unauthorised():
             return Advice("The router wants a valid API key.", "Give one with --api-key or MODELHUB_API_KEY.")
         case Forbidden():
@@ -149,7 +153,7 @@ def explain(error: BaseException) -> Advice:
             return Advice(f"{name} is registered already.")
         case Rejected(reason=reason, candidates=candidates):
             return Advice(reason, "Choose one of: " + ", ".join(candidates) + "." if candidates else "")
-        case RateLimited(retry_after_s=float(wait_s)):
+        case RateLimited(retry_after_s=wait_s) if wait_s is not None:
             return Advice("The hub asks us to slow down.", f"Try again in {wait_s:.0f} s.")
         case RateLimited():
             return Advice("The hub asks us to slow down.", "Try again in a minute.")
@@ -166,9 +170,11 @@ def explain(error: BaseException) -> Advice:
         case ServiceFailed(reason=reason, todo=todo):
             return Advice(reason, todo)
         case PermissionError(filename=str(name)):
-            return Advice(f"No permission for {name}.", "Change its owner or mode, or choose another folder.")
+            return Advice(f"No permission for {clean(name)}.", "Change its owner or mode, or choose another folder.")
         case OSError(filename=str(name), strerror=str(why)):
-            return Advice(f"{name}: {why}.", "")
+            return Advice(f"{clean(name)}: {clean(why)}.")
         case _:
             log.error("unexpected", exc_info=error)
-            return Advice("Something unexpected went wrong.", "The log has the details; `modelhub status` says where it is.")
+            return Advice(
+                "Something unexpected went wrong.", "The log has the details; `modelhub status` says where it is."
+            )

@@ -56,9 +56,12 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
     if not said or clean(said, 2000) != said or " " in said:
         raise BadReference("Type a repo as owner/name, or paste its HuggingFace URL.")
     rest, file = said, None
-    if "://" in said or said.split("/", 1)[0].lower() in HUB_HOSTS or said.startswith("hf.co/"):
-        url = urlsplit(said if "://" in said else f"https://{said}")
-        hosts = HUB_HOSTS | {urlsplit(endpoint).netloc.lower()}
+    hosts = HUB_HOSTS | {urlsplit(endpoint).netloc.lower()}
+    if "://" in said or said.split("/", 1)[0].lower() in hosts:
+        try:
+            url = urlsplit(said if "://" in said else f"https://{said}")
+        except ValueError as error:
+            raise BadReference(f"{clean(said, 80)} is no valid URL; type the repo as owner/name.") from error
         if url.scheme.lower() not in ("http", "https", "hf"):
             scheme = clean(url.scheme, 20)
             raise BadReference(f"{scheme}:// is not a HuggingFace address; paste an https:// URL or owner/name.")
@@ -81,13 +84,15 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
             raise BadReference(f"That is a HuggingFace {clean(parts[0], 20)} page; give a model repo as owner/name.")
     if len(parts) < 2:
         raise BadReference(f"{clean(said, 80)} has no owner; type the repo as owner/name.")
+    if len(parts) == 2 and ":" in parts[1]:  # hf.co/owner/name:file, as other tools write it
+        parts[1], file = parts[1].split(":", 1)
     if not all(_PART.match(part) for part in parts[:2]) or parts[1].endswith(".git"):
         raise BadReference(f"{clean('/'.join(parts[:2]), 80)} is not a repo name; it looks like owner/name.")
     repo, revision, path = "/".join(parts[:2]), None, None
     if len(parts) > 2:
         if parts[2] in _FILE_VIEWS | {"tree"} and len(parts) > 3:
             # A branch may contain slashes only when quoted (refs%2Fpr%2F1), which `unquote` above has joined.
-            revision, path = parts[3], "/".join(parts[4:]) or None
+            revision, path = check_revision(parts[3]), "/".join(parts[4:]) or None
             if parts[2] == "tree":
                 path = None
         elif parts[2] not in {"tree", "discussions", "commits", "blob", "commit", "resolve", "raw"}:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def human_size(count: float | None) -> str:
-    """Bytes as `4.7 GB`; three significant digits at most, `?` for None."""
-    if count is None:
+    """Bytes as `4.7 GB`; three significant digits at most, `?` for None and for what is no number."""
+    if count is None or not isfinite(count):
         return "?"
     value = float(max(count, 0))
     for unit in _SIZE_UNITS:
@@ -19,7 +21,7 @@ def human_size(count: float | None) -> str:
 
 def human_rate(bytes_per_s: float | None) -> str:
     """Bytes per second as `112 MB/s`; empty for None."""
-    return "" if bytes_per_s is None else f"{human_size(bytes_per_s)}/s"
+    return "" if bytes_per_s is None or not isfinite(bytes_per_s) else f"{human_size(bytes_per_s)}/s"
 
 
 def human_count(count: int | None) -> str:
@@ -35,7 +37,7 @@ def human_count(count: int | None) -> str:
 
 def human_duration(seconds: float | None) -> str:
     """Seconds as `0:32`, `12:05`, `3:04:59`, `2d 4h`; empty for None."""
-    if seconds is None:
+    if seconds is None or not isfinite(seconds):
         return ""
     whole = round(max(seconds, 0))
     if whole >= 86_400:
@@ -46,7 +48,13 @@ def human_duration(seconds: float | None) -> str:
 
 
 def human_context(tokens: int | None) -> str:
-    """A context length in tokens as `32K` or `1M`; empty for None."""
+    """A context length in tokens as `32K` or `1M`; empty for None.
+
+    Publishers count in 1024s (131072 is 128K) or in 1000s (128000 is 128K); round thousands are taken as the latter.
+    """
     if not tokens:
         return ""
-    return f"{tokens / 1_048_576:.0f}M" if tokens >= 1_048_576 else f"{tokens / 1024:.0f}K" if tokens >= 1024 else str(tokens)
+    kilo = 1000 if tokens % 1000 == 0 else 1024
+    if tokens < kilo:
+        return str(tokens)
+    return f"{tokens / kilo**2:.0f}M" if tokens >= kilo**2 else f"{tokens / kilo:.0f}K"

@@ -17,6 +17,8 @@ BLOCK = 20_000
 # Cc and Cs never reach a terminal; Cf holds bidi overrides and zero-width characters, Co and Cn draw as anything.
 _DROPPED = {"Cc", "Cf", "Cs", "Co", "Cn"}
 _SPACES = {"Zs", "Zl", "Zp"}
+_BLANKS = frozenset("\t\n\r\v\f\u115f\u1160\u2800\u3164\uffa0")
+"""Drawn as nothing, though not spaces by category: line breaks, the Hangul fillers and the empty Braille cell."""
 _PLAIN = re.compile(r"[ -~]*\Z")
 _MAX_MARKS = 4
 
@@ -26,8 +28,7 @@ def clean(text: object, limit: int = ONE_LINE) -> str:
 
     Newlines and odd spaces become spaces; what is cut ends in an ellipsis; stacked combining marks are thinned out.
     """
-    raw = text if isinstance(text, str) else "" if text is None else str(text)
-    raw = raw[: limit * 8]
+    raw = _text(text)[: limit * 8]
     if not _PLAIN.match(raw):
         raw = _scrub(raw)
     line = " ".join(raw.split())
@@ -35,11 +36,21 @@ def clean(text: object, limit: int = ONE_LINE) -> str:
 
 
 def clean_block(text: object, limit: int = BLOCK) -> str:
-    """As `clean()`, but keeps line breaks: for descriptions and READMEs. `limit` counts the whole text."""
-    raw = text if isinstance(text, str) else "" if text is None else str(text)
-    lines = [clean(line, limit) for line in raw[: limit * 2].replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    """Do as `clean()`, but keep line breaks: for descriptions and READMEs. `limit` counts the whole text."""
+    lines = [
+        clean(line, limit) for line in _text(text)[: limit * 2].replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    ]
     block = "\n".join(lines).strip("\n")
     return block if len(block) <= limit else block[: limit - 1] + "…"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return "" if value is None else str(value)
+    except ValueError:  # an int of more digits than Python prints
+        return "a huge number"
 
 
 def _scrub(raw: str) -> str:
@@ -48,33 +59,38 @@ def _scrub(raw: str) -> str:
     marks = 0
     for char in raw:
         category = unicodedata.category(char)
-        if category in ("Mn", "Me"):
-            marks += 1
-            if marks > _MAX_MARKS:
-                continue
-        else:
-            marks = 0
-        if category in _SPACES or char in "\t\n\r\v\f":
-            out.append(" ")
-        elif category not in _DROPPED:
+        if category in _SPACES or char in _BLANKS:
+            char = " "
+        elif category in _DROPPED:
+            # Before marks are counted: a dropped character must not separate two stacks that then become one.
+            continue
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if marks <= _MAX_MARKS:
             out.append(char)
     return "".join(out)
 
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
+"""Names that are devices in every folder on Windows, where a cache folder may be mounted from."""
+_MAX_NAME_BYTES = 255
+"""What Linux file systems allow for one name."""
 
 
 def safe_repo_path(path: str) -> str:
     """Return a repo file's path if it stays inside its folder, with forward slashes.
 
     Raises:
-        ValueError: Absolute, empty, with `..`, a drive letter, a UNC prefix, a backslash or a control character.
+        ValueError: Absolute, empty, with `..`, a drive letter, a UNC prefix, a backslash or a control character; or
+            with a name that is a device or too long for a file system.
     """
     if not path or len(path) > 1024 or clean(path, 1024) != path:
         raise ValueError(f"unusable file name: {clean(path, 80)!r}")
     if path.startswith(("/", "~")) or "\\" in path or _DRIVE.match(path):
         raise ValueError(f"not a relative path: {clean(path, 80)!r}")
     parts = path.split("/")
-    if any(part in ("", ".", "..") or part.startswith("..") and part.strip(".") == "" for part in parts):
+    if not all(part.strip(". ") for part in parts):
         raise ValueError(f"path leaves its folder: {clean(path, 80)!r}")
+    if any(_DEVICE.fullmatch(part) or len(part.encode()) > _MAX_NAME_BYTES for part in parts):
+        raise ValueError(f"unusable file name: {clean(path, 80)!r}")
     return path
