@@ -1,0 +1,655 @@
+"""A list of cards in one to three columns, drawn and not mounted: its cost depends on the screen, not on the list.
+
+Rows have a fixed height, so any position is arithmetic. Each row of cards is drawn once and kept, under a key that
+holds everything that shows in it (`_key`); nothing is invalidated by hand. See docs/performance.md for why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.cache import LRUCache
+from textual.content import Content
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.widget import Widget
+
+from modelhub_tui.domain import Gpu, Model, Node, NodeStatus, fit
+from modelhub_tui.widgets.card import LOW, TALL, Action, Card, Layout, Look, Span, draw_card
+from modelhub_tui.widgets.cells import Line, clip
+from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
+
+_GAP_X, _GAP_Y = 2, 1
+"""Cells between columns, lines between rows."""
+_BAR = 1
+"""Cells at the right for the scroll position."""
+_TWO, _THREE = 112, 168
+"""Widths from which there are two and three columns: a card wants some 56 cells."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """One drawn row. `refs` keeps the models alive whose ids are in the key, so that no id is used again."""
+
+    strips: list[Strip]
+    thumbed: list[Strip | None]
+    """The same lines with the scroll mark; made when first needed."""
+    spans: tuple[tuple[Span, ...], ...]
+    refs: tuple[Model, ...]
+
+
+class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
+    """Models as cards, with a cursor, a selection and the mouse."""
+
+    ALLOW_SELECT = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(0, -1)", "Up", show=False, id="list.up"),
+        Binding("down,j", "move(0, 1)", "Down", show=False, id="list.down"),
+        Binding("left,h", "move(-1, 0)", "Left", show=False, id="list.left"),
+        Binding("right,l", "move(1, 0)", "Right", show=False, id="list.right"),
+        Binding("pageup,ctrl+b", "page(-1)", "Page up", show=False, id="list.pageup"),
+        Binding("pagedown,ctrl+f", "page(1)", "Page down", show=False, id="list.pagedown"),
+        Binding("g,home", "edge(-1)", "First", show=False, id="list.first"),
+        Binding("G,end", "edge(1)", "Last", show=False, id="list.last"),
+        Binding("space", "mark", "Select", show=False, id="list.select", tooltip="Mark for an action on several"),
+        Binding("enter", "activate", "Details", show=False, id="list.open", tooltip="Show everything known"),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"card-grid--{role}" for role in Look.roles()} | {
+        "card-grid--card",
+        "card-grid--cursor",
+        "card-grid--thumb",
+    }
+    # Overflow is hidden and scrolling forced: a scrollbar of Textual's costs as much as all cards together.
+    DEFAULT_CSS = """
+    CardGrid {
+        height: 1fr;
+        overflow: hidden hidden;
+        background: $background;
+        .card-grid--card { background: $surface; }
+        .card-grid--cursor { background: $panel; }
+        .card-grid--page { background: $background; }
+        .card-grid--text { color: $foreground 85%; }
+        .card-grid--title { color: $foreground; text-style: bold; }
+        .card-grid--muted { color: $foreground 55%; }
+        .card-grid--good { color: $text-success; }
+        .card-grid--bad { color: $text-error; }
+        .card-grid--warn { color: $text-warning; }
+        .card-grid--busy { color: $text-primary; }
+        .card-grid--tag { color: $foreground 55%; }
+        .card-grid--action { color: $text-accent; text-style: bold; }
+        .card-grid--selected { color: $text-accent; text-style: bold; }
+        .card-grid--rest { color: $foreground 25%; }
+        .card-grid--edge { color: $accent; text-style: bold; }
+        .card-grid--thumb { color: $foreground 30%; background: $background; }
+        &:ansi {
+            .card-grid--text { color: ansi_default; }
+            .card-grid--title { color: ansi_default; }
+            .card-grid--muted { color: ansi_default; text-style: dim; }
+            .card-grid--tag { color: ansi_default; text-style: dim; }
+            .card-grid--rest { color: ansi_default; text-style: dim; }
+            .card-grid--thumb { color: ansi_default; text-style: dim; }
+        }
+    }
+    """
+
+    models: reactive[tuple[Model, ...]] = reactive((), repaint=False)
+    """What is listed, already filtered and sorted. Cursor and selection follow `Model.key`."""
+    nodes: reactive[tuple[Node, ...]] = reactive((), repaint=False)
+    """Decides which models fit."""
+    selected: reactive[frozenset[str]] = reactive(frozenset, repaint=False)
+    """Keys of the marked models; also of those a filter hides at the moment."""
+    dimmed: reactive[bool] = reactive(False)
+    """The data is old: draw it without colour."""
+    empty: reactive[Content] = reactive(Content, repaint=False)
+    """Drawn in the middle while there are no models."""
+
+    @dataclass
+    class Highlighted(Message):
+        """The cursor is on another model, or its model has changed; None when the list is empty."""
+
+        grid: CardGrid
+        model: Model | None
+
+        @property
+        def control(self) -> CardGrid:
+            """The list."""
+            return self.grid
+
+    @dataclass
+    class Activated(Message):
+        """Enter, or a click on the highlighted card."""
+
+        grid: CardGrid
+        model: Model
+
+        @property
+        def control(self) -> CardGrid:
+            """The list."""
+            return self.grid
+
+    @dataclass
+    class ActionRequested(Message):
+        """A click on the action that a card shows."""
+
+        grid: CardGrid
+        model: Model
+        action: Action
+
+        @property
+        def control(self) -> CardGrid:
+            """The list."""
+            return self.grid
+
+    @dataclass
+    class SelectionChanged(Message):
+        """Other models are marked."""
+
+        grid: CardGrid
+        keys: frozenset[str]
+
+        @property
+        def control(self) -> CardGrid:
+            """The list."""
+            return self.grid
+
+    def __init__(
+        self,
+        models: tuple[Model, ...] = (),
+        *,
+        nodes: tuple[Node, ...] = (),
+        layout: Layout = "hub",
+        glyphs: Glyphs = UNICODE,
+        name: str | None = None,
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
+        super().__init__(name=name, id=id, classes=classes)
+        self.card_layout: Layout = layout
+        self.glyphs = glyphs
+        self.rendered_cards = 0
+        """Cards drawn anew so far; for tests."""
+        self._cursor = 0
+        self._told: Model | None = None
+        self._best: tuple[Node, ...] = ()
+        self._looks: dict[bool, Look] = {}
+        self._thumb_style: Style | None = None
+        self._rows: LRUCache[tuple[object, ...], _Row] = LRUCache(256)
+        self._dragging = False
+        self.set_reactive(CardGrid.nodes, nodes)
+        self._best = _best_of(nodes)
+        self.set_reactive(CardGrid.models, models)
+
+    # What is shown
+
+    @property
+    def highlighted(self) -> Model | None:
+        """The model under the cursor."""
+        return self.models[self._cursor] if self.models else None
+
+    @property
+    def cursor(self) -> int:
+        """Position of the highlighted model."""
+        return self._cursor
+
+    @property
+    def selected_models(self) -> tuple[Model, ...]:
+        """The marked models that are listed, in the order of the list."""
+        return tuple(each for each in self.models if each.key in self.selected) if self.selected else ()
+
+    def show(self, models: tuple[Model, ...]) -> None:
+        """List `models` instead."""
+        self.models = models
+
+    def highlight(self, index: int) -> None:
+        """Move the cursor to a position, as near as there is one, and scroll it into view."""
+        if not self.models:
+            return
+        index = max(0, min(index, len(self.models) - 1))
+        if index != self._cursor:
+            self._repaint(self._cursor, index)
+            self._cursor = index
+        self._scroll_into_view()
+        self._tell()
+
+    def watch_models(self, old: tuple[Model, ...], new: tuple[Model, ...]) -> None:
+        """Keep the cursor on its model; repaint what shows and differs."""
+        before = self._cursor
+        if old:
+            self._cursor = _follow(old[before] if before < len(old) else None, before, new)
+        moved = self._cursor - before
+        resized = self._fit_content()
+        if moved and not self._on_screen(before, self._cursor):
+            self._scroll_into_view()
+        if resized or not old or not new or moved:
+            self._repaint_if_changed(old, new, moved=bool(moved or resized))
+        else:
+            self._repaint_if_changed(old, new, moved=False)
+        self._tell()
+
+    def watch_nodes(self) -> None:
+        """Repaint if a model may fit now that did not, or the other way round."""
+        best = _best_of(self.nodes)
+        if best != self._best:
+            self._best = best
+            self.refresh()
+
+    def watch_selected(self, old: frozenset[str], new: frozenset[str]) -> None:
+        """Repaint the visible cards whose mark differs."""
+        changed = old ^ new
+        self._repaint(*(at for at in self._visible() if self.models[at].key in changed))
+        if self.is_mounted:
+            self.post_message(self.SelectionChanged(self, new))
+
+    def watch_empty(self) -> None:
+        """Shows only without models."""
+        if not self.models:
+            self.refresh()
+
+    def _tell(self) -> None:
+        model = self.highlighted
+        if model is not self._told and model != self._told:
+            self._told = model
+            self.post_message(self.Highlighted(self, model))
+
+    # Geometry
+
+    @property
+    def columns(self) -> int:
+        """Cards side by side."""
+        width = self.size.width
+        return 3 if width >= _THREE else 2 if width >= _TWO else 1
+
+    @property
+    def card_height(self) -> int:
+        """Lines of a card, without the gap below it. Narrow cards get two lines of description."""
+        return TALL if self.columns > 1 and self.card_layout == "hub" else LOW
+
+    @property
+    def row_height(self) -> int:
+        """Lines from one row to the next."""
+        return self.card_height + _GAP_Y
+
+    @property
+    def card_width(self) -> int:
+        """Cells of a card."""
+        columns = self.columns
+        return max((self.size.width - _BAR - _GAP_X * (columns - 1)) // columns, 1)
+
+    @property
+    def row_count(self) -> int:
+        """Rows of cards."""
+        return -(-len(self.models) // self.columns)
+
+    def card_region(self, index: int) -> Region:
+        """Where a card is, from the widget's corner; above or below the widget when scrolled out of view."""
+        row, column = divmod(index, self.columns)
+        width = self.card_width
+        return Region(column * (width + _GAP_X), row * self.row_height - self.scroll_offset.y, width, self.card_height)
+
+    def hit(self, x: int, y: int) -> tuple[int, Action | None] | None:
+        """Say which card, and which action on it, is at a place in the widget; None for gaps."""
+        if not (0 <= x < self.size.width and 0 <= y < self.size.height):
+            return None
+        row, line = divmod(y + self.scroll_offset.y, self.row_height)
+        column, cell = divmod(x, self.card_width + _GAP_X)
+        index = row * self.columns + column
+        if line >= self.card_height or cell >= self.card_width or column >= self.columns or index >= len(self.models):
+            return None
+        for span in self._row(row).spans[column]:
+            if span.line == line and span.start <= cell < span.end:
+                return index, span.action
+        return index, None
+
+    def _visible(self) -> range:
+        """Positions of the cards on screen, partly or wholly."""
+        if not self.size.height:
+            return range(0)
+        top = self.scroll_offset.y
+        first = top // self.row_height
+        last = (top + self.size.height - 1) // self.row_height
+        return range(min(first * self.columns, len(self.models)), min((last + 1) * self.columns, len(self.models)))
+
+    def _on_screen(self, *indices: int) -> bool:
+        visible = self._visible()
+        return all(index in visible for index in indices)
+
+    def _fit_content(self) -> bool:
+        """Let the scrollable height follow the number of rows. True if the scroll position had to move.
+
+        `virtual_size` is set past its reactive: that would ask for a layout pass on every key of a search.
+        """
+        height = max(self.row_count * self.row_height - _GAP_Y, 0)
+        size = Size(self.size.width, height)
+        if size == self.virtual_size:
+            return False
+        self.set_reactive(Widget.virtual_size, size)
+        if self.scroll_y > self.max_scroll_y:
+            self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
+            return True
+        return False
+
+    def _scroll_into_view(self) -> None:
+        """Scroll as little as it takes to see the whole highlighted card."""
+        if not self.models or not self.size.height:
+            return
+        region = self.card_region(self._cursor)
+        top = self.scroll_offset.y
+        if region.y < 0 or region.height > self.size.height:
+            top += region.y
+        elif region.bottom > self.size.height:
+            top += region.bottom - self.size.height
+        if top != self.scroll_offset.y:
+            self.scroll_to(y=top, animate=False, force=True)
+
+    def on_resize(self) -> None:
+        """Keep the highlighted card in view when columns come or go."""
+        self._fit_content()
+        self._scroll_into_view()
+
+    # Painting
+
+    def _repaint(self, *indices: int) -> None:
+        """Mark the cards that are on screen as dirty."""
+        regions = [self.card_region(each) for each in indices if self._on_screen(each)]
+        window = Region(0, 0, *self.size)
+        if regions := [clipped for each in regions if (clipped := each.intersection(window))]:
+            self.refresh(*regions)
+
+    def _repaint_if_changed(self, old: tuple[Model, ...], new: tuple[Model, ...], *, moved: bool) -> None:
+        """Repaint the cards that look different now; nothing when none on screen does."""
+        if not self.size.height:
+            return
+        if not old or not new or len(old) != len(new) or moved:
+            first, last = self._visible().start, self._visible().stop
+            same = (
+                old
+                and new
+                and not moved
+                and (last <= min(len(old), len(new)))
+                and all(_alike(old[at], new[at]) for at in range(first, last))
+                and last - first >= self._capacity
+            )
+            if not same:
+                self.refresh()
+            else:
+                self._repaint_thumb()
+            return
+        self._repaint(*(at for at in self._visible() if not _alike(old[at], new[at])))
+
+    @property
+    def _capacity(self) -> int:
+        """Cards that the screen could show at this scroll position."""
+        top = self.scroll_offset.y
+        return ((top + self.size.height - 1) // self.row_height - top // self.row_height + 1) * self.columns
+
+    def _repaint_thumb(self) -> None:
+        self.refresh(Region(self.size.width - _BAR, 0, _BAR, self.size.height))
+
+    def notify_style_update(self) -> None:
+        """Forget styles: the theme, or a state such as focus, has changed."""
+        super().notify_style_update()
+        self._looks.clear()
+        self._thumb_style = None
+
+    def _look(self, cursor: bool) -> Look:
+        """Styles of a card, from the component classes."""
+        look = self._looks.get(cursor)
+        if look is None:
+            ground = "card-grid--cursor" if cursor else "card-grid--card"
+            look = Look(
+                **{
+                    role: self.get_visual_style(
+                        *([f"card-grid--{role}"] if role == "page" else [ground, f"card-grid--{role}"])
+                    ).rich_style
+                    for role in Look.roles()
+                }
+            )
+            self._looks[cursor] = look
+        return look
+
+    def _key(self, row: int) -> tuple[object, ...]:
+        """Everything that shows in a row of cards."""
+        columns = self.columns
+        cards = self.models[row * columns : (row + 1) * columns]
+        cursor = self._cursor - row * columns
+        selected = self.selected
+        marks = tuple(each.key in selected for each in cards) if selected else ()
+        has_cursor = 0 <= cursor < columns
+        return (
+            self.size.width,
+            tuple(map(id, cards)),
+            cursor if has_cursor else -1,
+            marks,
+            self._best,
+            self.dimmed,
+            self.glyphs.name,
+            self._look(False),
+            self._look(True) if has_cursor else None,
+        )
+
+    def _row(self, row: int) -> _Row:
+        """A row of cards, drawn now or before."""
+        key = self._key(row)
+        found = self._rows.get(key)
+        if found is None:
+            found = self._rows[key] = self._draw_row(row)
+        return found
+
+    def _draw_row(self, row: int) -> _Row:
+        columns, width = self.columns, self.card_width
+        first = row * columns
+        cards = self.models[first : first + columns]
+        drawn = [self._draw(model, first + at == self._cursor) for at, model in enumerate(cards)]
+        page = self._look(False).page
+        gap = Segment(" " * _GAP_X, page)
+        total = self.size.width - _BAR
+        strips: list[Strip] = []
+        for line in range(self.card_height):
+            segments: list[Segment] = []
+            for at, card in enumerate(drawn):
+                if at:
+                    segments.append(gap)
+                segments += card.lines[line]
+            used = len(drawn) * width + (len(drawn) - 1) * _GAP_X
+            segments.append(Segment(" " * (total - used + _BAR), page))
+            strips.append(Strip(segments, total + _BAR))
+        strips += [Strip([Segment(" " * (total + _BAR), page)], total + _BAR)] * _GAP_Y
+        return _Row(strips, [None] * len(strips), tuple(card.spans for card in drawn), cards)
+
+    def _draw(self, model: Model, cursor: bool) -> Card:
+        self.rendered_cards += 1
+        return draw_card(
+            model,
+            width=self.card_width,
+            look=self._look(cursor),
+            glyphs=self.glyphs,
+            nodes_fit=fit(model.required_memory_bytes, self._best),
+            memory="RAM" if self._best and not self._best[0].gpu_memory_bytes else "VRAM",
+            layout=self.card_layout,
+            height=self.card_height,
+            cursor=cursor,
+            selected=model.key in self.selected,
+            dimmed=self.dimmed,
+        )
+
+    def _thumb(self) -> range:
+        """Lines of the widget that carry the scroll mark."""
+        height, total = self.size.height, self.virtual_size.height
+        if total <= height or height <= 0:
+            return range(0)
+        size = max(1, height * height // total)
+        start = round((height - size) * self.scroll_offset.y / max(total - height, 1))
+        return range(start, start + size)
+
+    def _line(self, y: int, thumb: bool) -> Strip:
+        """One line of the widget, counted from the top of the list."""
+        index, line = divmod(y, self.row_height)
+        if index >= self.row_count:
+            return Strip.blank(self.size.width, self._look(False).page)
+        row = self._row(index)
+        if not thumb:
+            return row.strips[line]
+        strip = row.thumbed[line]
+        if strip is None:
+            if self._thumb_style is None:
+                self._thumb_style = self.get_visual_style("card-grid--thumb").rich_style
+            width = self.size.width
+            body = row.strips[line].crop(0, width - _BAR)
+            strip = Strip([*body, Segment(self.glyphs.thumb, self._thumb_style)], width)
+            row.thumbed[line] = strip
+        return strip
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Draw what is on screen. No styles cache in between: without border or padding it only costs."""
+        width = self.size.width
+        if not self.models:
+            strips = self._empty_lines()[crop.y : crop.bottom]
+        else:
+            top, thumb = self.scroll_offset.y, self._thumb()
+            strips = [self._line(top + y, y in thumb) for y in range(crop.y, crop.bottom)]
+        if crop.x or crop.width < width:
+            strips = [strip.crop(crop.x, crop.right) for strip in strips]
+        return strips
+
+    def _empty_lines(self) -> list[Strip]:
+        """The text for an empty list, in the middle."""
+        look, (width, height) = self._look(False), self.size
+        text, muted = look.title, look.muted
+        page = look.page
+        texts = self.empty.plain.split("\n") if self.empty.plain else []
+        top = max((height - len(texts)) // 2, 0)
+        strips: list[Strip] = []
+        for y in range(height):
+            line = Line()
+            if 0 <= y - top < len(texts):
+                shown = clip(texts[y - top], width - 2, self.glyphs.ellipsis)
+                style = (text if y == top else muted) + Style(bgcolor=page.bgcolor)
+                line.pad(max((width - Line().add(shown, page).width) // 2, 0), page).add(shown, style)
+            strips.append(Strip(line.pad(width, page).segments, width))
+        return strips
+
+    # Keys and mouse
+
+    def action_move(self, right: int, down: int) -> None:
+        """Move the cursor by cards; a row at a time it stays in its column."""
+        if right:
+            self.highlight(self._cursor + right)
+            return
+        wanted = self._cursor + down * self.columns
+        if wanted >= len(self.models):
+            # From a full row above a short last row: its last card.
+            wanted = len(self.models) - 1 if self._cursor // self.columns < self.row_count - 1 else self._cursor
+        self.highlight(wanted if wanted >= 0 else self._cursor)
+
+    def action_page(self, direction: int) -> None:
+        """Move the cursor by a screenful of rows."""
+        rows = max(self.size.height // self.row_height, 1)
+        wanted = self._cursor + direction * rows * self.columns
+        column = self._cursor % self.columns
+        if wanted < 0:
+            wanted = column
+        elif wanted >= len(self.models):
+            wanted = min((self.row_count - 1) * self.columns + column, len(self.models) - 1)
+        self.highlight(wanted)
+
+    def action_edge(self, direction: int) -> None:
+        """Move the cursor to the first or last card."""
+        self.highlight(0 if direction < 0 else len(self.models) - 1)
+
+    def action_mark(self) -> None:
+        """Mark the highlighted model, or unmark it."""
+        if (model := self.highlighted) is not None:
+            self.selected = self.selected ^ {model.key}
+
+    def action_activate(self) -> None:
+        """Open the highlighted model."""
+        if (model := self.highlighted) is not None:
+            self.post_message(self.Activated(self, model))
+
+    def on_click(self, event: events.Click) -> None:
+        """Move the cursor; open what was highlighted; ask for an action."""
+        found = self.hit(event.x, event.y)
+        if found is None:
+            return
+        event.stop()
+        index, action = found
+        model, was = self.models[index], self._cursor
+        self.highlight(index)
+        if action is not None:
+            self.post_message(self.ActionRequested(self, model, action))
+        elif index == was:
+            self.post_message(self.Activated(self, model))
+
+    def _scroll_rows(self, rows: int) -> None:
+        """Scroll by whole rows, so that cards are cut at the bottom only."""
+        row = self.row_height
+        y = self.scroll_offset.y
+        top = (y // row + rows if rows > 0 else -(-y // row) + rows) * row
+        self.scroll_to(y=max(0, min(top, self.max_scroll_y)), animate=False, force=True)
+
+    def _on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self._scroll_rows(1)
+
+    def _on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self._scroll_rows(-1)
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Take hold of the scroll mark."""
+        if event.x == self.size.width - _BAR and self._thumb():
+            self._dragging = True
+            self.capture_mouse()
+            self._drag(event.y)
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Drag the scroll mark; a mere hover draws nothing."""
+        if self._dragging:
+            self._drag(event.y)
+
+    def on_mouse_up(self) -> None:
+        """Let go of the scroll mark."""
+        if self._dragging:
+            self._dragging = False
+            self.release_mouse()
+
+    def _drag(self, y: int) -> None:
+        thumb = self._thumb()
+        free = max(self.size.height - len(thumb), 1)
+        where = max(0.0, min((y - len(thumb) / 2) / free, 1.0))
+        row = self.row_height
+        self.scroll_to(y=round(where * self.max_scroll_y / row) * row, animate=False, force=True)
+
+
+def _alike(old: Model, new: Model) -> bool:
+    return old is new or old == new
+
+
+def _best_of(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """One made-up node with the most memory of each kind: `fit()` says of them what it says of all."""
+    gpu = max((each.gpu_memory_bytes for each in nodes), default=0)
+    ram = max((each.ram_bytes or 0 for each in nodes), default=0)
+    if not gpu and not ram:
+        return ()
+    cards = (Gpu("", gpu),) if gpu else ()
+    return (Node("", "", NodeStatus.ONLINE, gpus=cards, ram_bytes=ram),)
+
+
+def _follow(model: Model | None, at: int, models: tuple[Model, ...]) -> int:
+    """Where the cursor goes in a new list: to its model, else it stays near its place."""
+    if not models:
+        return 0
+    if model is None:
+        return min(at, len(models) - 1)
+    if at < len(models) and models[at].key == model.key:
+        return at
+    key = model.key
+    return next((index for index, each in enumerate(models) if each.key == key), min(at, len(models) - 1))
