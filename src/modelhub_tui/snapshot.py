@@ -7,15 +7,15 @@ if every value in it has the type, and every text the harmless characters, that 
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 import zlib
 from collections.abc import Iterable
 from dataclasses import replace
-from enum import StrEnum
+from itertools import chain, islice, starmap
+from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from modelhub_tui.domain import (
     CatalogEntry,
@@ -41,12 +41,21 @@ from modelhub_tui.domain import (
 VERSION = 1
 MAX_BYTES = 128_000_000
 _MAX_TEXT = 40_000
-_MAX_ITEMS = 1_000_000
 
 T = TypeVar("T")
 
 _TEXT, _TEXT_OR_NONE, _TEXTS = "text", "text?", "texts"
 _INT, _INT_OR_NONE, _FLOAT_OR_NONE, _BOOL = "int", "int?", "float?", "bool"
+_NONE = type(None)
+_TYPES: dict[Any, set[type]] = {
+    _TEXT: {str},
+    _TEXT_OR_NONE: {str, _NONE},
+    _TEXTS: {list},
+    _INT: {int},
+    _INT_OR_NONE: {int, _NONE},
+    _FLOAT_OR_NONE: {int, float, _NONE},
+    _BOOL: {bool},
+}
 NOT_KEPT = frozenset({"bytes_per_s", "eta_s", "retry_in_s"})
 """Members of a transfer that are wrong as soon as time has passed."""
 
@@ -112,7 +121,15 @@ SHAPES: dict[type, dict[str, Any]] = {
 }
 
 
-class _Untrusted(Exception):  # noqa: N818
+class Kept(NamedTuple):
+    """A fleet from an earlier session."""
+
+    fleet: Fleet
+    catalog: str
+    """Fingerprint of the catalog it was joined with; if today's is another, `rejoin()`."""
+
+
+class _Untrusted(Exception):
     """The file is not what this program writes."""
 
 
@@ -122,8 +139,11 @@ def fleet_path(cache_dir: Path, router: str | None, catalog: str) -> Path:
     return cache_dir / f"fleet-{identity:08x}.json"
 
 
-def save_fleet(path: Path, fleet: Fleet) -> None:
+def save_fleet(path: Path, fleet: Fleet, catalog: str = "") -> None:
     """Keep a fleet for the next start; the file appears whole or not at all.
+
+    Args:
+        catalog: Fingerprint of the catalog in it.
 
     Raises:
         OSError: It cannot be written.
@@ -131,6 +151,7 @@ def save_fleet(path: Path, fleet: Fleet) -> None:
     raw = {
         "version": VERSION,
         "shape": _shape(),
+        "catalog": catalog,
         "models": [_pack(each) for each in fleet.models],
         "nodes": [_pack(each) for each in fleet.nodes],
         "router": _pack(fleet.router),
@@ -149,7 +170,7 @@ def save_fleet(path: Path, fleet: Fleet) -> None:
         raise
 
 
-def load_fleet(path: Path) -> Fleet | None:
+def load_fleet(path: Path) -> Kept | None:
     """Return the kept fleet, not connected and without speeds; None if there is none, or it cannot be trusted."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -163,15 +184,13 @@ def load_fleet(path: Path) -> Fleet | None:
         if not isinstance(raw, dict) or raw.get("version") != VERSION or raw.get("shape") != _shape():
             return None
         models = _unpack_all(Model, raw.get("models"))
-        if len({each.key for each in models}) != len(models):
+        if len({each.key for each in models}) != len(models) or type(raw.get("catalog")) is not str:
             return None
-        return Fleet(
-            models=models,
-            nodes=_unpack_all(Node, raw.get("nodes")),
-            router=_unpack(RouterInfo, raw.get("router")),
-            connection=Connection(link=Link.CONNECTING, heard_at=_value(_FLOAT_OR_NONE, raw.get("heard_at"))),
-        )
-    except (OSError, ValueError, RecursionError, MemoryError, _Untrusted):
+        (heard_at,) = _column(_FLOAT_OR_NONE, (raw.get("heard_at"),))
+        (router,) = _unpack_all(RouterInfo, [raw.get("router")])
+        connection = Connection(link=Link.CONNECTING, heard_at=heard_at)
+        return Kept(Fleet(models, _unpack_all(Node, raw.get("nodes")), router, connection), raw["catalog"])
+    except (OSError, ValueError, KeyError, RecursionError, MemoryError, _Untrusted):
         return None
 
 
@@ -232,49 +251,59 @@ def _pack(value: Any) -> list[Any]:
     return packed
 
 
-def _unpack(kind: type[T], packed: Any) -> T:
+def _unpack_all(kind: type[T], rows: Any) -> tuple[T, ...]:
+    """Instances from their packed members, checked by column: that costs less than looking at each value.
+
+    Raises:
+        _Untrusted: A value is not of its kind.
+    """
     shape = SHAPES[kind]
-    if type(packed) is not list or len(packed) != len(shape):
+    if type(rows) is not list or set(map(type, rows)) - {list} or set(map(len, rows)) - {len(shape)}:
         raise _Untrusted
-    members = {name: _value(wanted, value) for (name, wanted), value in zip(shape.items(), packed, strict=True)}
-    return kind(**members)
+    columns = zip(*rows, strict=True)
+    checked = [_column(wanted, column) for wanted, column in zip(shape.values(), columns, strict=False)]
+    if kind is Transfer:  # the one class of which not every member is kept
+        return tuple(kind(**dict(zip(shape, values, strict=True))) for values in zip(*checked, strict=True))
+    return tuple(starmap(kind, zip(*checked, strict=True)))
 
 
-def _unpack_all(kind: type[T], packed: Any) -> tuple[T, ...]:
-    if type(packed) is not list or len(packed) > _MAX_ITEMS:
+def _column(kind: Any, column: tuple[Any, ...]) -> Iterable[Any]:
+    """The values of one member, if all are of its kind."""
+    default = {list, _NONE} if kind in SHAPES else {list} if type(kind) is tuple else {str}
+    allowed = _TYPES.get(kind, default)
+    if set(map(type, column)) - allowed:
         raise _Untrusted
-    return tuple(_unpack(kind, each) for each in packed)
+    if kind in (_TEXT, _TEXT_OR_NONE):
+        _check_texts(column, optional=kind is _TEXT_OR_NONE)
+        return column
+    if kind is _TEXTS:
+        _check_texts(_flat(column))
+        return map(tuple, column)
+    if kind is _BOOL:
+        return column
+    if kind in (_INT, _INT_OR_NONE, _FLOAT_OR_NONE):
+        numbers = [each for each in column if each is not None]
+        # A comparison with NaN is false, so this refuses it too.
+        if numbers and not (min(numbers) >= 0 and max(numbers) < 2**63 and all(map(isfinite, numbers))):
+            raise _Untrusted
+        return column
+    if type(kind) is tuple:
+        inner = iter(_unpack_all(kind[0], _flat(column)))
+        return [tuple(islice(inner, len(each))) for each in column]
+    if kind in SHAPES:
+        single = iter(_unpack_all(kind, [each for each in column if each is not None]))
+        return [None if each is None else next(single) for each in column]
+    return map({str(each): each for each in kind}.__getitem__, column)
 
 
-def _value(kind: Any, value: Any) -> Any:
-    """A member's value, if it is of its kind."""
-    if kind is _TEXT or (kind is _TEXT_OR_NONE and value is not None):
-        # Line breaks apart, whatever does not print is none of ours: it was cleaned before it was ever shown.
-        if type(value) is str and len(value) <= _MAX_TEXT and (value.isprintable() or _is_block(value)):
-            return value
-    elif kind is _TEXTS:
-        if type(value) is list and len(value) <= _MAX_ITEMS:
-            return tuple([_value(_TEXT, each) for each in value])
-    elif kind is _BOOL:
-        if type(value) is bool:
-            return value
-    elif type(kind) is tuple:
-        return _unpack_all(kind[0], value)
-    elif kind in SHAPES:
-        return None if value is None else _unpack(kind, value)
-    elif type(kind) is type(StrEnum):
-        if type(value) is str:
-            return kind(value)
-    elif value is None:
-        if kind is not _INT:
-            return None
-    elif kind is _FLOAT_OR_NONE:
-        if type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-    elif type(value) is int and 0 <= value < 2**63:
-        return value
-    raise _Untrusted
+def _flat(column: Iterable[list[Any]]) -> list[Any]:
+    return list(chain.from_iterable(column))
 
 
-def _is_block(text: str) -> bool:
-    return text.replace("\n", " ").isprintable()
+def _check_texts(texts: Iterable[Any], *, optional: bool = False) -> None:
+    """Line breaks apart, whatever does not print is none of ours: it was cleaned before it was ever shown."""
+    told = [each for each in texts if not (optional and each is None)]
+    if set(map(type, told)) - {str} or max(map(len, told), default=0) > _MAX_TEXT:
+        raise _Untrusted
+    if not "".join(told).replace("\n", "").isprintable():
+        raise _Untrusted

@@ -45,6 +45,7 @@ def entry(number: int = 1) -> CatalogEntry:
 
 def a_fleet() -> Fleet:
     transfer = Transfer("n", Phase.FETCHING, 3, 9, 100.0, 2.5, "a.gguf", 1, 1, 1, 6, None, "slow")
+    stats = HubStats(1, None, True)
     placement = Placement("n", "/x/a.gguf", ("/x/a.gguf",), 10)
     first, second = join_models((entry(1), entry(2)), None)
     return Fleet(
@@ -54,7 +55,7 @@ def a_fleet() -> Fleet:
                 state=ModelState.DOWNLOADING,
                 registered=True,
                 transfers=(transfer,),
-                stats=HubStats(1, None, True),
+                stats=stats,
             ),
             replace(second, state=ModelState.DOWNLOADED, registered=True, placements=(placement,)),
         ),
@@ -67,10 +68,12 @@ def a_fleet() -> Fleet:
 def test_comes_back_as_it_was_but_without_what_time_makes_wrong(tmp_path: Path) -> None:
     path = tmp_path / "new" / "fleet.json"
     fleet = a_fleet()
-    save_fleet(path, fleet)
-    loaded = load_fleet(path)
+    save_fleet(path, fleet, "stamp")
+    kept = load_fleet(path)
+    assert kept is not None
+    assert kept.catalog == "stamp"
+    loaded = kept.fleet
     still = replace(fleet.models[0].transfers[0], bytes_per_s=None, eta_s=None)
-    assert loaded is not None
     assert loaded.models == (replace(fleet.models[0], transfers=(still,)), fleet.models[1])
     assert (loaded.nodes, loaded.router) == (fleet.nodes, fleet.router)
     assert loaded.connection == Connection(Link.CONNECTING, heard_at=123.0)
@@ -160,7 +163,7 @@ def test_survives_any_damage(tmp_path_factory: pytest.TempPathFactory, noise: by
     data[at % len(data) : at % len(data) + len(noise)] = noise
     path.write_bytes(data)
     loaded = load_fleet(path)
-    assert loaded is None or all(type(each) is Model for each in loaded.models)
+    assert loaded is None or all(type(each) is Model for each in loaded.fleet.models)
 
 
 def test_todays_catalog_wins_over_yesterdays_words() -> None:

@@ -31,7 +31,7 @@ _MAX_GAP = 6
 _JUMP_BYTES = 4
 
 
-class Doubt(Exception):  # noqa: N818
+class Doubt(Exception):
     """The cells cannot be told for sure; whoever asked has to paint in the ordinary way."""
 
 

@@ -1,0 +1,145 @@
+"""The `modelhub` command. Starts with the two modules every interpreter has loaded; everything else comes when needed.
+
+Without a subcommand it opens the dashboard, and the order is what makes that instant: the last session's screen goes to
+the terminal first, Textual is imported after it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Flags that go with the dashboard, by the name of the setting they set. All take a value.
+_FLAGS = {
+    "--router": "router",
+    "--api-key": "api_key",
+    "--catalog": "catalog",
+    "--theme": "theme",
+    "--config": "config",
+}
+
+
+def main() -> int:
+    """Run the command with the arguments of this process; return its exit code."""
+    arguments = sys.argv[1:]
+    if arguments in (["--version"], ["-V"]):
+        from modelhub_tui import __version__
+
+        os.write(1, f"modelhub {__version__}\n".encode())
+        return 0
+    flags = dashboard_flags(arguments)
+    if flags is None:
+        from modelhub_tui.cli import main as command_line
+
+        return command_line(arguments)
+    if not (os.isatty(0) and os.isatty(1)):
+        _say("The dashboard needs a terminal. `modelhub list` prints the models without one.")
+        return 2
+    return _dashboard(flags)
+
+
+def dashboard_flags(arguments: list[str]) -> dict[str, str] | None:
+    """Return the settings given by flags, if the arguments hold nothing else; None leaves them to the command line."""
+    flags: dict[str, str] = {}
+    rest = list(reversed(arguments))
+    while rest:
+        name, equals, value = rest.pop().partition("=")
+        if name not in _FLAGS or not (equals or rest):
+            return None
+        flags[_FLAGS[name]] = value if equals else rest.pop()
+    return flags
+
+
+def _dashboard(flags: dict[str, str]) -> int:
+    """Open the dashboard; whatever happens, the terminal is given back as it was."""
+    # Both are read when Textual is imported. Its 60 frames a second would make a key wait up to 16 ms for its paint.
+    os.environ.setdefault("TEXTUAL_FPS", "240")
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    import gc
+
+    # Nearly everything allocated up to the first frame stays: collecting it again and again costs a tenth of the start.
+    gc.disable()
+    from modelhub_tui.terminal import instant
+
+    error: BaseException | None = None
+    try:
+        folder, key = picture_place(flags, os.environ)
+        instant.begin(folder, key)
+        import signal
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, instant.abandon)
+        from modelhub_tui.cli.tui import run_tui
+        from modelhub_tui.config import load_settings
+
+        return run_tui(load_settings(flags), picture_key=key)
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException as caught:
+        error = caught
+    finally:
+        instant.restore()
+    from modelhub_tui.errors import BadCatalog, BadSettings, explain
+
+    _say(str(explain(error)))
+    return 2 if isinstance(error, BadSettings | BadCatalog) else 1
+
+
+def picture_place(flags: Mapping[str, str], env: Mapping[str, str]) -> tuple[str, str]:
+    """Where the last screen is kept, and the key it must have been kept under.
+
+    Says the same as `modelhub_tui.config` about the cache folder, without importing it: that, and reading TOML, costs more
+    than showing the picture. Only a config file that may set the folder is read in full.
+    """
+    from modelhub_tui import __version__
+    from modelhub_tui.terminal import instant
+
+    home = env.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
+    config = _path(
+        flags.get("config") or env.get("MODELHUB_CONFIG") or f"{_base(env, home, 'CONFIG', '.config')}/config.toml",
+        home,
+    )
+    folder = (
+        _path(env["MODELHUB_CACHE_DIR"], home) if env.get("MODELHUB_CACHE_DIR") else _base(env, home, "CACHE", ".cache")
+    )
+    try:
+        fd = os.open(config, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            if b"cache_dir" in os.read(fd, 100_000):
+                from modelhub_tui.config import load_settings
+
+                folder = str(load_settings(flags, env).cache_dir)
+        finally:
+            os.close(fd)
+    except OSError:
+        pass  # no config file
+    here = __file__.rpartition("/")[0]
+    chosen = flags.get("catalog") or env.get("MODELHUB_CATALOG")
+    catalogs = (_path(chosen, home),) if chosen else (f"{here}/catalog.yaml", f"{here}/../../catalog.yaml")
+    given = [f"{name}={value}" for name, value in sorted(flags.items()) if name != "api_key"]
+    return folder, instant.identity(__version__, env, given, (config, *catalogs))
+
+
+def _base(env: Mapping[str, str], home: str, kind: str, default: str) -> str:
+    said = env.get(f"XDG_{kind}_HOME", "")
+    return f"{said if said.startswith('/') else f'{home}/{default}'}/modelhub"
+
+
+def _path(text: str, home: str) -> str:
+    if text.startswith("~/"):
+        return f"{home}/{text[2:]}"
+    return text if text.startswith("/") else f"{os.getcwd()}/{text}"  # noqa: PTH109
+
+
+def _say(sentence: str) -> None:
+    os.write(2, f"modelhub: {sentence}\n".encode(errors="replace"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
