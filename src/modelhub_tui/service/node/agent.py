@@ -1,0 +1,221 @@
+"""The node as a whole: follows the router's list, sends heartbeats, and stops when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import zlib
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from modelhub_tui import __version__
+from modelhub_tui.config import Settings
+from modelhub_tui.service.node.cache import Cache
+from modelhub_tui.service.node.hardware import Hardware
+from modelhub_tui.service.node.hub import Hub
+from modelhub_tui.service.node.job import in_thread
+from modelhub_tui.service.node.protocol import RouterLink, RouterTrouble, manifest_fault
+from modelhub_tui.service.node.record import Record
+from modelhub_tui.service.node.sync import Sync
+from modelhub_tui.service.node.transport import Transport
+from modelhub_tui.service.node.tuning import Tuning
+from modelhub_tui.untrusted import clean
+
+log = logging.getLogger(__name__)
+
+_URGENT_S = 0.05
+"""Two changes of state closer together than this travel in one heartbeat."""
+
+
+class Agent:
+    """One node, speaking to one router."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        router_url: str,
+        key: str,
+        name: str | None = None,
+        tuning: Tuning | None = None,
+        hardware: Hardware | None = None,
+        transport: Callable[[], Transport] | None = None,
+    ) -> None:
+        self._settings, self._router_url, self._key = settings, router_url, key
+        self.name = clean(name or socket.gethostname(), 100) or "node"
+        self._tuning = tuning or Tuning()
+        self._hardware = hardware or Hardware()
+        self._transport = transport
+        self._cache = Cache(settings.hub_cache)
+        self._changed = asyncio.Event()
+        self._trouble: str | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish the chunk and return within about two seconds."""
+        record = Record(self._settings.state_dir / "node" / "node.db")
+        link = RouterLink(self._router_url, self._key, timeout_s=self._tuning.router_timeout_s)
+        sync = Sync(
+            record=record,
+            cache=self._cache,
+            hub=Hub(self._settings.hf_endpoint, timeout_s=self._tuning.metadata_s),
+            tuning=self._tuning,
+            fetch_manifest=lambda name: self._manifest(link, name),
+            on_change=self._changed.set,
+            transport=self._transport,
+        )
+        sync.start()
+        loops = [
+            asyncio.create_task(self._follow_list(link, sync)),
+            asyncio.create_task(self._report(link, sync)),
+            asyncio.create_task(self._recheck(sync)),
+        ]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()  # a loop never ends by itself: let its error out
+        finally:
+            for task in (stopping, *loops):
+                task.cancel()
+            await asyncio.gather(stopping, *loops, return_exceptions=True)
+            await sync.stop(timeout_s=1.5)
+            await link.aclose()
+            record.close()
+
+    async def _follow_list(self, link: RouterLink, sync: Sync) -> None:
+        """Look at the list again and again: held back by the router where it can, every few seconds where not."""
+        etag: str | None = None
+        failures = 0
+        clock = asyncio.get_running_loop().time
+        while True:
+            asked_at = clock()
+            try:
+                listing = await link.models(etag, self._tuning.wait_s if etag else 0)
+            except RouterTrouble as trouble:
+                etag = None
+                failures += 1
+                self._note_trouble(str(trouble))
+                await asyncio.sleep(self._router_backoff_s(failures, trouble))
+                continue
+            failures = 0
+            self._note_trouble(None)
+            if listing is None:
+                # 304 at once: this router does not hold answers back.
+                if clock() - asked_at < min(1.0, self._tuning.wait_s / 2):
+                    await asyncio.sleep(self._tuning.poll_s)
+                continue
+            acted = sync.reconcile(listing.wanted, listing.store)
+            if listing.etag is None:
+                await asyncio.sleep(self._tuning.poll_s)
+            elif not acted:
+                await asyncio.sleep(self._tuning.settle_s)
+            etag = listing.etag
+
+    async def _report(self, link: RouterLink, sync: Sync) -> None:
+        """Heartbeats: at once when a state changes, four a second while bytes move, else one every ten seconds."""
+        failures = 0
+        last: tuple[Any, ...] = ()
+        disk, disk_at = (0, 0), float("-inf")
+        clock = asyncio.get_running_loop().time
+        sent_at = float("-inf")
+        while True:
+            self._changed.clear()
+            try:
+                if not link.registered:
+                    await link.register(await self._describe())
+                    log.info("registered with %s as %s", self._router_url, link.node_id)
+                    last = ()
+                told = sync.report()
+                moved = (told["transfers"], told["placements"], told["sync_state"])
+                if moved != last or clock() - sent_at >= self._tuning.heartbeat_s:
+                    if clock() - disk_at > 2.0:
+                        disk, disk_at = self._cache.usage(), clock()
+                    await link.heartbeat(
+                        {
+                            **self._hardware.load(),
+                            **told,
+                            "disk_free_bytes": disk[0],
+                            "disk_total_bytes": disk[1],
+                            "models_dir": str(self._settings.hub_cache),
+                        }
+                    )
+                    last, sent_at = moved, clock()
+                failures = 0
+            except RouterTrouble as trouble:
+                failures += 1
+                self._note_trouble(str(trouble))
+                if trouble.status in (401, 404) and failures == 1:
+                    continue  # it does not know us any more: introduce ourselves right away
+                await asyncio.sleep(self._router_backoff_s(failures, trouble))
+                continue
+            pause_s = (
+                self._tuning.moving_heartbeat_s
+                if sync.moving
+                else max(sent_at + self._tuning.heartbeat_s - clock(), 0.0)
+            )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
+                await asyncio.sleep(_URGENT_S)
+
+    async def _recheck(self, sync: Sync) -> None:
+        while True:
+            await asyncio.sleep(self._tuning.recheck_s)
+            sync.recheck()
+
+    async def _manifest(self, link: RouterLink, name: str) -> Any:
+        """A model's manifest. A router that is away is waited for: there is nothing else to do for this model."""
+        failures = 0
+        while True:
+            try:
+                return await link.manifest(name)
+            except RouterTrouble as trouble:
+                failures += 1
+                fault = manifest_fault(trouble)
+                if not fault.passing or failures >= self._tuning.max_attempts:
+                    raise fault from trouble
+                await asyncio.sleep(self._router_backoff_s(failures, trouble))
+
+    async def _describe(self) -> dict[str, Any]:
+        """Members of a registration."""
+        return {
+            "machine_name": self.name,
+            "ip_address": _own_address(self._router_url),
+            "runtime_version": __version__,
+            # Half of a node's identity upstream; nothing listens there. One number for each state folder, for good.
+            "runtime_port": 20_000 + zlib.crc32(str(self._settings.state_dir).encode()) % 20_000,
+            "supported_runtimes": ["llama_cpp"],
+            "models_dir": str(self._settings.hub_cache),
+            **await in_thread(self._hardware.describe, "describe"),
+        }
+
+    def _router_backoff_s(self, failures: int, trouble: RouterTrouble) -> float:
+        wait_s = min(self._tuning.router_retry_base_s * 2.0 ** min(failures - 1, 10), self._tuning.router_retry_cap_s)
+        spread = 0.5 + random.random() / 2  # noqa: S311 - spreads retries, hides nothing
+        return max(wait_s * spread, min(trouble.retry_after_s or 0.0, 60.0))
+
+    def _note_trouble(self, what: str | None) -> None:
+        """Log a router's trouble once, and its end once."""
+        if what == self._trouble:
+            return
+        if what is not None:
+            log.warning("the router at %s: %s; going on, trying again", self._router_url, what)
+        elif self._trouble is not None:
+            log.info("the router at %s answers again", self._router_url)
+        self._trouble = what
+
+
+def _own_address(router_url: str) -> str:
+    """The address by which this machine reaches the router. Sends nothing: a UDP connect only looks up the route."""
+    at = urlsplit(router_url)
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(at.hostname, at.port or 80, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"

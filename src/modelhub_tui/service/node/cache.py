@@ -1,0 +1,152 @@
+"""The HuggingFace cache on disk: where files go, how they are published, and what is there.
+
+Layout, as `huggingface_hub` 2.4 writes and scans it:
+`models--owner--name/{blobs/<etag>, snapshots/<commit>/<path> -> ../../blobs/<etag>, refs/main}`, locks under `.locks/`.
+An unfinished file is `blobs/<etag>.modelhub.part`: the name contains the content's checksum, so it can only ever belong
+to those bytes (and `hf cache prune`, which deletes every `*.incomplete`, leaves it alone).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from modelhub_tui.service.node.manifest import File
+
+PART_SUFFIX = ".modelhub.part"
+_LOCK_WAIT_S = 5.0
+_NO_SYMLINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory holds HuggingFace models; backups may skip it.\n"
+
+
+class Cache:
+    """One HuggingFace cache folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def repo_dir(self, repo: str) -> Path:
+        """`repo` is `owner/name`, already checked."""
+        return self.root / f"models--{repo.replace('/', '--')}"
+
+    def blob(self, repo: str, etag: str) -> Path:
+        return self.repo_dir(repo) / "blobs" / etag
+
+    def part(self, repo: str, etag: str) -> Path:
+        return self.repo_dir(repo) / "blobs" / (etag + PART_SUFFIX)
+
+    def link(self, repo: str, commit: str, path: str) -> Path:
+        """Where engines find a file. `path` has been through `safe_repo_path`."""
+        return self.repo_dir(repo) / "snapshots" / commit / path
+
+    def path_of(self, file: File) -> Path:
+        return self.link(file.repo, file.commit or file.revision, file.path)
+
+    def prepare(self, repo: str, commit: str) -> None:
+        """Make a repo's folders. Snapshots come first: a repo with blobs alone is called corrupt by a scan."""
+        new = not self.root.exists()
+        self.root.mkdir(parents=True, exist_ok=True)
+        if new:
+            with contextlib.suppress(OSError):
+                (self.root / "CACHEDIR.TAG").write_text(_TAG)
+        (self.repo_dir(repo) / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
+        (self.repo_dir(repo) / "blobs").mkdir(exist_ok=True)
+
+    def part_bytes(self, file: File) -> int:
+        """Bytes of an unfinished file that are on disk; 0 without one."""
+        with contextlib.suppress(OSError):
+            if file.etag:
+                return self.part(file.repo, file.etag).stat().st_size
+        return 0
+
+    def is_whole(self, file: File) -> bool:
+        """Whether the file is where engines look for it, with the right length. Cheap: reads no content."""
+        if file.commit is None or file.size is None:
+            return False
+        try:
+            return self.path_of(file).stat().st_size == file.size
+        except OSError:
+            return False
+
+    def publish(self, file: File, fd: int) -> None:
+        """Turn a verified part into a blob and link it. `fd` is the open part.
+
+        The library's lock is taken as a courtesy to a library call fetching the same file, but not waited for long:
+        that call ends with the same bytes under the same name, and both replace atomically.
+        """
+        from filelock import FileLock, Timeout
+
+        assert file.etag
+        os.fsync(fd)
+        blob = self.blob(file.repo, file.etag)
+        lock_path = self.root / ".locks" / blob.parent.parent.name / f"{file.etag}.lock"
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(Timeout, NotImplementedError):
+                held.enter_context(FileLock(lock_path, timeout=_LOCK_WAIT_S, mode=0o664))
+            self.part(file.repo, file.etag).replace(blob)
+            sync_dir(blob.parent)
+        self.make_link(file)
+
+    def make_link(self, file: File) -> None:
+        """Put the file into its snapshot: a relative link, as the library makes it; replaced atomically."""
+        assert file.etag
+        link, blob = self.path_of(file), self.blob(file.repo, file.etag)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        target = os.path.relpath(blob, link.parent)
+        if link.is_symlink() and str(link.readlink()) == target:
+            return
+        temporary = link.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
+        try:
+            temporary.symlink_to(target)
+        except OSError as error:
+            if error.errno not in _NO_SYMLINKS:
+                raise
+            blob.replace(link)  # no links on this file system: the library, too, then keeps the file in the snapshot
+        else:
+            temporary.replace(link)
+        sync_dir(link.parent)
+
+    def write_ref(self, repo: str, ref: str, commit: str) -> None:
+        """Remember which commit a branch is at, as the library does, so that it finds the files offline."""
+        path = self.repo_dir(repo) / "refs" / ref
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary.write_text(commit)
+        temporary.replace(path)
+
+    def usage(self) -> tuple[int, int]:
+        """Free and total bytes of the file system the cache is on, or will be on."""
+        for folder in (self.root, *self.root.parents):
+            with contextlib.suppress(OSError):
+                told = shutil.disk_usage(folder)
+                return told.free, told.total
+        return 0, 0
+
+
+class Room:
+    """The free-space plan: may this many bytes be written, with all the others that are still to come?"""
+
+    def __init__(self, usage: Callable[[], tuple[int, int]], margin_bytes: int | None) -> None:
+        self._usage, self._margin_bytes = usage, margin_bytes
+
+    def free(self) -> int:
+        """Bytes that may be written before the margin is touched; never negative."""
+        free, total = self._usage()
+        margin = min(512 * 1024 * 1024, total // 50) if self._margin_bytes is None else self._margin_bytes
+        return max(free - margin, 0)
+
+
+def sync_dir(path: Path) -> None:
+    """Make a rename last over a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

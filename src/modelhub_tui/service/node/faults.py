@@ -1,0 +1,150 @@
+"""Why a transfer cannot go on, as one sentence and a code. Worded here and nowhere else.
+
+`passing` says whether the cause may go away by itself: then the node tries again without being asked.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from modelhub_tui.errors import ModelHubError
+from modelhub_tui.units import human_duration, human_size
+from modelhub_tui.untrusted import clean
+
+
+class Fault(ModelHubError):
+    """A transfer's trouble. `sentence` is for people, `code` for programs (see docs/wire.md)."""
+
+    def __init__(self, code: str, sentence: str, *, passing: bool = False, retry_after_s: float | None = None) -> None:
+        super().__init__(code, sentence)
+        self.code, self.sentence, self.passing, self.retry_after_s = code, sentence, passing, retry_after_s
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+class Stopped(Exception):
+    """The work was told to stop: cancelled, or the process ends."""
+
+
+def gated(endpoint: str, repo: str, *, has_token: bool) -> Fault:
+    """The repo wants its licence accepted."""
+    todo = (
+        "accept its licence there, then retry"
+        if has_token
+        else "accept its licence there, set HF_TOKEN (or run `hf auth login`), restart the service and retry"
+    )
+    return Fault("gated", f"{repo} is gated at {endpoint}/{repo}: {todo}.")
+
+
+def no_such_repo(endpoint: str, repo: str, *, has_token: bool) -> Fault:
+    """Missing, or private and not ours to see."""
+    hint = "the token cannot see it" if has_token else "it is private and needs HF_TOKEN"
+    return Fault("no_such_repo", f"{endpoint} has no repo {repo}, or {hint}.")
+
+
+def no_such_revision(repo: str, revision: str) -> Fault:
+    return Fault(
+        "no_such_revision",
+        f"{repo} has no revision {clean(revision, 60)} any more: delete the model and register it again.",
+    )
+
+
+def no_such_file(repo: str, path: str) -> Fault:
+    return Fault(
+        "no_such_file", f"{clean(path, 120)} is not in {repo} any more: delete the model and register it again."
+    )
+
+
+def bad_token(endpoint: str) -> Fault:
+    return Fault("gated", f"{endpoint} does not accept the token: set a valid HF_TOKEN, restart the service and retry.")
+
+
+def disabled(repo: str) -> Fault:
+    return Fault("no_such_repo", f"The hub has disabled {repo}; it cannot be downloaded.")
+
+
+def rate_limited(retry_after_s: float | None) -> Fault:
+    wait = f"; it asks for a pause of {human_duration(retry_after_s)}" if retry_after_s else ""
+    return Fault("rate_limited", f"The hub limits our requests{wait}.", passing=True, retry_after_s=retry_after_s)
+
+
+def hub_unreachable(endpoint: str, why: str = "") -> Fault:
+    detail = f" ({clean(why, 120)})" if why else ""
+    return Fault("hub_unreachable", f"{endpoint} cannot be reached{detail}; check the network.", passing=True)
+
+
+def hub_failed(host: str, status: int, retry_after_s: float | None = None) -> Fault:
+    return Fault("hub_unreachable", f"{host} answers with error {status}.", passing=True, retry_after_s=retry_after_s)
+
+
+def connection_lost(host: str, why: str) -> Fault:
+    return Fault("connection_lost", f"The connection to {host} broke ({clean(why, 120)}).", passing=True)
+
+
+def stalled(host: str, seconds: float) -> Fault:
+    return Fault("stalled", f"{host} has sent nothing for {human_duration(seconds)}.", passing=True)
+
+
+def bad_answer(host: str, what: str) -> Fault:
+    return Fault("connection_lost", f"{host} answered wrongly: {clean(what, 160)}.", passing=True)
+
+
+def changed_upstream(repo: str, path: str) -> Fault:
+    return Fault(
+        "changed_upstream",
+        f"{clean(path, 120)} in {repo} is not the file that was registered: delete the model and register it again.",
+    )
+
+
+def checksum(path: str) -> Fault:
+    return Fault(
+        "checksum",
+        f"{clean(path, 120)} arrived damaged twice (wrong checksum); retry, or check the network and the disk.",
+    )
+
+
+def no_space(needs: int, free: int, others: int = 0) -> Fault:
+    """`needs` and `others` are bytes still to be written, by this model and by those before it."""
+    more = f", other downloads need {human_size(others)}" if others else ""
+    short = max(needs + others - free, 0)
+    return Fault(
+        "no_space",
+        f"Needs {human_size(needs)}, free {human_size(free)}{more}: short by {human_size(short)}."
+        " Goes on when there is room.",
+        passing=True,
+    )
+
+
+def disk_trouble(error: OSError) -> Fault:
+    """The file system said no. Passing: a mount may come back, a mode may be changed."""
+    name = clean(error.filename, 160) if isinstance(error.filename, str) else "the model folder"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return Fault(
+            "disk", f"No permission to write {name}: change its owner or mode, or set HF_HUB_CACHE.", passing=True
+        )
+    if error.errno == errno.EROFS:
+        return Fault("disk", f"{name} is on a read-only file system: set HF_HUB_CACHE to another folder.", passing=True)
+    return Fault("disk", f"{name} cannot be written: {clean(error.strerror or error, 120)}.", passing=True)
+
+
+def vanished(path: object) -> Fault:
+    return Fault("disk", f"{clean(path, 160)} was removed while it was being written; it starts again.", passing=True)
+
+
+def bad_manifest(why: str) -> Fault:
+    return Fault("unsupported", f"The router's list of files cannot be used: {clean(why, 160)}.")
+
+
+def router_failed(why: str) -> Fault:
+    return Fault("router", f"The router does not give the list of files ({clean(why, 120)}).", passing=True)
+
+
+def elsewhere() -> Fault:
+    """Not a failure: the same file is being fetched by somebody else on this machine."""
+    return Fault("busy", "Waiting: another process on this machine is fetching the same file.", passing=True)
+
+
+def out_of_room(error: OSError) -> bool:
+    """Whether a write failed because the disk, or our share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

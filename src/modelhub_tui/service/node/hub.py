@@ -1,0 +1,151 @@
+"""Everything the node asks the hub about a file, through `huggingface_hub`: commit, etag, size, location, real errors.
+
+The library is imported on first use (it costs 0.4 s), and gets endpoint and token with each call, because it reads its
+own environment only once, at import.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from modelhub_tui.service.node import faults
+from modelhub_tui.service.node.manifest import usable_etag
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One file as the hub describes it now."""
+
+    commit: str
+    etag: str
+    size: int
+    url: str
+    """Where its bytes are; signed and short-lived when it is not on the hub itself. A secret: never log it."""
+
+
+class Hub:
+    """The hub the settings name. Blocking calls, safe from several threads."""
+
+    def __init__(self, endpoint: str, *, timeout_s: float = 10.0) -> None:
+        self.endpoint = endpoint.rstrip("/")
+        self._timeout_s = timeout_s
+
+    def token(self) -> str | None:
+        """The user's token, as the library finds it (HF_TOKEN, then the file of `hf auth login`)."""
+        from huggingface_hub import get_token
+
+        try:
+            return get_token()
+        except Exception:
+            log.warning("the HuggingFace token cannot be read; going on without one", exc_info=True)
+            return None
+
+    def find(self, repo: str, revision: str, path: str) -> Found:
+        """Ask for one file's commit, etag, size and location: one HEAD.
+
+        Raises:
+            Fault: Why there is no such file for us, or no answer.
+        """
+        quiet_library()
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.file_download import get_hf_file_metadata
+
+        token = self.token()
+        try:
+            url = hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint)
+            told = get_hf_file_metadata(
+                url, token=token or False, timeout=self._timeout_s, endpoint=self.endpoint, library_name="modelhub-tui"
+            )
+        except Exception as error:
+            raise self.explain(error, repo, revision, path, has_token=token is not None) from error
+        etag = usable_etag(told.etag)
+        if not told.commit_hash or etag is None or told.size is None:
+            raise faults.bad_answer(self.host, f"no commit, checksum or size for {path}")
+        return Found(told.commit_hash, etag, told.size, urljoin(url, told.location))
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.endpoint).netloc
+
+    def headers_for(self, url: str) -> dict[str, str]:
+        """What to send with a request for bytes: the token goes to the hub's own origin and nowhere else."""
+        headers = {"Accept-Encoding": "identity"}
+        if origin(url) == origin(self.endpoint) and (token := self.token()):
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+    def explain(self, error: Exception, repo: str, revision: str, path: str, *, has_token: bool) -> faults.Fault:
+        """Translate the library's exception, most specific first."""
+        from huggingface_hub import errors
+
+        response: Any = getattr(error, "response", None)
+        status = getattr(response, "status_code", None)
+        match error:
+            case errors.GatedRepoError():
+                return faults.gated(self.endpoint, repo, has_token=has_token)
+            case errors.RepositoryNotFoundError():
+                return faults.no_such_repo(self.endpoint, repo, has_token=has_token)
+            case errors.RevisionNotFoundError():
+                return faults.no_such_revision(repo, revision)
+            case errors.EntryNotFoundError():
+                return faults.no_such_file(repo, path)
+            case errors.DisabledRepoError():
+                return faults.disabled(repo)
+            case errors.OfflineModeIsEnabled():
+                return faults.hub_unreachable(self.endpoint, "HF_HUB_OFFLINE is set")
+            case errors.HfHubHTTPError() if status == 429:
+                return faults.rate_limited(retry_after_s(response.headers))
+            case errors.HfHubHTTPError() if status == 401:
+                return faults.bad_token(self.endpoint)
+            case errors.HfHubHTTPError() if status == 403:
+                return faults.gated(self.endpoint, repo, has_token=has_token)
+            case errors.HfHubHTTPError() if isinstance(status, int):
+                wait = retry_after_s(response.headers)
+                return faults.hub_failed(self.host, status, wait) if status >= 500 else faults.no_such_file(repo, path)
+            case errors.HFValidationError():
+                return faults.bad_manifest(f"{repo} is no repo")
+        why = getattr(getattr(error, "__cause__", None), "strerror", None) or str(error) or type(error).__name__
+        return faults.hub_unreachable(self.endpoint, why)
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port: what decides who may see a token."""
+    at = urlsplit(url)
+    return at.scheme, (at.hostname or "").lower(), at.port or _DEFAULT_PORTS.get(at.scheme, 0)
+
+
+def retry_after_s(headers: Any) -> float | None:
+    """The pause a server asks for: `Retry-After` (seconds or a date), or the hub's own `RateLimit: "api";r=0;t=55`."""
+    said = headers.get("retry-after")
+    if said:
+        try:
+            return max(float(said), 0.0)
+        except ValueError:
+            pass
+        import time
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return max(parsedate_to_datetime(said).timestamp() - time.time(), 0.0)
+        except (ValueError, TypeError):
+            pass
+    for part in (headers.get("ratelimit") or "").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == "t" and value.isdigit():
+            return float(value)
+    return None
+
+
+def quiet_library() -> None:
+    """Take away the library's own handler on stderr, which would paint over a screen; our handlers get its records."""
+    logger = logging.getLogger("huggingface_hub")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+    logger.propagate = True

@@ -1,0 +1,169 @@
+"""One model's transfer, from its list of files to all of them whole in the cache. Runs in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from modelhub_tui.domain import Phase
+from modelhub_tui.service.node import faults
+from modelhub_tui.service.node.cache import Cache
+from modelhub_tui.service.node.fetch import Fetcher
+from modelhub_tui.service.node.hub import Hub
+from modelhub_tui.service.node.manifest import File, fetch_order, is_commit
+from modelhub_tui.service.node.progress import Progress
+from modelhub_tui.service.node.transport import Transport
+from modelhub_tui.service.node.tuning import Tuning
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Job:
+    """A transfer that runs. `run()` blocks; `cancel()` ends it within milliseconds, from any thread."""
+
+    def __init__(
+        self,
+        files: tuple[File, ...],
+        *,
+        hub: Hub,
+        cache: Cache,
+        transport: Transport,
+        tuning: Tuning,
+        progress: Progress,
+        check_room: Callable[[], None],
+        on_file: Callable[[int, File], None],
+    ) -> None:
+        """`check_room` raises Fault `no_space`; `on_file` gets each change of what is known of a file."""
+        self.files = list(files)
+        self.ended = threading.Event()
+        """Set when `run()` has let go of every file and connection."""
+        self._stop = threading.Event()
+        self._order: list[int] = []
+        """Indexes of `files` in the order of fetching; the progress and the fetcher count by position in it."""
+        self._hub, self._cache, self._transport, self._progress = hub, cache, transport, progress
+        self._check_room, self._tell = check_room, on_file
+        self._fetcher = Fetcher(
+            hub=hub,
+            cache=cache,
+            transport=transport,
+            tuning=tuning,
+            progress=progress,
+            stop=self._stop,
+            check_room=check_room,
+            on_file=self._on_file,
+        )
+
+    def cancel(self) -> None:
+        """Stop at the next byte. What is on disk stays there."""
+        self._stop.set()
+        self._transport.abort()
+
+    def run(self) -> tuple[File, ...]:
+        """Fetch what is missing.
+
+        Returns:
+            All files, whole and verified, in the manifest's order.
+
+        Raises:
+            Fault: Why it cannot be finished now.
+            Stopped: After `cancel()`.
+        """
+        try:
+            self._progress.phase(Phase.FETCHING)
+            self._plan()
+            self._look_up_unknown()
+            self._plan()
+            self._check_room()
+            for position, index in enumerate(self._order):
+                if self._stop.is_set():
+                    raise faults.Stopped
+                self._on_file(position, self._fetcher.bring(position, self.files[index]))
+            self._write_refs()
+            return tuple(self.files)
+        except OSError as error:
+            if self._stop.is_set():
+                raise faults.Stopped from error
+            if faults.out_of_room(error):
+                raise self.full() from error
+            raise faults.disk_trouble(error) from error
+        finally:
+            self._transport.close()
+            self.ended.set()
+
+    def full(self) -> faults.Fault:
+        """The disk filled up under us."""
+        free, _ = self._cache.usage()
+        return faults.no_space(self._progress.missing_bytes(), free)
+
+    def _on_file(self, position: int, file: File) -> None:
+        index = self._order[position]
+        self.files[index] = file
+        self._tell(index, file)
+
+    def _plan(self) -> None:
+        """Tell the progress what there is to do, in the order in which it will be done."""
+        plan = []
+        self._order = fetch_order(tuple(self.files))
+        for index in self._order:
+            file = self.files[index]
+            here = file.size if file.size is not None and self._cache.is_whole(file) else None
+            plan.append(
+                (file.path, file.size, min(self._cache.part_bytes(file), file.size or 0) if here is None else here)
+            )
+        self._progress.plan(plan)
+
+    def _look_up_unknown(self) -> None:
+        """Learn the sizes an upstream router's manifest leaves out, and pin its branch to one commit for all files."""
+        pinned: dict[tuple[str, str], str] = {}
+        for index, file in enumerate(self.files):
+            known = replace(file, commit=file.commit or pinned.get((file.repo, file.revision)))
+            if known.size is None or known.etag is None or known.commit is None:
+                known, _ = self._fetcher.look_up(known)
+                assert known.commit
+                pinned.setdefault((known.repo, known.revision), known.commit)
+            if known != file:
+                self.files[index] = known
+                self._tell(index, known)
+
+    def _write_refs(self) -> None:
+        """Note that `main` is at our commit, where it is, so that the library finds the files offline by themselves."""
+        for repo, commit in {(file.repo, file.commit) for file in self.files if file.commit and is_commit(file.commit)}:
+            first = next(file for file in self.files if (file.repo, file.commit) == (repo, commit))
+            with contextlib.suppress(faults.Fault, OSError):
+                if self._hub.find(repo, "main", first.path).commit == commit and not self._stop.is_set():
+                    self._cache.write_ref(repo, "main", commit)
+
+
+def in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Run blocking work in a daemon thread.
+
+    Not `asyncio.to_thread`: its pool is joined when the process ends, so a hub that does not answer would hold it.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future

@@ -1,0 +1,180 @@
+"""What a router says, checked: the list of models to hold, and the files of one of them.
+
+Everything in here is hostile until it has been read by this module: a path that leaves its folder, a size that is no
+number, a URL that points anywhere but at the hub. Sources: docs/wire.md, and the upstream router's `/v0` answers, which
+name neither repo nor size.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from modelhub_tui.errors import BadReference
+from modelhub_tui.hub_refs import HUB_HOSTS, parse_hub_ref
+from modelhub_tui.service.node import faults
+from modelhub_tui.untrusted import clean, safe_repo_path
+
+MAX_FILES = 20_000
+_SMALL_BYTES = 16 * 1024 * 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SHA1 = re.compile(r"[0-9a-f]{40}\Z")
+_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,199}\Z")
+_ETAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One model a router wants us to hold."""
+
+    name: str
+    fingerprint: str
+    """Changes when the files behind the name may have changed."""
+    attempt: int = 0
+    """Grows when a person asks for another try."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a model: where it is on the hub, and what is known of its content."""
+
+    repo: str
+    revision: str
+    path: str
+    size: int | None = None
+    etag: str | None = None
+    """The hub's name of the content: sha256 (64 hex) or git blob sha1 (40 hex). Also the name of the blob on disk."""
+    priority: int = 0
+    commit: str | None = None
+    """Full commit; None while `revision` is a branch nobody has resolved yet."""
+    done: bool = False
+    """Whole on disk and its checksum seen to be right."""
+    fetched: bool = False
+    """We brought it; False for a file that was in the cache before us."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the record. `from_json` reads it back."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> File:
+        return cls(**{name: raw[name] for name in cls.__slots__ if name in raw})
+
+
+def read_list(raw: object) -> dict[str, Wanted]:
+    """The models to hold, by name.
+
+    Raises:
+        ValueError: Not a list of models at all. (An answer like that must never be taken for an empty list.)
+    """
+    if isinstance(raw, dict) and isinstance(raw.get("data"), list):
+        raw = raw["data"]
+    if not isinstance(raw, list):
+        raise ValueError("the answer is not a list of models")
+    wanted: dict[str, Wanted] = {}
+    for each in raw:
+        if not isinstance(each, dict):
+            raise ValueError("the list holds something that is not a model")
+        # An admin key is shown supported models too; those are not for us, nor are those on their way out.
+        if each.get("registered") is False or each.get("status") in ("available", "deleting"):
+            continue
+        name = each.get("name") or each.get("id")
+        if not isinstance(name, str) or not name or len(name) > 300 or clean(name) != name:
+            raise ValueError("the list holds a model without a usable name")
+        attempt = each.get("attempt")
+        fingerprint = "|".join(str(each.get(key) or "") for key in ("repo", "filename", "revision"))
+        wanted[name] = Wanted(name, fingerprint[:1000], attempt if type(attempt) is int else 0)
+    return wanted
+
+
+def read_manifest(raw: object, endpoint: str) -> tuple[File, ...]:
+    """The files of one model, in the router's order.
+
+    Raises:
+        Fault: `unsupported`: something in it cannot be trusted or understood.
+    """
+    files = raw.get("files") if isinstance(raw, dict) else None
+    if not isinstance(files, list) or not files or len(files) > MAX_FILES:
+        raise faults.bad_manifest("it lists no files" if not files else "it is not a list, or far too long")
+    out: dict[tuple[str, str, str], File] = {}
+    for each in files:
+        if not isinstance(each, dict):
+            raise faults.bad_manifest("an entry is not an object")
+        file = _file(each, endpoint)
+        out.setdefault((file.repo, file.revision, file.path), file)
+    return tuple(out.values())
+
+
+def fetch_order(files: tuple[File, ...]) -> list[int]:
+    """Indexes of `files`: high priority first, then small files, then shards by name."""
+    return sorted(
+        range(len(files)),
+        key=lambda i: (-files[i].priority, (files[i].size or 0) >= _SMALL_BYTES, files[i].path, i),
+    )
+
+
+def usable_etag(etag: str | None) -> str | None:
+    """The etag if it may name a file; None otherwise."""
+    return etag if etag and _ETAG.match(etag) else None
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a full commit hash, which never moves."""
+    return bool(_SHA1.match(revision))
+
+
+def _file(raw: dict[str, Any], endpoint: str) -> File:
+    repo, revision, path = raw.get("repo"), raw.get("revision"), raw.get("path")
+    if not (isinstance(repo, str) and isinstance(path, str)):
+        repo, revision, path = _from_url(raw.get("url"), endpoint)
+    revision = revision if isinstance(revision, str) and revision else "main"
+    try:
+        if parse_hub_ref(repo, endpoint).repo != repo:
+            raise faults.bad_manifest(f"{clean(repo, 80)} is no repo")
+        path = safe_repo_path(path)
+    except (BadReference, ValueError) as error:
+        raise faults.bad_manifest(str(error)) from error
+    if not _REVISION.match(revision):
+        raise faults.bad_manifest(f"{clean(revision, 60)!r} is no revision")
+    size = raw.get("size")
+    if size is not None and (type(size) is not int or not 0 <= size < 2**53):
+        raise faults.bad_manifest(f"the size of {clean(path, 80)} is no size")
+    etag = None
+    for key, shape in (("sha256", _SHA256), ("blob_id", _SHA1)):
+        value = raw.get(key)
+        if value is None or etag:
+            continue
+        if not isinstance(value, str) or not shape.match(value.lower()):
+            raise faults.bad_manifest(f"the {key} of {clean(path, 80)} is no checksum")
+        etag = value.lower()
+    priority = raw.get("priority")
+    return File(
+        repo=repo,
+        revision=revision,
+        path=path,
+        size=size,
+        etag=etag,
+        priority=priority if type(priority) is int else 0,
+        commit=revision if is_commit(revision) else None,
+    )
+
+
+def _from_url(url: object, endpoint: str) -> tuple[str, str, str]:
+    """Repo, revision and path of an upstream router's file URL. Only the configured hub's, or HuggingFace's own."""
+    said = urlsplit(url) if isinstance(url, str) else None
+    if said is None or said.scheme not in ("http", "https") or said.username or said.password:
+        raise faults.bad_manifest("a file has neither repo and path nor a usable URL")
+    base = urlsplit(endpoint)
+    prefix = base.path.rstrip("/") if said.netloc.lower() == base.netloc.lower() else ""
+    if said.netloc.lower() not in HUB_HOSTS | {base.netloc.lower()} or not said.path.startswith(prefix + "/"):
+        raise faults.bad_manifest(f"{clean(said.netloc, 80)} is not the configured hub ({base.netloc})")
+    parts = said.path[len(prefix) + 1 :].split("/")
+    if len(parts) < 5 or parts[2] != "resolve":
+        raise faults.bad_manifest(f"{clean(said.path, 80)} is no file URL")
+    return (
+        "/".join(unquote(part) for part in parts[:2]),
+        unquote(parts[3]),
+        "/".join(unquote(part) for part in parts[4:]),
+    )

@@ -1,0 +1,138 @@
+"""What the node has placed and what it is at, in a small SQLite file that survives kill -9 at any point.
+
+A row is written before the deed it describes: a model is `removing` before its first file goes. A file that cannot be
+read as a database is kept aside and started afresh: the bytes are on disk, and are found there again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from modelhub_tui.service.node.manifest import File
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = 1
+
+
+class State(StrEnum):
+    """What the node is to do about a model."""
+
+    WANTED = "wanted"
+    WHOLE = "whole"
+    FAILED = "failed"
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model."""
+
+    name: str
+    store: str | None
+    """Identity of the router's database that listed it; None for a router that has none."""
+    fingerprint: str = ""
+    attempt: int = 0
+    state: State = State.WANTED
+    whole: bool = False
+    """It was whole when removing began: then all its files go, else only those we fetched."""
+    files: tuple[File, ...] = ()
+    """Empty until the manifest is known."""
+    error: str | None = None
+    error_code: str | None = None
+
+
+class Record:
+    """The table. Used from one thread."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        try:
+            self._db = self._open()
+        except sqlite3.DatabaseError as error:
+            aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
+            log.warning("%s cannot be read (%s); kept as %s, starting from what is on disk", path, error, aside.name)
+            path.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            self._db = self._open()
+
+    def entries(self) -> list[Entry]:
+        """All models, in the order in which they were first seen. Rows that make no sense are left out."""
+        out = []
+        for name, store, body in self._db.execute("SELECT name, store, body FROM models ORDER BY seq"):
+            try:
+                out.append(_entry(name, store, json.loads(body)))
+            except (ValueError, TypeError, KeyError):
+                log.warning("the record of %r makes no sense; left out", name)
+        return out
+
+    def put(self, entry: Entry) -> None:
+        """Write one model, durably."""
+        body = json.dumps(
+            {
+                "fingerprint": entry.fingerprint,
+                "attempt": entry.attempt,
+                "state": entry.state,
+                "whole": entry.whole,
+                "error": entry.error,
+                "error_code": entry.error_code,
+                "files": [file.as_json() for file in entry.files],
+            }
+        )
+        self._db.execute(
+            "INSERT INTO models(name, store, body) VALUES (?, ?, ?)"
+            " ON CONFLICT(name) DO UPDATE SET store = excluded.store, body = excluded.body",
+            (entry.name, entry.store, body),
+        )
+
+    def drop(self, name: str) -> None:
+        self._db.execute("DELETE FROM models WHERE name = ?", (name,))
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _open(self) -> sqlite3.Connection:
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > _SCHEMA:
+                raise sqlite3.DatabaseError(f"written by a newer version ({version})")
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS"
+                " models(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
+            )
+            db.execute(f"PRAGMA user_version = {_SCHEMA}")
+            db.execute("SELECT count(*) FROM models").fetchone()
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _entry(name: str, store: str | None, body: dict[str, object]) -> Entry:
+    files = body["files"]
+    assert isinstance(files, list)
+    attempt, error, code = body.get("attempt"), body.get("error"), body.get("error_code")
+    return Entry(
+        name=name,
+        store=store,
+        fingerprint=str(body.get("fingerprint") or ""),
+        attempt=attempt if isinstance(attempt, int) else 0,
+        state=State(str(body["state"])),
+        whole=bool(body.get("whole")),
+        files=tuple(File.from_json(each) for each in files),
+        error=error if isinstance(error, str) else None,
+        error_code=code if isinstance(code, str) else None,
+    )

@@ -1,0 +1,146 @@
+"""Runs a node as a process: signals, the parent's lifeline, the log, and an end that nothing can hold up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import logging.handlers
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from modelhub_tui.config import Settings
+from modelhub_tui.service.node.hub import quiet_library
+from modelhub_tui.service.node.tuning import Tuning
+
+log = logging.getLogger(__name__)
+
+_LAST_RESORT_S = 2.7
+"""A stop that takes longer than this (a file system that hangs) becomes an exit."""
+_SECRETS = (
+    (re.compile(r"\b(hf_|sk_|nt_)[A-Za-z0-9_-]{6,}"), r"\1…"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s'\"]+"), r"\1 …"),
+    (re.compile(r"(https?://[^\s?'\"<>]*)\?[^\s'\"<>]*"), r"\1?…"),
+    (re.compile(r"(https?://)[^\s/@'\"]+@"), r"\1…@"),
+)
+
+
+def redact(text: str) -> str:
+    """Text without tokens, keys and the signed part of URLs."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+class _Redacting(logging.Formatter):
+    """Cleans the finished line, tracebacks and other libraries' records included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def run_node(
+    settings: Settings, *, router_url: str, key: str, name: str | None = None, lifeline: int | None = None
+) -> int:
+    """Run a node until it is told to stop; the whole life of a process.
+
+    Args:
+        settings: Cache, state folder and hub.
+        router_url: The router to serve.
+        key: Its key with the right to be a node (or admin).
+        name: What the router shows; the host's name if None.
+        lifeline: A pipe's descriptor; its end of file means that the parent is gone, and this process with it.
+
+    Returns:
+        Exit code: 0 after a stop, 1 if something broke.
+    """
+    _set_up_logging(settings.state_dir / "node" / "node.log")
+    # Read by the library when it is imported, which happens later: no word to anybody but the configured hub.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ["HF_ENDPOINT"] = settings.hf_endpoint
+    with contextlib.suppress(ValueError, OSError):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        asyncio.run(_main(settings, router_url, key, name, lifeline))
+    except Exception:
+        log.critical("the node broke", exc_info=True)
+        return 1
+    return 0
+
+
+async def _main(settings: Settings, router_url: str, key: str, name: str | None, lifeline: int | None) -> None:
+    from modelhub_tui.service.node.agent import Agent
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def end(why: str) -> None:
+        if stop.is_set():
+            return
+        log.info("stopping: %s", why)
+        watchdog = threading.Timer(_LAST_RESORT_S, os._exit, args=(0,))
+        watchdog.daemon = True
+        watchdog.start()
+        stop.set()
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, end, each.name)
+    if lifeline is not None:
+        _watch(loop, lifeline, lambda: end("the parent is gone"))
+    log.info("node %s for %s, files in %s", os.getpid(), router_url, settings.hub_cache)
+    await Agent(
+        settings,
+        router_url=router_url,
+        key=key,
+        name=name,
+        tuning=Tuning.from_json(os.environ.get("MODELHUB_NODE_TUNING")),
+    ).run(stop)
+    log.info("stopped")
+
+
+def _watch(loop: asyncio.AbstractEventLoop, fd: int, on_end: object) -> None:
+    """Call `on_end` when the other end of a pipe is closed. Nothing is ever written to it."""
+    assert callable(on_end)
+
+    def look() -> None:
+        try:
+            if os.read(fd, 512):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        loop.remove_reader(fd)
+        on_end()
+
+    try:
+        os.set_blocking(fd, False)
+        loop.add_reader(fd, look)
+    except (OSError, ValueError):
+        log.warning("the lifeline (descriptor %d) is no pipe; going on without it", fd)
+
+
+def _set_up_logging(path: Path) -> None:
+    """Log to a file that rotates, and to a terminal if somebody sits at one; never to a stderr that may be closed."""
+    logging.raiseExceptions = False
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    handlers: list[logging.Handler] = [
+        logging.handlers.RotatingFileHandler(path, maxBytes=2_000_000, backupCount=3, encoding="utf-8")
+    ]
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        if sys.stderr.isatty():
+            handlers.append(logging.StreamHandler(sys.stderr))
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "filelock"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    quiet_library()
