@@ -144,14 +144,27 @@ def gguf_shards(stem: str, count: int = SHARDS, size: int = 300_000, seed: int =
 
 @functools.lru_cache(maxsize=8)
 def safetensors_bytes(rows: int = 64, columns: int = 256, seed: int = 0) -> bytes:
-    """A valid safetensors file with one float32 matrix. Layout: length of the header (u64), JSON header, data."""
+    """A valid safetensors file with one float32 matrix."""
     import numpy
 
     data = numpy.random.default_rng(seed).standard_normal((rows, columns), dtype=numpy.float32).tobytes()
-    entry = {"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, len(data)]}
-    header = json.dumps({"__metadata__": {"format": "pt"}, f"layer.{seed}.weight": entry}).encode()
+    return _safetensors_header(f"layer.{seed}.weight", "F32", [rows, columns], len(data)) + data
+
+
+def safetensors_head(size: int) -> bytes:
+    """Everything of a safetensors file of exactly `size` bytes that comes before its one tensor's data."""
+    data = size - len(_safetensors_header("weight", "U8", [size], size))
+    # Fewer digits may make a shorter header; it is padded to the length counted on.
+    return _safetensors_header("weight", "U8", [data], data, pad_to=size - data)
+
+
+def _safetensors_header(name: str, dtype: str, shape: list[int], data: int, *, pad_to: int = 0) -> bytes:
+    """Length of the header (u64), then JSON. Source: the safetensors format description."""
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, data]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, name: entry}).encode()
+    header = header.ljust(pad_to - 8)
     header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data
+    return len(header).to_bytes(8, "little") + header
 
 
 def minilm_files() -> dict[str, Source]:
@@ -277,5 +290,6 @@ __all__ = [
     "minilm_files",
     "readme",
     "safetensors_bytes",
+    "safetensors_head",
     "standard_repos",
 ]

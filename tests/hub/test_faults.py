@@ -51,14 +51,12 @@ def pull(
     return response, bytes(got), None
 
 
-def raw(url: str, lines: str = "") -> tuple[bytes, OSError | None]:
+def raw(url: str) -> tuple[bytes, OSError | None]:
     """GET on a bare socket: all bytes until the end, and the error that ended it if it was not a clean FIN."""
     parts = httpx.URL(url)
     got = b""
     with socket.create_connection((parts.host, parts.port), timeout=20) as connection:
-        connection.sendall(
-            f"GET {parts.raw_path.decode()} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n".encode()
-        )
+        connection.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % parts.raw_path)
         try:
             while block := connection.recv(1 << 16):
                 got += block
