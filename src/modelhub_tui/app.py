@@ -1,0 +1,407 @@
+"""The dashboard: wires a fleet watcher to the screens, and their requests to the watcher."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from textual import on, work
+from textual.app import App
+from textual.command import CommandPalette, Provider
+from textual.reactive import reactive
+from textual.screen import Screen
+from textual.worker import Worker, WorkerState
+
+from modelhub_tui import __version__
+from modelhub_tui.commands import applicable
+from modelhub_tui.domain import Connection, Fleet, Link, Model
+from modelhub_tui.errors import AlreadyRegistered, ModelHubError, Rejected, Unauthorised, explain
+from modelhub_tui.screens.main import MainScreen
+from modelhub_tui.screens.wording import cancel_question, delete_question, fetched, goodbye, titles
+from modelhub_tui.themes import DEFAULT, OURS, choose_theme
+from modelhub_tui.widgets.glyphs import ASCII, choose_glyphs
+
+if TYPE_CHECKING:
+    from modelhub_tui.client.base import Registered, RegisterRequest
+    from modelhub_tui.hub_refs import HubRef
+    from modelhub_tui.screens.api_key import GivenKey
+    from modelhub_tui.screens.register import RegisterScreen
+
+log = logging.getLogger(__name__)
+
+RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Waits between attempts to open the watcher."""
+AT_ONCE = 4
+"""Requests to the router at the same time."""
+
+
+class FleetWatcherLike(Protocol):
+    """What the app asks of `modelhub_tui.watch.FleetWatcher`. Methods raise subclasses of `ModelHubError` only."""
+
+    def fleets(self) -> AsyncIterator[Fleet]:
+        """Fleets in order, for as long as somebody listens."""
+        ...
+
+    def refresh(self) -> None:
+        """Ask the router again now."""
+        ...
+
+    async def pull(self, model: Model) -> None: ...
+
+    async def cancel(self, model: Model) -> None: ...
+
+    async def delete(self, model: Model) -> None: ...
+
+    async def retry(self, model: Model) -> None: ...
+
+    async def register(self, request: RegisterRequest) -> Registered: ...
+
+    async def aclose(self) -> None: ...
+
+
+def _commands() -> type[Provider]:
+    from modelhub_tui.palette import HubCommands
+
+    return HubCommands
+
+
+class Palette(CommandPalette):
+    """The command palette, with a cursor that does not blink (2.5 kB/s on the wire otherwise)."""
+
+    def on_mount(self) -> None:
+        """Hold the cursor still."""
+        from textual.widgets import Input
+
+        self.query_one(Input).cursor_blink = False
+
+
+class ModelHubApp(App[None]):
+    """The dashboard."""
+
+    TITLE = "modelhub"
+    CSS_PATH = "app.tcss"
+    COMMANDS = {_commands}
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]
+
+    fleet: reactive[Fleet] = reactive(Fleet, always_update=False)
+    """What is shown: the router's last word, and what was asked of it since (the watcher adds that)."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        open_watcher: Callable[[], Awaitable[FleetWatcherLike]],
+        *,
+        theme: str | None = None,
+        clock: Callable[[], float] = time.time,
+        env: Mapping[str, str] | None = None,
+        on_leave: Callable[[Fleet], None] | None = None,
+        use_key: Callable[[str, bool], Awaitable[None]] | None = None,
+        endpoint: str = "https://huggingface.co",
+        version: str = __version__,
+    ) -> None:
+        """Prepare the dashboard; nothing is connected before the first frame is out.
+
+        Args:
+            fleet: What the first frame shows: the catalog with the last known states.
+            open_watcher: Finds or starts the router and returns a watcher; called again after a failure.
+            theme: `dark`, `light`, `ansi` or any theme of Textual; None chooses by terminal.
+            clock: Seconds since the epoch.
+            env: The environment; `os.environ` if None.
+            on_leave: Told the last fleet when the app closes.
+            use_key: Makes the next attempt to connect use an API key, and keeps it if the second argument says so.
+            endpoint: The configured hub, whose URLs the register dialog understands.
+            version: Shown by the help screen.
+        """
+        super().__init__()
+        self.animation_level = "none"
+        environ = os.environ if env is None else env
+        encoding = getattr(sys.__stdout__, "encoding", None) if env is None else None
+        self._glyphs = choose_glyphs(environ, encoding)
+        self.set_class(self._glyphs is ASCII, "-ascii")
+        for each in OURS:
+            self.register_theme(each)
+        chosen = choose_theme(theme, environ.get("TERM", ""), self.no_color)
+        self.theme = chosen or DEFAULT
+        self._unknown_theme = theme if chosen is None else None
+        self._open_watcher = open_watcher
+        self._clock = clock
+        self._on_leave = on_leave
+        self._use_key = use_key
+        self._endpoint, self._version = endpoint, version
+        self._watcher: FleetWatcherLike | None = None
+        self._opened = asyncio.Event()
+        """An attempt to open the watcher has ended, well or badly."""
+        self._open_error: ModelHubError | None = None
+        self._again = asyncio.Event()
+        """Try now, do not wait."""
+        self._asked_for_key = False
+        self.set_reactive(ModelHubApp.fleet, fleet)
+
+    def get_default_screen(self) -> Screen[None]:
+        """The first screen is the only one: a blank one below it would cost a layout."""
+        screen = MainScreen(
+            self._glyphs,
+            self._clock,
+            endpoint=self._endpoint,
+            version=self._version,
+            can_use_key=self._use_key is not None,
+        )
+        screen.set_reactive(MainScreen.fleet, self.fleet)
+        return screen.data_bind(ModelHubApp.fleet)
+
+    def on_mount(self) -> None:
+        """Show first, then connect."""
+        if self._unknown_theme is not None:
+            self.notify(
+                "Try dark, light or ansi.",
+                title=f"No theme is called {self._unknown_theme}",
+                severity="warning",
+                markup=False,
+            )
+        self.call_after_refresh(self.follow_fleet)
+
+    @property
+    def main(self) -> MainScreen:
+        """The screen below all dialogs."""
+        screen = self.screen_stack[0]
+        assert isinstance(screen, MainScreen)
+        return screen
+
+    # --- the fleet ---
+
+    @work(exclusive=True, group="watch", exit_on_error=False, description="watch the fleet")
+    async def follow_fleet(self) -> None:
+        """Open the watcher, and show what it says; after a failure wait, and try again."""
+        failures = 0
+        while True:
+            self._again.clear()
+            try:
+                self._watcher = await self._open_watcher()
+            except ModelHubError as error:
+                wait_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
+                failures += 1
+                self._open_error = error
+                self._opened.set()
+                self._lose(error, wait_s)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._again.wait(), wait_s)
+                self._opened.clear()
+                continue
+            failures, self._open_error = 0, None
+            self._opened.set()
+            async for fleet in self._watcher.fleets():
+                self._hear(fleet)
+            return
+
+    def _hear(self, fleet: Fleet) -> None:
+        """The router said something."""
+        self.fleet = fleet
+        if fleet.connection.link is Link.LIVE:
+            self._asked_for_key = False
+        elif fleet.connection.link is Link.REFUSED and not self._asked_for_key:
+            self._asked_for_key = True
+            self.ask_for_key()
+
+    def _lose(self, error: ModelHubError, wait_s: float) -> None:
+        """There is no watcher to speak for the link: say why, and keep the last list."""
+        advice = explain(error)
+        link = Link.REFUSED if isinstance(error, Unauthorised) else Link.LOST
+        heard_at = self.fleet.connection.heard_at
+        self._hear(
+            replace(self.fleet, connection=Connection(link, advice.what, advice.todo, heard_at, self._clock() + wait_s))
+        )
+
+    async def _connected(self) -> FleetWatcherLike:
+        """The watcher, as soon as there is one.
+
+        Raises:
+            ModelHubError: Opening it failed; it is tried again later.
+        """
+        await self._opened.wait()
+        if self._watcher is None:
+            raise self._open_error or ModelHubError()
+        return self._watcher
+
+    @on(MainScreen.RefreshRequested)
+    def _refresh(self) -> None:
+        self._again.set()
+        if self._watcher is not None:
+            self._watcher.refresh()
+
+    # --- what people ask for ---
+
+    @on(MainScreen.ActionRequested)
+    def _act(self, event: MainScreen.ActionRequested) -> None:
+        match event.action:
+            case "copy":
+                self._copy(event.models[0])
+            case "delete":
+                self._confirm(event.action, event.models, *delete_question(event.models), yes="Delete", no="Keep")
+            case "cancel" if fetched(event.models):
+                self._confirm(event.action, event.models, *cancel_question(event.models), yes="Stop", no="Go on")
+            case _:
+                self._start(event.action, event.models)
+
+    def _confirm(
+        self, action: str, models: tuple[Model, ...], question: str, lines: tuple[str, ...], *, yes: str, no: str
+    ) -> None:
+        from modelhub_tui.screens.confirm import ConfirmScreen
+
+        self.push_screen(ConfirmScreen(question, lines, yes=yes, no=no), partial(self._confirmed, action, models))
+
+    def _confirmed(self, action: str, models: tuple[Model, ...], answer: bool | None) -> None:
+        """Act on what the models are *now*: a download may have finished while the question stood."""
+        if not answer:
+            return
+        keys = {model.key for model in models}
+        still = applicable(action, tuple(model for model in self.fleet.models if model.key in keys))
+        if len(still) < len(models):
+            gone = [model for model in models if model.key not in {each.key for each in still}]
+            self.notify(f"{titles(gone)} changed meanwhile and was left alone.", severity="warning", markup=False)
+        if still:
+            self._start(action, still)
+
+    def _start(self, action: str, models: tuple[Model, ...]) -> None:
+        self.main.forget_selection()
+        self.run_worker(
+            self._perform(action, models),
+            group="actions",
+            exit_on_error=False,
+            description=f"{action} {len(models)} models",
+        )
+
+    async def _perform(self, action: str, models: tuple[Model, ...]) -> None:
+        """Ask the router for each model, a few at a time, and report what did not work."""
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def one(model: Model) -> ModelHubError | None:
+            async with slots:
+                try:
+                    watcher = await self._connected()
+                    await getattr(watcher, action)(model)
+                except AlreadyRegistered:
+                    pass
+                except ModelHubError as error:
+                    return error
+                return None
+
+        results = await asyncio.gather(*(one(model) for model in models))
+        failed = [(model, error) for model, error in zip(models, results, strict=True) if error is not None]
+        if failed:
+            about = titles([model for model, _ in failed])
+            self.report(failed[0][1], title=f"Could not {action} {about}")
+
+    def report(self, error: BaseException, title: str = "") -> None:
+        """Tell a person what went wrong and what to do."""
+        advice = explain(error)
+        self.notify(str(advice), title=title, severity="error", timeout=10, markup=False)
+
+    def _copy(self, model: Model) -> None:
+        """Put the path of a downloaded model, or else its repo, on the clipboard of the terminal (OSC 52)."""
+        path = next((place.path for place in model.placements if place.path), None)
+        text = path or model.repo
+        self.copy_to_clipboard(text)
+        self.notify(text, title="Copied", markup=False)
+
+    @on(Worker.StateChanged)
+    def _report_bug(self, event: Worker.StateChanged) -> None:
+        """A worker died of something nobody expected: say so, and stay alive."""
+        if event.state is WorkerState.ERROR and event.worker.error is not None:
+            self.report(event.worker.error)
+
+    # --- registering ---
+
+    def on_register_screen_submitted(self, event: RegisterScreen.Submitted) -> None:
+        """Send what the dialog asks for."""
+        self.run_worker(
+            self._send_registration(event.screen, event.ref),
+            group="register",
+            exclusive=True,
+            exit_on_error=False,
+            description="register",
+        )
+
+    async def _send_registration(self, screen: RegisterScreen, ref: HubRef) -> None:
+        from modelhub_tui.client.base import RegisterRequest
+
+        try:
+            watcher = await self._connected()
+            registered = await watcher.register(RegisterRequest(ref.repo, ref.file, ref.revision))
+        except AlreadyRegistered as error:
+            if screen.is_attached:
+                screen.accept(error.name)
+            self.notify(f"{error.name} was registered before.", markup=False)
+        except ModelHubError as error:
+            candidates = error.candidates if isinstance(error, Rejected) else ()
+            if screen.is_attached:
+                screen.reject(replace(explain(error), todo="") if candidates else explain(error), candidates)
+            else:
+                self.report(error, title=f"Could not register {ref.repo}")
+        else:
+            if screen.is_attached:
+                screen.accept(registered.name)
+            self.notify(
+                " ".join(registered.warnings) or "Its download starts as soon as a node is free.",
+                title=f"Registered {registered.name}",
+                markup=False,
+            )
+            watcher.refresh()
+
+    # --- keys ---
+
+    @on(MainScreen.KeyRequested)
+    def ask_for_key(self) -> None:
+        """Ask for an API key, if somebody can use it."""
+        if self._use_key is None:
+            return
+        from modelhub_tui.screens.api_key import ApiKeyScreen
+
+        fleet = self.fleet
+        self.push_screen(ApiKeyScreen(fleet.router.label or "the router", fleet.connection.problem), self._take_key)
+
+    def _take_key(self, given: GivenKey | None) -> None:
+        if given is not None:
+            self.run_worker(
+                self._reconnect(given), group="key", exclusive=True, exit_on_error=False, description="use a new key"
+            )
+
+    async def _reconnect(self, given: GivenKey) -> None:
+        """Connect again, with another key."""
+        assert self._use_key is not None
+        self._asked_for_key = False
+        try:
+            await self._use_key(given.key, given.remember)
+        except (ModelHubError, OSError) as error:
+            self.report(error, title="The key was not kept")
+        self._refresh()
+
+    # --- palette, leaving ---
+
+    def action_command_palette(self) -> None:
+        """Open the palette."""
+        if self.use_command_palette and not CommandPalette.is_open(self):
+            self.push_screen(Palette(id="--command-palette", placeholder="Find a command"))
+
+    async def action_quit(self) -> None:
+        """Leave. Downloads go on; say so."""
+        self.exit(message=goodbye(self.fleet) or None)
+
+    async def on_unmount(self) -> None:
+        """Hand over the last fleet, and close what was opened."""
+        if self._on_leave is not None:
+            self._on_leave(self.fleet)
+        await self._close_watcher()
+
+    async def _close_watcher(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            with suppress(ModelHubError, TimeoutError):
+                await asyncio.wait_for(watcher.aclose(), 1.0)

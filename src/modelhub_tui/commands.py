@@ -1,0 +1,266 @@
+"""Every command of the dashboard, once: key, name, explanation, and when it applies.
+
+Bindings, footer, help screen, command palette and the README's table of keys are all made from `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelhub_tui.domain import Model, ModelState
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What decides which commands apply."""
+
+    model: Model | None = None
+    """The highlighted model."""
+    targets: tuple[Model, ...] = ()
+    """What a command acts on: the selected models, or the highlighted one."""
+    searching: bool = False
+    """The search has the focus."""
+    details: bool = False
+    """The details fill the screen."""
+    clearable: bool = False
+    """There is a search text, a filter, a selection or an open pane that escape would take back."""
+    on_local: bool = False
+    wants_key: bool = False
+    """The router asks for a key, and one could be given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One thing a person can do."""
+
+    id: str
+    """Binding id, such as `model.pull`; a user's keymap names it."""
+    keys: str
+    """Textual's names of the keys, separated by commas; empty for the palette alone."""
+    shown: str
+    """The keys as footer and help show them."""
+    label: str
+    """One or two words."""
+    help: str
+    """A sentence without its full stop."""
+    group: str
+    action: str = ""
+    """The screen's action, with parameters; empty when the list itself answers the key."""
+    when: Callable[[Situation], bool] = lambda _: True
+    rank: int = 0
+    """Place in the footer, left to right; 0 leaves it out. What does not fit drops out from the right."""
+
+    @property
+    def action_name(self) -> str:
+        """The action without its parameters."""
+        return self.action.split("(", 1)[0].removeprefix("app.")
+
+
+PULLABLE = frozenset({ModelState.AVAILABLE})
+CANCELLABLE = frozenset({ModelState.QUEUED, ModelState.DOWNLOADING, ModelState.PAUSED, ModelState.FAILED})
+RETRIABLE = frozenset({ModelState.FAILED, ModelState.PAUSED})
+DELETABLE = frozenset({ModelState.DOWNLOADED})
+
+STATES_FOR = {"pull": PULLABLE, "cancel": CANCELLABLE, "retry": RETRIABLE, "delete": DELETABLE}
+"""The states in which each model command makes sense."""
+
+
+def applicable(action: str, models: tuple[Model, ...]) -> tuple[Model, ...]:
+    """Those of `models` that the model command `action` makes sense for."""
+    states = STATES_FOR[action]
+    return tuple(model for model in models if model.state in states)
+
+
+def _for(action: str) -> Callable[[Situation], bool]:
+    states = STATES_FOR[action]
+    return lambda at: not at.searching and any(model.state in states for model in at.targets)
+
+
+def _in_list(at: Situation) -> bool:
+    return not at.searching and not at.details
+
+
+def _has_model(at: Situation) -> bool:
+    return not at.searching and at.model is not None
+
+
+COMMANDS = (
+    Command("model.pull", "p", "p", "Pull", "Download the model", "Model", "pull", _for("pull"), 2),
+    Command(
+        "model.cancel",
+        "x",
+        "x",
+        "Cancel",
+        "Stop the download and drop its partial files",
+        "Model",
+        "cancel",
+        _for("cancel"),
+        4,
+    ),
+    Command(
+        "model.retry", "R", "R", "Retry", "Start a failed or paused download again", "Model", "retry", _for("retry"), 3
+    ),
+    Command(
+        "model.delete",
+        "d",
+        "d",
+        "Delete",
+        "Remove the files from disk, after asking",
+        "Model",
+        "delete",
+        _for("delete"),
+        2,
+    ),
+    Command(
+        "model.details",
+        "enter",
+        "enter",
+        "Details",
+        "Show all that is known, and how to use the model",
+        "Model",
+        "details",
+        lambda at: _has_model(at) and not at.details,
+        5,
+    ),
+    Command(
+        "model.copy",
+        "y",
+        "y",
+        "Copy",
+        "Copy the path of the files, or the repo's name",
+        "Model",
+        "copy",
+        _has_model,
+        11,
+    ),
+    Command(
+        "model.select",
+        "space",
+        "space",
+        "Select",
+        "Select several models for the next command",
+        "Model",
+        "select",
+        lambda at: _in_list(at) and at.model is not None,
+        12,
+    ),
+    Command(
+        "model.register",
+        "r",
+        "r",
+        "Register",
+        "Add any HuggingFace repo by name or URL",
+        "Model",
+        "register",
+        lambda at: not at.searching,
+        9,
+    ),
+    Command(
+        "find.search",
+        "slash",
+        "/",
+        "Search",
+        "Search names and tags while you type",
+        "Find",
+        "search",
+        lambda at: not at.searching,
+        6,
+    ),
+    Command(
+        "find.filter",
+        "f",
+        "f",
+        "Filter",
+        "Show only some states, tags, capabilities, or what fits",
+        "Find",
+        "filter",
+        _in_list,
+        7,
+    ),
+    Command("find.sort", "s", "s", "Sort", "Change the order of the list", "Find", "sort", _in_list, 8),
+    Command(
+        "find.leave",
+        "enter,down,tab",
+        "enter",
+        "To the list",
+        "Go from the search to the list",
+        "Find",
+        "leave_search",
+        lambda at: at.searching,
+        1,
+    ),
+    Command(
+        "find.back",
+        "escape",
+        "esc",
+        "Back",
+        "Clear the search, the filter or the selection; close what is open",
+        "Find",
+        "back",
+        lambda at: at.clearable,
+        13,
+    ),
+    Command(
+        "view.next",
+        "tab",
+        "tab",
+        "Other tab",
+        "Go to the other tab",
+        "View",
+        "next_tab",
+        lambda at: not at.searching,
+        10,
+    ),
+    Command("view.hub", "1", "1", "Model Hub", "Show all supported models", "View", "show_tab('hub')", _in_list),
+    Command("view.local", "2", "2", "Local", "Show what is on disk", "View", "show_tab('local')", _in_list),
+    Command("view.pane", "i", "i", "Details pane", "Show or hide the details", "View", "toggle_details", _has_model),
+    Command("view.refresh", "ctrl+r", "^r", "Refresh", "Ask the router again now", "View", "refresh"),
+    Command(
+        "app.key",
+        "a",
+        "a",
+        "API key",
+        "Give the key the router asks for",
+        "Program",
+        "api_key",
+        lambda at: not at.searching and at.wants_key,
+        1,
+    ),
+    Command("app.palette", "", "^p", "Palette", "Find any command by name", "Program", "app.command_palette"),
+    Command(
+        "app.help", "question_mark", "?", "Help", "List all keys", "Program", "help", lambda at: not at.searching, 98
+    ),
+    Command(
+        "app.quit", "q", "q", "Quit", "Leave; downloads go on", "Program", "app.quit", lambda at: not at.searching, 99
+    ),
+)
+
+MOVES = (
+    ("↑ ↓ ← →", "Move between models"),
+    ("j k", "Next and previous model"),
+    ("pgup pgdn", "A page up or down"),
+    ("g G", "First and last model"),
+)
+"""Keys the list answers itself, for the help screen."""
+
+BY_ACTION = {command.action_name: command for command in COMMANDS if command.action}
+BY_ID = {command.id: command for command in COMMANDS}
+GROUPS = ("Model", "Find", "View", "Program")
+
+
+def footer(at: Situation) -> tuple[tuple[Command, str], ...]:
+    """The commands that work here and now with the label each has, in footer order."""
+    shown = sorted((each for each in COMMANDS if each.rank and each.when(at)), key=lambda each: each.rank)
+    return tuple((each, label(each, at)) for each in shown)
+
+
+def label(command: Command, at: Situation) -> str:
+    """A command's label; it counts the models when there are several."""
+    if command.action in STATES_FOR and len(at.targets) > 1:
+        return f"{command.label} {len(applicable(command.action, at.targets))}"
+    if command.id == "view.next":
+        return "Model Hub" if at.on_local else "Local"
+    if command.id == "find.back" and not (at.searching or at.details):
+        return "Clear"
+    return command.label

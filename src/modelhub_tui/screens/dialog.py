@@ -1,0 +1,45 @@
+"""What all dialogs share: a box in the middle, a title, escape to close."""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeVar
+
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
+
+Result = TypeVar("Result")
+
+
+class Dialog(ModalScreen[Result | None]):
+    """A modal box. Children go into one container with the class `dialog`."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "Close", show=False)]
+    DEFAULT_CSS = """
+    Dialog {
+        align: center middle;
+        & .dialog {
+            width: 72;
+            max-width: 100%;
+            height: auto;
+            max-height: 100%;
+            padding: 1 2;
+            background: $surface;
+            border: round $primary;
+            border-title-color: $primary;
+            border-title-style: bold;
+            border-subtitle-color: $text-muted;
+        }
+        & .dialog-text { width: 100%; height: auto; }
+        & .dialog-hint { width: 100%; height: auto; color: $text-muted; }
+        & .dialog-problem { width: 100%; height: auto; color: $text-error; }
+        & .dialog-buttons { width: 100%; height: 1; align-horizontal: right; margin-top: 1; }
+        & .dialog-buttons Button { margin-left: 2; min-width: 12; }
+        & Input, & Input:focus { background: $boost; border: none; height: 1; padding: 0 1; }
+        & Input:focus { background-tint: $foreground 8%; }
+    }
+    .-ascii .dialog { border: ascii $primary; }
+    """
+
+    def action_close(self) -> None:
+        """Close without a result."""
+        self.dismiss(None)

@@ -1,0 +1,428 @@
+"""The one screen people live in: tabs, search, list, details, transfers, status, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive, var
+from textual.screen import Screen
+from textual.widgets import Input
+
+from modelhub_tui import commands
+from modelhub_tui.commands import BY_ACTION, BY_ID, COMMANDS, Situation, applicable
+from modelhub_tui.domain import Fleet, Link, Model
+from modelhub_tui.filtering import Filter, ModelView, SortKey
+from modelhub_tui.screens.search import ClickableText, SearchBar, SearchInput
+from modelhub_tui.screens.wording import empty_text, names_a_repo
+from modelhub_tui.widgets.card_grid import CardGrid
+from modelhub_tui.widgets.details import DetailsPane
+from modelhub_tui.widgets.footer import FooterItem, KeyFooter
+from modelhub_tui.widgets.glyphs import Glyphs
+from modelhub_tui.widgets.status_line import StatusLine
+from modelhub_tui.widgets.tab_bar import Tab, TabBar
+from modelhub_tui.widgets.transfers import TransfersStrip
+
+HUB, LOCAL = "hub", "local"
+IN_TABLE = {"list.select", "list.open"}
+"""Keys of the list that the table of commands has too, where they also depend on the situation."""
+WIDE = 160
+"""From this width on, in cells, the details have a place of their own beside the list."""
+
+
+class ModelGrid(CardGrid, inherit_bindings=False):
+    """The list, whose keys the app handles in the order typed, like all keys of the screen (see its `BINDINGS`)."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        replace(each, priority=True)
+        for each in CardGrid.BINDINGS
+        if isinstance(each, Binding) and each.id not in IN_TABLE
+    ]
+
+
+class MainScreen(Screen[None]):
+    """Model Hub and Local: what there is, what moves, and what can be done about it."""
+
+    AUTO_FOCUS = "#hub"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-normal"), (WIDE, "-wide")]
+    # Priority: the app then handles every key in the order typed. Otherwise a burst such as `/coder`, which a slow
+    # link delivers in one piece, is routed by the focus it finds on arrival and ends in the list.
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(each.keys, each.action, each.label, tooltip=each.help, id=each.id, show=False, priority=True)
+        for each in COMMANDS
+        if each.keys and each.action
+    ]
+
+    fleet: reactive[Fleet] = reactive(Fleet)
+    """What to show; bound to the app's."""
+    wanted: var[Filter] = var(Filter())
+    """What the list is narrowed to, the search text included."""
+    sort: var[SortKey] = var(SortKey.CATALOG)
+    tab: var[str] = var(HUB)
+    side_pane: var[bool] = var(True)
+    """Show the details beside the list where there is room."""
+    details_open: var[bool] = var(False)
+    """The details fill the place of the list."""
+
+    @dataclass
+    class ActionRequested(Message):
+        """The user wants something done with models: `pull`, `cancel`, `retry`, `delete` or `copy`."""
+
+        action: str
+        models: tuple[Model, ...]
+
+    class KeyRequested(Message):
+        """The user wants to give an API key."""
+
+    class RefreshRequested(Message):
+        """The user wants fresh data now."""
+
+    def __init__(
+        self, glyphs: Glyphs, clock: Callable[[], float], *, endpoint: str, version: str, can_use_key: bool = False
+    ) -> None:
+        """Prepare the screen.
+
+        Args:
+            glyphs: Marks this terminal can show.
+            clock: Seconds since the epoch.
+            endpoint: The configured hub, whose URLs the register dialog understands.
+            version: Shown by the help screen.
+            can_use_key: Somebody can do something with an API key.
+        """
+        super().__init__()
+        self._glyphs, self._clock = glyphs, clock
+        self._endpoint, self._version, self._can_use_key = endpoint, version, can_use_key
+        self._view = ModelView()
+        self._awaited: str | None = None
+        """Name of a model to highlight as soon as it is listed: it was just registered."""
+
+    # --- arrangement ---
+
+    def compose(self) -> ComposeResult:
+        yield TabBar(
+            (Tab(HUB, "Model Hub", "1"), Tab(LOCAL, "Local", "2")),
+            active=self.tab,
+            glyphs=self._glyphs,
+            title="modelhub",
+        )
+        yield SearchBar()
+        with Horizontal(id="body"):
+            with Vertical(id="lists"):
+                yield ModelGrid(layout="hub", glyphs=self._glyphs, id=HUB)
+            yield DetailsPane(glyphs=self._glyphs, id="details")
+        yield TransfersStrip(glyphs=self._glyphs)
+        yield StatusLine(glyphs=self._glyphs, clock=self._clock).data_bind(MainScreen.fleet)
+        yield KeyFooter()
+
+    def on_mount(self) -> None:
+        """Show the first fleet: the catalog and the states of the last session."""
+        self.show_fleet()
+
+    @property
+    def grid(self) -> CardGrid:
+        """The list in front."""
+        return self.query_one(f"#{self.tab}", CardGrid)
+
+    @property
+    def details(self) -> DetailsPane:
+        return self.query_one("#details", DetailsPane)
+
+    @property
+    def searching(self) -> bool:
+        """Whether the search has the focus."""
+        return isinstance(self.focused, SearchInput)
+
+    def situation(self) -> Situation:
+        """What decides which commands apply now."""
+        model = self.grid.highlighted
+        return Situation(
+            model=model,
+            targets=self.targets(),
+            searching=self.searching,
+            details=self.details_open,
+            clearable=bool(
+                self.searching
+                or self.details_open
+                or self.wanted.text
+                or self.wanted.choices
+                or self.grid.selected
+                or self.focused is self.details
+            ),
+            on_local=self.tab == LOCAL,
+            wants_key=self._can_use_key and self.fleet.connection.link is Link.REFUSED,
+        )
+
+    def targets(self) -> tuple[Model, ...]:
+        """What a command acts on: the selected models, or the highlighted one."""
+        grid = self.grid
+        if grid.selected and not self.details_open:
+            return grid.selected_models
+        return (grid.highlighted,) if grid.highlighted else ()
+
+    # --- what shows ---
+
+    def watch_fleet(self) -> None:
+        """New data: hand every widget its part."""
+        if self.is_mounted:
+            self.show_fleet()
+
+    def show_fleet(self) -> None:
+        """Bring all widgets up to date with fleet, filter, order and tab."""
+        fleet, grid = self.fleet, self.grid
+        of_tab = fleet.local if self.tab == LOCAL else fleet.models
+        shown = self._view.show(of_tab, self.wanted, self.sort, fleet.nodes)
+        grid.nodes = fleet.nodes
+        grid.dimmed = fleet.connection.link in (Link.LOST, Link.REFUSED)
+        grid.empty = Content(empty_text(fleet, self.wanted, local=self.tab == LOCAL))
+        grid.models = shown
+        self._show_awaited(grid)
+        bar = self.query_one(SearchBar)
+        bar.total_count, bar.shown_count = len(of_tab), len(shown)
+        bar.choices, bar.sort = self.wanted.choices, self.sort
+        tabs = self.query_one(TabBar)
+        tabs.active = self.tab
+        tabs.set_counts(hub=len(fleet.models), local=len(fleet.local))
+        self.query_one(TransfersStrip).models = fleet.transferring
+        self.show_situation()
+
+    def _show_awaited(self, grid: CardGrid) -> None:
+        if self._awaited is None:
+            return
+        name = self._awaited.casefold()
+        for at, model in enumerate(grid.models):
+            if model.registered and model.name.casefold() == name:
+                self._awaited = None
+                grid.highlight(at)
+                return
+
+    def show_situation(self) -> None:
+        """Bring details and footer up to date with the highlighted model."""
+        details = self.details
+        details.nodes = self.fleet.nodes
+        details.model = self.grid.highlighted
+        self.query_one(KeyFooter).items = tuple(
+            FooterItem(each.id, each.shown, label) for each, label in commands.footer(self.situation())
+        )
+
+    @on(CardGrid.Highlighted)
+    @on(CardGrid.SelectionChanged)
+    def _follow_list(self) -> None:
+        self.show_situation()
+
+    @on(events.DescendantFocus)
+    @on(events.DescendantBlur)
+    def _follow_focus(self) -> None:
+        if self.is_mounted:
+            self.show_situation()
+
+    def watch_wanted(self) -> None:
+        self._refresh_list()
+
+    def watch_sort(self) -> None:
+        self._refresh_list()
+
+    def _refresh_list(self) -> None:
+        if self.is_mounted:
+            self.show_fleet()
+
+    # --- search, filter, order ---
+
+    def action_search(self) -> None:
+        """Put the focus into the search, at once: the next key is meant for it."""
+        self._close_details()
+        self.set_focus(self.query_one(SearchInput))
+
+    def action_leave_search(self) -> None:
+        """Back to the list, which keeps what was searched for."""
+        self.set_focus(self.grid)
+
+    @on(Input.Changed, "#search")
+    def _search(self, event: Input.Changed) -> None:
+        self.wanted = replace(self.wanted, text=event.value)
+
+    @on(ClickableText.Clicked, "#search-icon")
+    def _open_search(self) -> None:
+        self.action_search()
+
+    @on(ClickableText.Clicked, "#search-count")
+    def _open_filter(self) -> None:
+        self.action_filter()
+
+    @on(ClickableText.Clicked, "#search-sort")
+    def _next_sort(self) -> None:
+        self.action_sort()
+
+    def action_filter(self) -> None:
+        """Choose states, tags and capabilities; the list follows while the dialog is open."""
+        from modelhub_tui.screens.filter import FilterScreen
+
+        models = self.fleet.local if self.tab == LOCAL else self.fleet.models
+        self.app.push_screen(FilterScreen(models, self.fleet.nodes, self.wanted, self._glyphs, self._take_filter))
+
+    def _take_filter(self, wanted: Filter) -> None:
+        self.wanted = wanted
+
+    def action_sort(self) -> None:
+        """The next order."""
+        self.sort = self.sort.following
+
+    def action_back(self) -> None:
+        """Undo one thing: the open details, the selection, the search, the filter; each press one."""
+        grid = self.grid
+        if self.details_open:
+            self._close_details()
+        elif self.focused is self.details or (self.searching and not self.wanted.text):
+            self.set_focus(grid)
+        elif self.wanted.text:
+            self.query_one(SearchInput).value = ""
+        elif grid.selected:
+            grid.selected = frozenset()
+        elif self.wanted.choices:
+            self.wanted = Filter()
+        self.show_situation()
+
+    # --- tabs ---
+
+    async def action_show_tab(self, tab: str) -> None:
+        """Show Model Hub or Local; Local's list is built when it is first needed."""
+        if tab == self.tab:
+            return
+        self._close_details()
+        if not self.query(f"#{tab}"):
+            await self.query_one("#lists").mount(ModelGrid(layout="local", glyphs=self._glyphs, id=tab))
+        for grid in self.query(CardGrid):
+            grid.display = grid.id == tab
+        self.tab = tab
+        self.show_fleet()
+        self.set_focus(self.grid)
+
+    async def action_next_tab(self) -> None:
+        await self.action_show_tab(LOCAL if self.tab == HUB else HUB)
+
+    @on(TabBar.Activated)
+    async def _switch_tab(self, event: TabBar.Activated) -> None:
+        await self.action_show_tab(event.tab)
+
+    # --- details ---
+
+    def action_details(self) -> None:
+        """Read the details: go to the pane beside the list, or open it in the list's place."""
+        if self.size.width >= WIDE:
+            self.side_pane = True
+            self.set_focus(self.details)
+        else:
+            self.details_open = True
+
+    def action_toggle_details(self) -> None:
+        """Show or hide the details, and stay in the list where both fit."""
+        if self.size.width >= WIDE:
+            self.side_pane = not self.side_pane
+        else:
+            self.details_open = not self.details_open
+
+    def watch_side_pane(self, shown: bool) -> None:
+        self.set_class(shown, "-side")
+        if self.is_mounted and not shown and self.focused is self.details:
+            self.set_focus(self.grid)
+
+    def watch_details_open(self, is_open: bool) -> None:
+        self.set_class(is_open, "-details")
+        if self.is_mounted:
+            self.set_focus(self.details if is_open else self.grid)
+            self.show_situation()
+
+    def _close_details(self) -> None:
+        self.details_open = False
+
+    # --- intents ---
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Whether a key does something here and now."""
+        found = BY_ACTION.get(action)
+        return True if found is None else found.when(self.situation())
+
+    def _request(self, action: str) -> None:
+        models = applicable(action, self.targets())
+        if models:
+            self.post_message(self.ActionRequested(action, models))
+
+    def action_pull(self) -> None:
+        self._request("pull")
+
+    def action_cancel(self) -> None:
+        self._request("cancel")
+
+    def action_retry(self) -> None:
+        self._request("retry")
+
+    def action_delete(self) -> None:
+        self._request("delete")
+
+    def action_copy(self) -> None:
+        """Ask for the highlighted model's path or name on the clipboard."""
+        model = self.grid.highlighted
+        if model is not None:
+            self.post_message(self.ActionRequested("copy", (model,)))
+
+    def action_select(self) -> None:
+        """Select the highlighted model, or take it out of the selection."""
+        self.grid.action_mark()
+
+    @on(CardGrid.ActionRequested)
+    def _act_on_card(self, event: CardGrid.ActionRequested) -> None:
+        """A click on the action drawn in a card: for this card alone."""
+        models = applicable(event.action, (event.model,))
+        if models:
+            self.post_message(self.ActionRequested(event.action, models))
+
+    @on(CardGrid.Activated)
+    def _open_card(self) -> None:
+        self.action_details()
+
+    def action_register(self) -> None:
+        """Open the register dialog; a search that looks like a repo is where it starts."""
+        # Pushed here and now, not by a message: the next keys of a burst are meant for the dialog.
+        from modelhub_tui.screens.register import RegisterScreen
+
+        text = self.wanted.text
+        start = text if not self.grid.models and names_a_repo(text) else ""
+        self.app.push_screen(RegisterScreen(start, endpoint=self._endpoint), self._await_model)
+
+    def _await_model(self, name: str | None) -> None:
+        """A model was registered under this name: bring it to the front as soon as it is listed."""
+        if name:
+            self._awaited = name
+            self.query_one(SearchInput).value = ""
+            self.wanted = Filter()
+            self.show_fleet()
+
+    def action_help(self) -> None:
+        """List all keys."""
+        from modelhub_tui.screens.help import HelpScreen
+
+        self.app.push_screen(HelpScreen(self._version))
+
+    def action_api_key(self) -> None:
+        self.post_message(self.KeyRequested())
+
+    def action_refresh(self) -> None:
+        self.post_message(self.RefreshRequested())
+
+    @on(KeyFooter.Pressed)
+    async def _press(self, event: KeyFooter.Pressed) -> None:
+        await self.run_command(event.command_id)
+
+    async def run_command(self, command_id: str) -> None:
+        """Do what a command's key would do."""
+        await self.app.run_action(BY_ID[command_id].action, default_namespace=self)
+
+    def forget_selection(self) -> None:
+        """Unmark all models: what they were marked for has been asked."""
+        self.grid.selected = frozenset()
