@@ -286,7 +286,7 @@ def _worded(error: Any) -> str:
             return f"is {shown}; it must be at least {limits['ge']}, or be left out where it is unknown"
         case "less_than_equal":
             return f"is {shown}; it must be at most {limits['le']}"
-        case "string_too_long":
+        case "string_too_long" | "too_long" if isinstance(error["input"], str):
             return f"is too long; shorten it to {limits['max_length']} characters"
         case "too_long":
             return f"has too many items; {limits['max_length']} are allowed"
@@ -353,7 +353,7 @@ def _entry(spec: _EntrySpec) -> CatalogEntry:
         revision=spec.revision,
         required_memory_bytes=spec.required_memory_bytes,
         required_memory_rule=spec.required_memory_rule or "",
-        quantization=spec.quantization or (quantization[1].upper().replace("FP", "F") if quantization else ""),
+        quantization=spec.quantization or (quantization[1].upper() if quantization else ""),
         parameters=spec.parameters or "",
         context_length=spec.context_length,
         license=spec.license or "",

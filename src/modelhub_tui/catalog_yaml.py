@@ -119,7 +119,8 @@ class _Reader:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
             why = clean(getattr(error, "problem", None) or getattr(error, "reason", None) or "no valid text", 120)
-            line = mark.line + 1 if mark else 1
+            # The end of the text may be a line further than its last.
+            line = min(mark.line, text.count("\n")) + 1 if mark else 1
             raise self._stop(line, f"is not valid YAML ({why}); check quotes, colons and indentation") from error
         return self._tree
 
