@@ -158,7 +158,7 @@ def explain(error: BaseException) -> Advice:
         case RateLimited():
             return Advice("The hub asks us to slow down.", "Try again in a minute.")
         case RouterFault(detail=detail):
-            return Advice(f"The router failed: {detail}", "Its log says more.")
+            return Advice(f"The router failed: {detail.rstrip('.')}.", "Its log says more.")
         case NotSupported(what=what):
             return Advice(f"This router cannot {what}.")
         case BadReference(reason=reason) | BadSettings(reason=reason):
@@ -166,7 +166,7 @@ def explain(error: BaseException) -> Advice:
         case BadCatalog(path=path, problems=problems):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             first = problems[0] if problems else path
-            return Advice(f"The catalog cannot be used: {first}{more}", "`modelhub catalog check` lists every problem.")
+            return Advice(f"The catalog cannot be used: {first}{more}.", "`modelhub catalog check` lists every problem.")
         case ServiceFailed(reason=reason, todo=todo):
             return Advice(reason, todo)
         case PermissionError(filename=str(name)):
