@@ -41,9 +41,9 @@ from __future__ import annotations
 
 from tests.hub.blobs import MIB, Blob, Generated
 from tests.hub.faults import RATE_LIMITED, Fault
+from tests.hub.messages import Record
 from tests.hub.repos import HubRepo
 from tests.hub.server import GOOD_TOKEN, STRANGER_TOKEN, LoopbackHub
-from tests.hub.wire import Record
 
 __all__ = [
     "GOOD_TOKEN",

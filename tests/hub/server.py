@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from tests.hub.api import ALL, HubApi
 from tests.hub.faults import Fault, Server
+from tests.hub.messages import Record
 from tests.hub.repos import HubRepo
-from tests.hub.wire import Host, Listener, Pacer, Record
+from tests.hub.wire import Host, Listener, Pacer
 
 GOOD_TOKEN = "hf_goodtoken"
 """May see every repo, gated and private ones too."""

@@ -175,7 +175,7 @@ def test_the_bad_line_breaks_and_a_patient_client_gets_through(small, tmp_path):
     with LoopbackHub(small.repos) as hub:
         hub.fault(server="cdn", path=f"{repo.id}/*", reset_after=demo._breaks_after(small), times=None)
         location = httpx.head(hub.resolve_url(repo.id, small.flaky.file)).headers["location"]
-        got, tries = b"", 0
+        got, tries = bytearray(), 0
         while len(got) < blob.size:
             tries += 1
             with httpx.stream("GET", location, headers={"range": f"bytes={len(got)}-"}) as answer:

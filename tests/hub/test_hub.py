@@ -265,6 +265,18 @@ def test_files_that_are_moved_or_removed_stay_at_the_old_commit(hub, api, fetch)
         fetch(repo.id, "one.Q8_0.gguf")
 
 
+def test_a_broken_upstream_can_change_what_a_commit_holds(hub):
+    repo = hub.repo("acme/One-GGUF")
+    url = hf_hub_url(repo.id, "one.Q8_0.gguf", revision=repo.sha, endpoint=hub.url)
+    before = get_hf_file_metadata(url, token=False)
+    assert repo.commit({"one.Q8_0.gguf": b"GGUF other bytes"}, commit_id=repo.sha) == before.commit_hash
+    after = get_hf_file_metadata(url, token=False)
+    assert (after.commit_hash, after.size) == (before.commit_hash, 16)
+    assert after.etag == hashlib.sha256(b"GGUF other bytes").hexdigest() != before.etag
+    # What was handed out before still is what it was.
+    assert hashlib.sha256(httpx.get(before.location).content).hexdigest() == before.etag
+
+
 def test_the_tree_lists_files_and_folders_in_pages(api, hub):
     repo = hub.repo("acme/Sharded-GGUF")
     hub.api.page_size = 2
