@@ -1,0 +1,27 @@
+"""`python -m modelhub_tui.service --ready-fd N`: the background process. Started by `lifecycle`, not by people."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+
+def run() -> None:
+    """Read the settings from the environment and serve."""
+    # What the start imports stays: collecting it again and again meanwhile only costs time.
+    gc.disable()
+    from modelhub_tui.config import load_settings
+    from modelhub_tui.errors import BadSettings
+    from modelhub_tui.service.daemon import exit_now, main, tell
+
+    ready_fd = int(sys.argv[2]) if len(sys.argv) == 3 and sys.argv[1] == "--ready-fd" and sys.argv[2].isdigit() else -1
+    try:
+        settings = load_settings()
+    except BadSettings as error:
+        tell(ready_fd, {"error": error.reason})
+        exit_now(2)
+    exit_now(main(settings, ready_fd))
+
+
+if __name__ == "__main__":
+    run()

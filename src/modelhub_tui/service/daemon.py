@@ -1,0 +1,415 @@
+"""The service's process: lock, log, socket, router, node; and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelhub_tui import __version__
+from modelhub_tui.catalog import load_catalog
+from modelhub_tui.config import Settings
+from modelhub_tui.errors import BadCatalog, ServiceFailed, explain
+from modelhub_tui.service.logs import start_log
+from modelhub_tui.service.statefile import (
+    DATABASE,
+    LOCK_FILE,
+    LOG_FILE,
+    Lock,
+    ServiceState,
+    cannot_use,
+    identity_of,
+    prepare_dir,
+    remove_state,
+    write_state,
+)
+from modelhub_tui.service.supervise import NODE_COMMAND, Supervisor
+
+if TYPE_CHECKING:
+    from modelhub_tui.domain import CatalogEntry
+    from modelhub_tui.service.router.store import Store
+
+log = logging.getLogger(__name__)
+
+IDLE_EXIT_S = 15 * 60.0
+CLOSING_S = 1
+"""Longest wait, in seconds, for answers under way when the service ends."""
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_LOCK_PATIENCE_S = 0.5
+_WARM_UP_AFTER_S = 2.0
+
+
+def run(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    foreground: bool,
+    api_key: str | None,
+    ready: Callable[[], None] = lambda: None,
+) -> int:
+    """Run the service until it is told to stop; returns the exit code. See `lifecycle.serve`.
+
+    Args:
+        ready: Called once the service answers.
+    """
+    if host not in LOOPBACK and not api_key:
+        raise ServiceFailed(
+            f"Listening on {host} lets other machines in, so it needs a key.",
+            "Give one with --api-key or MODELHUB_API_KEY.",
+        )
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+        raise ServiceFailed(
+            "The API key has characters that HTTP cannot carry.", "Use letters, digits and punctuation."
+        )
+    prepare_dir(settings.state_dir)
+    lock = _lock(settings.state_dir)
+    try:
+        return _run_locked(settings, host, port, foreground, api_key, ready)
+    finally:
+        lock.close()
+
+
+def _lock(state_dir: Path) -> Lock:
+    """Become the one service of this folder.
+
+    Raises:
+        ServiceFailed: There is one already.
+    """
+    lock = Lock(state_dir / LOCK_FILE)
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    # Those who only look whether the lock is held share it for an instant: try more than once.
+    while not lock.acquire():
+        if time.monotonic() > deadline:
+            holder = lock.holder()
+            lock.close()
+            who = f" (process {holder})" if holder else ""
+            raise ServiceFailed(
+                f"A modelhub service already runs in {state_dir}{who}.", "Use it, or stop it with `modelhub stop`."
+            )
+        time.sleep(0.01)
+    return lock
+
+
+def _run_locked(
+    settings: Settings, host: str, port: int, foreground: bool, api_key: str | None, ready: Callable[[], None]
+) -> int:
+    from modelhub_tui.service.router.store import Store, StoreFailed, StoreTooNew
+
+    try:
+        formatter = start_log(settings.state_dir / LOG_FILE, foreground=foreground)
+    except OSError as error:
+        raise cannot_use(settings.state_dir / LOG_FILE, error) from error
+    try:
+        catalog = load_catalog(settings.catalog, settings.cache_dir)
+    except BadCatalog as error:
+        advice = explain(error)
+        raise ServiceFailed(advice.what, advice.todo) from error
+    try:
+        store = Store(settings.state_dir / DATABASE)
+    except StoreTooNew as error:
+        raise ServiceFailed(
+            str(error), "Use that version, or choose another folder with MODELHUB_STATE_DIR."
+        ) from error
+    except StoreFailed as error:
+        raise ServiceFailed(
+            error.reason, "Free some space, or choose another folder with MODELHUB_STATE_DIR."
+        ) from error
+    try:
+        try:
+            admin_key = api_key or store.remember("admin_key", lambda: secrets.token_urlsafe(32))
+            node_key = store.remember("node_key", lambda: secrets.token_urlsafe(32))
+            formatter.secrets += [admin_key, node_key, os.environ.get("HF_TOKEN", "")]
+            listener = _listen(host, port, int(store.get_meta("port") or 0))
+            port = listener.getsockname()[1]
+            store.set_meta("port", str(port))
+        except StoreFailed as error:
+            raise ServiceFailed(
+                error.reason, "Free some space, or choose another folder with MODELHUB_STATE_DIR."
+            ) from error
+        state = ServiceState(
+            pid=os.getpid(),
+            url=_url(host, port),
+            state_id=uuid.uuid4().hex,
+            identity=identity_of(settings, __version__),
+            key=admin_key,
+            node_key=node_key,
+            notice=store.notice,
+        )
+        service = Service(
+            settings, state, store, listener, host=host, idle_exit_s=_idle_exit_s(foreground), ready=ready
+        )
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return asyncio.run(service.run(catalog))
+    finally:
+        store.close()
+
+
+class Service:
+    """One run of the service, on its event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: ServiceState,
+        store: Store,
+        listener: socket.socket,
+        *,
+        host: str,
+        idle_exit_s: float | None,
+        ready: Callable[[], None],
+    ) -> None:
+        self._settings, self._state, self._store, self._listener = settings, state, store, listener
+        self._host, self._idle_exit_s, self._ready = host, idle_exit_s, ready
+        self._used_at = time.monotonic()
+
+    async def run(self, catalog: tuple[CatalogEntry, ...]) -> int:
+        """Serve until a signal, `POST /v0/service/stop` or idleness ends it."""
+        import uvicorn
+
+        from modelhub_tui.service.router.app import create_app
+        from modelhub_tui.service.router.auth import Hosts
+        from modelhub_tui.service.router.core import Router
+
+        self._stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self._stopping.set)
+        router = Router(
+            self._store, catalog, self._settings.hf_endpoint, stats_dir=self._settings.cache_dir / "hub-stats"
+        )
+        self._router = router
+        state = self._state
+        app = create_app(
+            router,
+            admin_key=state.key,
+            node_key=state.node_key,
+            hosts=Hosts.for_bind(self._host, self._listener.getsockname()[1]),
+            state_id=state.state_id,
+            stop=self._asked_to_stop,
+            seen=self._seen,
+        )
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=CLOSING_S,
+        )
+        server = _server_until(self._stopping, self._closing, self._announce)(config)
+        router.start()
+        self._supervisor = Supervisor(self._node_env(), lost=router.fleet.lose_supervised, command=_node_command())
+        try:
+            await server.serve(sockets=[self._listener])
+        finally:
+            remove_state(self._settings.state_dir, state.state_id)
+            await self._supervisor.stop()
+            await router.stop()
+            log.info("stopped")
+        return 0
+
+    def _announce(self) -> None:
+        """Everything is set up: tell the world, then start the node."""
+        try:
+            write_state(self._settings.state_dir, self._state)
+        except OSError as error:
+            raise cannot_use(self._settings.state_dir, error) from error
+        log.info("modelhub %s serves %s (process %d)", __version__, self._state.url, os.getpid())
+        self._ready()
+        self._supervisor.start()
+        loop = asyncio.get_running_loop()
+        loop.call_later(_WARM_UP_AFTER_S, _warm_up)
+        if self._idle_exit_s is not None:
+            self._idle_task = asyncio.create_task(self._exit_when_idle(self._idle_exit_s))
+
+    def _closing(self) -> None:
+        """Let waiting readers go, so that their connections can end."""
+        self._router.changes.close()
+
+    def _asked_to_stop(self, if_idle: bool) -> bool:
+        if if_idle and self._router.busy:
+            return False
+        log.info("asked to stop")
+        # After the answer has left.
+        asyncio.get_running_loop().call_later(0.05, self._stopping.set)
+        return True
+
+    def _seen(self) -> None:
+        self._used_at = time.monotonic()
+
+    async def _exit_when_idle(self, after_s: float) -> None:
+        """Exit once nobody has asked and nothing was to do for long enough."""
+        while True:
+            router = self._router
+            if router.busy or router.changes.waiting or router.fleet.outsiders_online:
+                self._seen()
+            left_s = self._used_at + after_s - time.monotonic()
+            if left_s <= 0:
+                log.info("nobody has asked for %.0f s and there is nothing to do", after_s)
+                self._stopping.set()
+                return
+            await asyncio.sleep(min(left_s, max(after_s / 10, 0.05)))
+
+    def _node_env(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "MODELHUB_ROUTER": self._state.url,
+            "MODELHUB_API_KEY": self._state.node_key,
+            "MODELHUB_STATE_DIR": str(self._settings.state_dir),
+            "MODELHUB_CACHE_DIR": str(self._settings.cache_dir),
+            "HF_ENDPOINT": self._settings.hf_endpoint,
+            "HF_HUB_CACHE": str(self._settings.hub_cache),
+        }
+
+
+def _server_until(stopping: asyncio.Event, closing: Callable[[], None], announce: Callable[[], None]):  # type: ignore[no-untyped-def]
+    """uvicorn's server, ended by an event: its own loop wakes ten times a second, and its signal handling re-raises."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def main_loop(self) -> None:
+            announce()
+            await self.on_tick(0)
+            await stopping.wait()
+            closing()
+
+    return Server
+
+
+def _listen(host: str, port: int, last_port: int) -> socket.socket:
+    """A bound socket: on `port`, or with 0 on last time's port if it is free, else on any.
+
+    Raises:
+        ServiceFailed: With a sentence that names the address.
+    """
+    tries = [port] if port else [last_port, 0] if last_port else [0]
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise ServiceFailed(
+            f"{host} is no address of this machine.", "Give one with --host, such as 127.0.0.1."
+        ) from error
+    for number in tries:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address[0], number, *address[2:]))
+            # Listening decides whether the port is really free: two sockets may bind one with SO_REUSEADDR.
+            listener.listen(1024)
+            listener.setblocking(False)
+            return listener
+        except OSError as error:
+            listener.close()
+            if number != tries[-1]:
+                continue
+            if error.errno == errno.EADDRINUSE:
+                raise ServiceFailed(
+                    f"Port {number} is in use on {host}.", "Choose another with --port, or stop what uses it."
+                ) from error
+            if error.errno == errno.EACCES:
+                raise ServiceFailed(
+                    f"No permission to listen on port {number}.", "Choose one above 1023 with --port."
+                ) from error
+            reason = error.strerror or "it cannot be bound"
+            raise ServiceFailed(
+                f"{host} is no address of this machine ({reason}).", "Give one with --host, such as 127.0.0.1."
+            ) from error
+    raise AssertionError("unreachable")
+
+
+def _url(host: str, port: int) -> str:
+    """Where programs on this machine find a service bound to `host`."""
+    here = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
+
+
+def _idle_exit_s(foreground: bool) -> float | None:
+    """Seconds without use after which the service exits; None means never."""
+    said = os.environ.get("MODELHUB_IDLE_EXIT_S", "")
+    try:
+        seconds = float(said) if said else (0.0 if foreground else IDLE_EXIT_S)
+    except ValueError:
+        log.warning("MODELHUB_IDLE_EXIT_S is no number of seconds; the default is used")
+        seconds = 0.0 if foreground else IDLE_EXIT_S
+    return seconds if 0 < seconds < float("inf") else None
+
+
+def _node_command() -> tuple[str, ...]:
+    return NODE_COMMAND
+
+
+def _warm_up() -> None:
+    """Import what the first registration needs, beside the loop: half a second that nobody then waits for."""
+    import threading
+
+    def work() -> None:
+        from modelhub_tui.service.router.hub import prepare
+
+        with contextlib.suppress(ImportError):
+            prepare()
+
+    threading.Thread(target=work, name="warm-up", daemon=True).start()
+
+
+def tell(fd: int, message: dict[str, object]) -> None:
+    """Say one line to the process that started us; it may have gone."""
+    if fd < 0:
+        return
+    with contextlib.suppress(OSError):
+        os.write(fd, json.dumps(message).encode() + b"\n")
+    with contextlib.suppress(OSError):
+        os.close(fd)
+
+
+def main(settings: Settings, ready_fd: int) -> int:
+    """Run detached, started by `lifecycle.ensure_service`."""
+    try:
+        return run(
+            settings,
+            host="127.0.0.1",
+            port=0,
+            foreground=False,
+            api_key=None,
+            ready=lambda: tell(ready_fd, {"ok": True}),
+        )
+    except ServiceFailed as error:
+        tell(ready_fd, {"error": error.reason, "todo": error.todo})
+        log.error("%s %s", error.reason, error.todo)
+        return 1
+    except BaseException:
+        log.exception("the service failed")
+        tell(
+            ready_fd,
+            {"error": "The service failed unexpectedly.", "todo": f"Its log is {settings.state_dir / LOG_FILE}."},
+        )
+        return 1
+
+
+def exit_now(code: int) -> None:
+    """Leave without joining threads: one may still wait for a hub that never answers."""
+    logging.shutdown()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(code)

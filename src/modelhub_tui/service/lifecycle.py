@@ -1,0 +1,336 @@
+"""Find, start and stop the local service. Blocking functions, stdlib only: they run while the first frame is drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from modelhub_tui import __version__
+from modelhub_tui.config import Settings
+from modelhub_tui.errors import ServiceFailed
+from modelhub_tui.service.statefile import (
+    LOCK_FILE,
+    LOG_FILE,
+    START_LOCK_FILE,
+    Identity,
+    ServiceState,
+    check_owner,
+    held_lock,
+    identity_of,
+    lock_holder,
+    prepare_dir,
+    read_state,
+)
+
+ANSWER_S = 2.0
+"""Longest wait for one answer of a service on this machine."""
+STOP_S = 6.0
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """A running service."""
+
+    pid: int
+    url: str
+    key: str = field(repr=False)
+    version: str
+    state_id: str
+    log: Path
+    hf_endpoint: str
+    hub_cache: str
+    notice: str = ""
+    """One sentence when the service had to repair something at its start; else empty."""
+
+
+def find_service(settings: Settings) -> ServiceInfo | None:
+    """Return the service of this state folder if it is running and answers.
+
+    Raises:
+        ServiceFailed: The state folder or file belongs to another user.
+    """
+    found = _find(settings.state_dir)
+    return _info(settings, found) if found else None
+
+
+def ensure_service(settings: Settings, *, timeout_s: float = 15.0) -> ServiceInfo:
+    """Return the running service, started in the background if there was none.
+
+    A service that was started with other settings, or by another version of this program, is replaced if it is idle.
+
+    Raises:
+        ServiceFailed: With a sentence that says what is wrong and what to do.
+    """
+    deadline = time.monotonic() + timeout_s
+    prepare_dir(settings.state_dir)
+    wanted = identity_of(settings, __version__)
+    found = _find(settings.state_dir)
+    if found is not None and _suits(found.identity, wanted):
+        return _info(settings, found)
+    # Only one starter at a time: fifty programs opened at once start one service, not fifty that race for the lock.
+    with held_lock(settings.state_dir / START_LOCK_FILE):
+        found = _find(settings.state_dir)
+        if found is not None:
+            if _suits(found.identity, wanted) or not _replace(settings, found, wanted):
+                return _info(settings, found)
+        elif (holder := lock_holder(settings.state_dir)) is not None:
+            found = _wait_for(settings.state_dir, deadline)
+            if found is not None:
+                return _info(settings, found)
+            if lock_holder(settings.state_dir) is not None:
+                raise ServiceFailed(
+                    f"A modelhub service (process {holder}) holds {settings.state_dir} but does not answer.",
+                    "Stop it with `modelhub stop`, then try again.",
+                )
+        return _info(settings, _start(settings, deadline))
+
+
+def stop_service(settings: Settings) -> bool:
+    """Stop the service and wait until it is gone; False if none was running.
+
+    Raises:
+        ServiceFailed: It cannot be stopped.
+    """
+    found = _find(settings.state_dir)
+    holder = lock_holder(settings.state_dir) if settings.state_dir.is_dir() else None
+    if found is None and holder is None:
+        return False
+    if found is not None:
+        with contextlib.suppress(OSError, ValueError):
+            _ask(found.url, "POST", "/v0/service/stop", found.key)
+    pid = holder or (found.pid if found else None)
+    for sign in (None, signal.SIGTERM, signal.SIGKILL):
+        if sign is not None and pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
+        # Asked nicely it finishes its chunk within three seconds; a process that never answered is not asked.
+        if (sign is not None or found is not None) and _wait_until_free(settings.state_dir, STOP_S):
+            return True
+    raise ServiceFailed(f"The modelhub service (process {pid}) does not stop.", f"End it with `kill -9 {pid}`.")
+
+
+def serve(
+    settings: Settings, *, host: str = "127.0.0.1", port: int = 0, foreground: bool = True, api_key: str | None = None
+) -> int:
+    """Run the service in this process until it is told to stop; returns the exit code.
+
+    Args:
+        port: 0 takes the port of last time, or any free one.
+        foreground: Log to stderr too, and never exit for idleness (systemd, `modelhub serve`).
+        api_key: The admin key; None keeps the state folder's own. Needed to listen beyond this machine.
+
+    Raises:
+        ServiceFailed: It cannot start: another one runs, the port is taken, the folder cannot be used.
+    """
+    from modelhub_tui.service.daemon import run
+
+    return run(settings, host=host, port=port, foreground=foreground, api_key=api_key)
+
+
+def _info(settings: Settings, state: ServiceState) -> ServiceInfo:
+    return ServiceInfo(
+        pid=state.pid,
+        url=state.url,
+        key=state.key,
+        version=state.identity.version,
+        state_id=state.state_id,
+        log=settings.state_dir / LOG_FILE,
+        hf_endpoint=state.identity.hf_endpoint,
+        hub_cache=state.identity.hub_cache,
+        notice=state.notice,
+    )
+
+
+def _find(state_dir: Path) -> ServiceState | None:
+    """The state of the service that answers now, with the id that the state file says."""
+    try:
+        check_owner(state_dir.stat().st_uid, state_dir)
+    except OSError:
+        return None
+    state = read_state(state_dir)
+    if state is None:
+        return None
+    try:
+        status, body = _ask(state.url, "GET", "/health")
+        told = json.loads(body)
+    except (OSError, ValueError):
+        return None
+    alive = status == 200 and isinstance(told, dict) and told.get("state_id") == state.state_id
+    return state if alive else None
+
+
+def _suits(has: Identity, wanted: Identity) -> bool:
+    """True if this service is what somebody with these settings would start.
+
+    A program without a token of its own is content with a service that has one.
+    """
+    same = (has.version, has.protocol, has.hf_endpoint, has.hub_cache, has.catalog)
+    return same == (wanted.version, wanted.protocol, wanted.hf_endpoint, wanted.hub_cache, wanted.catalog) and (
+        not wanted.token or has.token == wanted.token
+    )
+
+
+def _replace(settings: Settings, found: ServiceState, wanted: Identity) -> bool:
+    """Stop an unsuitable service if it is idle. False means: it is busy, but good enough to go on with.
+
+    Raises:
+        ServiceFailed: It is busy and cannot be used with these settings.
+    """
+    try:
+        status, _ = _ask(found.url, "POST", "/v0/service/stop?if=idle", found.key)
+    except (OSError, ValueError):
+        status = 202  # it is going down by itself
+    if status in (200, 202):
+        if _wait_until_free(settings.state_dir, STOP_S):
+            return True
+        raise ServiceFailed(f"The modelhub service (process {found.pid}) does not stop.", "Try `modelhub stop`.")
+    todo = "Wait until its transfers are done, or stop it with `modelhub stop`; they resume later."
+    has = found.identity
+    if has.protocol != wanted.protocol:
+        raise ServiceFailed(f"A modelhub service of version {has.version} is busy, and this is {wanted.version}.", todo)
+    if has.hf_endpoint != wanted.hf_endpoint:
+        raise ServiceFailed(
+            f"The running service is busy with the hub {has.hf_endpoint}, not {wanted.hf_endpoint}.", todo
+        )
+    if has.hub_cache != wanted.hub_cache:
+        raise ServiceFailed(f"The running service is busy in {has.hub_cache}, not {wanted.hub_cache}.", todo)
+    return False
+
+
+def _start(settings: Settings, deadline: float) -> ServiceState:
+    """Start the service detached and wait until it answers.
+
+    Raises:
+        ServiceFailed: With what the service itself said, or that it said nothing.
+    """
+    log = settings.state_dir / LOG_FILE
+    env = {
+        **os.environ,
+        "MODELHUB_STATE_DIR": str(settings.state_dir),
+        "MODELHUB_CACHE_DIR": str(settings.cache_dir),
+        "HF_ENDPOINT": settings.hf_endpoint,
+        "HF_HUB_CACHE": str(settings.hub_cache),
+    }
+    env.pop("MODELHUB_CATALOG", None)
+    if settings.catalog is not None:
+        env["MODELHUB_CATALOG"] = str(settings.catalog)
+    readable, writable = os.pipe()
+    try:
+        try:
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ServiceFailed(
+                f"The log {log} cannot be written ({error.strerror}).", "Free some space or check its owner."
+            ) from error
+        try:
+            # -P: the current folder must not be able to slip in a module of its own.
+            command = [sys.executable, "-P", "-m", "modelhub_tui.service", "--ready-fd", str(writable)]
+            process = subprocess.Popen(
+                command,
+                env=env,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(writable,),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ServiceFailed(f"The service cannot be started ({error.strerror}).") from error
+        finally:
+            os.close(output)
+        os.close(writable)
+        writable = -1
+        told = _read_ready(readable, deadline)
+    finally:
+        os.close(readable)
+        if writable >= 0:
+            os.close(writable)
+    # It is not our child to wait for: unless it has ended already, init will reap it. Do not warn about that.
+    process.returncode = process.poll() or 0
+    if "error" in told:
+        raise ServiceFailed(str(told["error"]), str(told.get("todo", "")))
+    found = _wait_for(settings.state_dir, max(deadline, time.monotonic() + ANSWER_S))
+    if found is None:
+        raise ServiceFailed(
+            "The service did not start in time." if told else "The service ended at once.", f"Its log is {log}."
+        )
+    return found
+
+
+def _read_ready(fd: int, deadline: float) -> dict[str, object]:
+    """What the starting service says through its pipe: {"ok": true} or {"error": ..., "todo": ...}; {} if it just ends."""
+    said = b""
+    while not said.endswith(b"\n"):
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or not select.select([fd], [], [], left_s)[0]:
+            return {"late": True}
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            return {}
+        said += chunk
+    try:
+        told = json.loads(said)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _wait_for(state_dir: Path, deadline: float) -> ServiceState | None:
+    """The service that somebody is just starting, once it answers; None if it gives up or takes too long."""
+    while True:
+        found = _find(state_dir)
+        if found is not None or time.monotonic() > deadline or lock_holder(state_dir) is None:
+            return found
+        time.sleep(_POLL_S)
+
+
+def _wait_until_free(state_dir: Path, timeout_s: float) -> bool:
+    """True once no process holds the service lock."""
+    deadline = time.monotonic() + timeout_s
+    while lock_holder(state_dir) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _ask(url: str, method: str, path: str, key: str = "") -> tuple[int, bytes]:
+    """One small HTTP exchange on this machine. `http.client` would cost the start 50 ms of imports.
+
+    Raises:
+        OSError: Nobody answers in time.
+        ValueError: The answer is no HTTP.
+    """
+    where = urlsplit(url)
+    host, port = where.hostname or "127.0.0.1", where.port or 80
+    auth = f"Authorization: Bearer {key}\r\n" if key else ""
+    request = (
+        f"{method} {path} HTTP/1.1\r\nHost: {where.netloc}\r\n{auth}Content-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
+        connection.sendall(request.encode("ascii"))
+        answer = bytearray()
+        while chunk := connection.recv(65536):
+            answer += chunk
+            if len(answer) > 1 << 20:
+                raise ValueError("too long")
+    head, _, body = bytes(answer).partition(b"\r\n\r\n")
+    words = head.split(b"\r\n", 1)[0].split(b" ")
+    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        raise ValueError("not HTTP")
+    return int(words[1]), body
+
+
+__all__ = ["LOCK_FILE", "ServiceInfo", "ensure_service", "find_service", "serve", "stop_service"]

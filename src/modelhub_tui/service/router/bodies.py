@@ -1,0 +1,139 @@
+"""Request bodies, validated: what clients and nodes may send. Outside text is cleaned here, once."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from modelhub_tui.domain import Phase
+from modelhub_tui.untrusted import clean
+
+MAX_MODELS = 20_000
+"""Most placements or transfers that one heartbeat may carry."""
+_INT64 = 2**63 - 1
+
+
+def _address(text: str) -> str:
+    ip_address(text)
+    return text
+
+
+Line = Annotated[str, Field(max_length=20_000), AfterValidator(clean)]
+Path = Annotated[str, Field(max_length=8192), AfterValidator(lambda text: clean(text, 8192))]
+ModelName = Annotated[str, Field(max_length=1000), AfterValidator(lambda text: clean(text, 1000))]
+Bytes = Annotated[int, Field(ge=0, le=_INT64)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Number = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+Names = Annotated[list[ModelName], Field(max_length=MAX_MODELS)]
+ReadyModels = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=2, max_length=2)]
+
+
+class Body(BaseModel):
+    """Base of all bodies: exact types as upstream's deserialiser wants them, unknown members ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class RegisterBody(Body):
+    """`POST /v0/models/register`"""
+
+    repo: Annotated[str, Field(max_length=2000)]
+    """`owner/name` or any hub URL; parsed by `hub_refs`."""
+    filename: Annotated[str, Field(max_length=1024)] | None = None
+    display_name: Line | None = None
+    chat_template: Annotated[str, Field(max_length=200_000)] | None = None
+    revision: Annotated[str, Field(max_length=200)] | None = None
+
+
+class GpuBody(Body):
+    """One kind of graphics card."""
+
+    model: Line
+    count: Annotated[int, Field(ge=1, le=1024)] = 1
+    memory: Bytes | None = None
+
+
+class NodeBody(Body):
+    """`POST /v0/nodes`"""
+
+    machine_name: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(clean)]
+    ip_address: Annotated[str, Field(max_length=64), AfterValidator(_address)]
+    runtime_version: Line
+    runtime_port: Annotated[int, Field(ge=0, le=65535)]
+    gpu_available: bool
+    gpu_devices: Annotated[list[GpuBody], Field(max_length=64)] = []
+    gpu_count: Count | None = None
+    gpu_model: Line | None = None
+    supported_runtimes: Annotated[list[Line], Field(max_length=32)] = []
+    ram_bytes: Bytes | None = None
+    disk_free_bytes: Bytes | None = None
+    disk_total_bytes: Bytes | None = None
+    models_dir: Path | None = None
+
+
+class TransferBody(Body):
+    """One transfer in a heartbeat."""
+
+    name: ModelName
+    # An unknown phase is a newer node's word for "busy".
+    phase: Annotated[Phase, BeforeValidator(lambda said: Phase(said) if said in {*Phase} else Phase.WAITING)] = (
+        Phase.WAITING
+    )
+    bytes_done: Bytes = 0
+    bytes_total: Bytes | None = None
+    bytes_per_s: Number | None = None
+    eta_s: Number | None = None
+    file: Line | None = None
+    file_index: Count = 0
+    file_count: Count = 0
+    attempt: Count = 0
+    max_attempts: Count = 0
+    retry_in_s: Number | None = None
+    error: Line | None = None
+    error_code: Line | None = None
+
+
+class PlacementBody(Body):
+    """One whole model in a heartbeat."""
+
+    name: ModelName
+    path: Path | None = None
+    paths: Annotated[list[Path], Field(max_length=2000)] = []
+    disk_bytes: Bytes | None = None
+
+
+class SyncProgress(Body):
+    """Upstream's progress of one file."""
+
+    model_id: ModelName
+    file: Line
+    downloaded_bytes: Bytes
+    total_bytes: Bytes
+
+
+class Heartbeat(Body):
+    """`POST /v0/health`"""
+
+    node_id: Annotated[str, Field(max_length=64)]
+    cpu_usage: Number
+    memory_usage: Number
+    active_requests: Annotated[int, Field(ge=0, le=2**32 - 1)]
+    gpu_usage: Number | None = None
+    gpu_memory_usage: Number | None = None
+    gpu_memory_total_mb: Bytes | None = None
+    gpu_memory_used_mb: Bytes | None = None
+    gpu_temperature: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    gpu_model_name: Line | None = None
+    loaded_models: Names = []
+    initializing: bool = False
+    ready_models: ReadyModels | None = None
+    sync_state: Literal["idle", "running", "success", "failed"] | None = None
+    sync_progress: SyncProgress | None = None
+    transfers: Annotated[list[TransferBody], Field(max_length=MAX_MODELS)] | None = None
+    placements: Annotated[list[PlacementBody], Field(max_length=MAX_MODELS)] | None = None
+    ram_bytes: Bytes | None = None
+    disk_free_bytes: Bytes | None = None
+    disk_total_bytes: Bytes | None = None
+    models_dir: Path | None = None

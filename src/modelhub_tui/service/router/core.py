@@ -1,0 +1,198 @@
+"""The router's parts put together, and what can be done with them. Knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from modelhub_tui.domain import CatalogEntry, FitKind, fit
+from modelhub_tui.service.router.bodies import Heartbeat, NodeBody, RegisterBody
+from modelhub_tui.service.router.changes import Changes
+from modelhub_tui.service.router.errors import Refused
+from modelhub_tui.service.router.fleet import Fleet, LiveNode
+from modelhub_tui.service.router.hub import Hub
+from modelhub_tui.service.router.listing import Listing
+from modelhub_tui.service.router.records import Registration
+from modelhub_tui.service.router.registry import Registry, Taken
+from modelhub_tui.service.router.resolve import Resolver
+from modelhub_tui.service.router.stats import StatsFeed
+from modelhub_tui.service.router.store import Store
+from modelhub_tui.units import human_size
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+
+
+class Router:
+    """Models, nodes and everything that is known about them. Create it on the event loop.
+
+    Args:
+        stats_dir: Where hub statistics are cached; None reports none.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Iterable[CatalogEntry],
+        endpoint: str,
+        *,
+        stats_dir: Path | None = None,
+        hub: Hub | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.endpoint = endpoint
+        self.store = store
+        self.changes = Changes()
+        records, nodes = store.load()
+        self.registry = Registry(store, catalog, self.changes, records)
+        self.fleet = Fleet(self.changes, nodes, clock=clock, monotonic=monotonic)
+        self.resolver = Resolver(self.registry, hub or Hub(endpoint), clock=clock)
+        self.stats = StatsFeed(stats_dir, endpoint, self._repos, self.changes.touch) if stats_dir is not None else None
+        self.listing = Listing(self.registry, self.fleet, self.changes, lambda: self.stats.known if self.stats else {})
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin what runs in the background."""
+        self._tasks.append(asyncio.create_task(self._tick()))
+        if self.stats is not None:
+            self._tasks.append(asyncio.create_task(self.stats.run()))
+
+    async def stop(self) -> None:
+        """Send waiting readers home and end the background work. The store stays open."""
+        self.changes.close()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    @property
+    def busy(self) -> bool:
+        """True while there is work that an exit would interrupt or put off."""
+        if self.fleet.moving:
+            return True
+        return any(record.deleting or not (self.fleet.holds(record.name)) for record in self.registry.records.values())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.fleet.tick()
+
+    def _repos(self) -> list[str]:
+        return [*(each.repo for each in self.registry.catalog), *(each.repo for each in self.registry.records.values())]
+
+    # -- models ---------------------------------------------------------------------------------------------------
+
+    async def register(self, body: RegisterBody) -> tuple[Registration, list[str]]:
+        """Register a model; durable when this returns.
+
+        Returns:
+            The record, and warnings for the person.
+
+        Raises:
+            Refused: With a code and a sentence.
+            StoreFailed: The database cannot be written.
+        """
+        try:
+            resolved = await self.resolver.resolve(body)
+            record = await self.registry.add(resolved.record)
+        except Taken as error:
+            raise Refused("already_registered", "Model already registered", name=error.name) from error
+        log.info("registered %s: %s, %d files, %d bytes", record.name, record.revision, len(record.files), record.size)
+        return record, [*resolved.warnings, *self._room(record)]
+
+    async def delete(self, name: str) -> None:
+        """Deregister a model; nodes then remove it.
+
+        Raises:
+            Refused: `not_registered`.
+        """
+        record = self.registry.records.get(name) or self.registry.records.get(name.lower())
+        if record is None or record.deleting:
+            # Upstream answers 400 here, and clients know it.
+            raise Refused("not_registered", "model not found", status=400)
+        if self.fleet.holds(record.name):
+            await self.registry.update(replace(record, deleting=True))
+            # A node may have reported its removal while that was being written.
+            await self._forget_removed()
+        else:
+            await self.registry.drop(record.name)
+        log.info("deregistered %s", record.name)
+
+    async def retry(self, name: str) -> None:
+        """Make nodes start a failed transfer again.
+
+        Raises:
+            Refused: `not_registered`.
+        """
+        record = self.registry.records.get(name) or self.registry.records.get(name.lower())
+        if record is None or not await self.registry.retry(record.name):
+            raise Refused("not_registered", f"No model {name} is registered.")
+        self.fleet.retried(record.name)
+
+    def _room(self, record: Registration) -> list[str]:
+        """What a person should know before the nodes start: memory in upstream's words, and disk."""
+        nodes = [node.as_domain() for node in self.fleet.nodes.values()]
+        warnings = []
+        need = record.required_memory
+        if need and not any(node.gpu_memory_bytes or node.ram_bytes for node in nodes):
+            warnings.append("No GPU memory info available from registered nodes")
+        found = fit(need, nodes)
+        if found.kind is FitKind.TOO_BIG:
+            warnings.append(
+                f"Model requires {human_size(need)} but the best node has {human_size(need - found.short_by_bytes)}"
+            )
+        free = max((node.disk_free_bytes for node in nodes if node.disk_free_bytes is not None), default=None)
+        if free is not None and record.size > free:
+            warnings.append(
+                f"Model needs {human_size(record.size)} of disk but no node has more than {human_size(free)} free"
+            )
+        return warnings
+
+    # -- nodes ----------------------------------------------------------------------------------------------------
+
+    async def register_node(self, body: NodeBody, *, trusted: bool, supervised: bool) -> tuple[LiveNode, str, bool]:
+        """Take in a node; returns it, its new token, and whether it is new."""
+        node, token, new = self.fleet.register(body, trusted=trusted, supervised=supervised)
+        await self.store.put_node(node.record)
+        log.info("node %s registered (%s)", node.name, node.status)
+        return node, token, new
+
+    async def approve_node(self, node_id: str) -> LiveNode | None:
+        """Let a node in; None if there is no such node."""
+        node = self.fleet.approve(node_id)
+        if node is not None:
+            await self.store.put_node(node.record)
+        return node
+
+    async def remove_node(self, node_id: str) -> bool:
+        """Forget a node; False if there is no such node."""
+        if not self.fleet.remove(node_id):
+            return False
+        await self.store.drop_node(node_id)
+        await self._forget_removed()
+        return True
+
+    async def heartbeat(self, node: LiveNode, beat: Heartbeat) -> None:
+        """Take in what a node says about itself."""
+        if self.fleet.heartbeat(node, beat, self.registry.records):
+            node.record = replace(node.record, placements=tuple(node.placements.items()))
+            await self.store.put_node(node.record)
+        await self._forget_removed()
+
+    async def _forget_removed(self) -> None:
+        """Drop the deleted models that no node holds any more."""
+        for name in [
+            each.name for each in self.registry.records.values() if each.deleting and not self.fleet.holds(each.name)
+        ]:
+            await self.registry.drop_if_deleting(name)
+            log.info("removed %s", name)

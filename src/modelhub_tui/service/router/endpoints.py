@@ -1,0 +1,239 @@
+"""The HTTP handlers: read a request, ask the `Router`, write the answer. Shapes: docs/wire.md."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+
+from modelhub_tui.service.router.auth import NODE, ROLE
+from modelhub_tui.service.router.bodies import Body, Heartbeat, NodeBody, RegisterBody
+from modelhub_tui.service.router.core import Router
+from modelhub_tui.service.router.errors import BadBody, error_json, openai_not_found
+from modelhub_tui.service.router.listing import Page, node_json, openai_json
+from modelhub_tui.service.router.manifest import manifest_json
+from modelhub_tui.untrusted import clean
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_WAIT_S = 30.0
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
+B = TypeVar("B", bound=Body)
+
+
+class Endpoints:
+    """All handlers of the router's API.
+
+    Args:
+        health: Members of `GET /health`.
+        stop: Makes the service exit; called with True to stop only if nothing is going on. Returns False if it did not.
+    """
+
+    def __init__(self, router: Router, *, health: dict[str, str], stop: Callable[[bool], bool]) -> None:
+        self._router = router
+        self._health = json.dumps(health).encode()
+        self._stop = stop
+        self._store_headers = {"X-Modelhub-Store": router.store.id}
+
+    # -- lists ----------------------------------------------------------------------------------------------------
+
+    async def list_models(self, request: Request) -> Response:
+        """All supported and registered models, with their state."""
+        if request.scope.get(ROLE) == NODE:
+            return await self._list(request, self._router.listing.models_for_nodes)
+        if self._router.stats is not None:
+            self._router.stats.looked()
+        return await self._list(request, self._router.listing.models)
+
+    async def list_hub(self, request: Request) -> Response:
+        """The same in the form of upstream's dashboard."""
+        if self._router.stats is not None and request.scope.get(ROLE) != NODE:
+            self._router.stats.looked()
+        return await self._list(request, self._router.listing.hub)
+
+    async def list_usable(self, request: Request) -> Response:
+        """OpenAI's list: the models that are whole on disk now."""
+        return await self._list(request, self._router.listing.usable)
+
+    async def list_nodes(self, request: Request) -> Response:
+        """All nodes."""
+        return await self._list(request, self._router.listing.nodes)
+
+    async def usable_model(self, request: Request) -> Response:
+        """One item of OpenAI's list."""
+        name = request.path_params["name"]
+        row = self._router.listing.row(name)
+        if row is None or row.status != "ready":
+            return openai_not_found(clean(name, 200))
+        told = openai_json(row)
+        del told["download_progress"]
+        return _json(told)
+
+    async def _list(self, request: Request, page: Callable[[], Page]) -> Response:
+        """Answer a list; hold it back while it is what the caller has already, for as long as it asked for."""
+        has = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")} - {""}
+        match = _WAIT.search(request.headers.get("prefer", ""))
+        wait_s = min(float(match[1]), MAX_WAIT_S) if match and has else 0.0
+        changes = self._router.changes
+        deadline = asyncio.get_running_loop().time() + wait_s
+        # A change not yet announced is left to its announcement: waiting readers hear of four a second at most.
+        if wait_s and changes.pending:
+            await changes.wait(wait_s)
+        while True:
+            found = page()
+            if found.etag not in has and "*" not in has:
+                break
+            left_s = deadline - asyncio.get_running_loop().time()
+            if left_s <= 0 or not await changes.wait(left_s):
+                found = page()
+                break
+        headers = {"ETag": found.etag, "Cache-Control": "no-cache", **self._store_headers}
+        if wait_s:
+            headers["Preference-Applied"] = f"wait={wait_s:.0f}"
+        if found.etag in has or "*" in has:
+            return Response(None, 304, headers)
+        return Response(found.body, 200, headers, media_type="application/json")
+
+    # -- models ---------------------------------------------------------------------------------------------------
+
+    async def register_model(self, request: Request) -> Response:
+        """Register a model, so that nodes fetch it."""
+        body = await _body(request, RegisterBody)
+        record, warnings = await self._router.register(body)
+        told = {
+            "name": record.name,
+            "status": "registered",
+            "filename": record.filename,
+            "size_bytes": record.size,
+            "required_memory_bytes": record.required_memory,
+            "warnings": warnings,
+        }
+        return _json(told, 201)
+
+    async def delete_model(self, request: Request) -> Response:
+        """Deregister a model; nodes then remove it."""
+        await self._router.delete(request.path_params["name"])
+        return Response(None, 204)
+
+    async def retry_transfer(self, request: Request) -> Response:
+        """Make nodes start a failed transfer again."""
+        await self._router.retry(request.path_params["name"])
+        return Response(None, 204)
+
+    async def manifest(self, request: Request) -> Response:
+        """The files of one registered model."""
+        name = request.path_params["name"]
+        record = self._router.registry.records.get(name)
+        if record is None or record.deleting:
+            return error_json(404, {"error": f"Model not found: {clean(name, 200)}", "code": "not_registered"})
+        return _json(manifest_json(record, self._router.endpoint), headers=self._store_headers)
+
+    # -- nodes ----------------------------------------------------------------------------------------------------
+
+    async def register_node(self, request: Request) -> Response:
+        """Take in a node."""
+        body = await _body(request, NodeBody)
+        ours = request.scope.get(ROLE) == NODE
+        node, token, new = await self._router.register_node(body, trusted=ours, supervised=ours and _is_local(request))
+        told = {
+            "node_id": node.id,
+            "status": "registered" if new else "updated",
+            "node_api_port": body.runtime_port + 1,
+            "node_token": token,
+        }
+        return _json(told, 201 if new else 200, self._store_headers)
+
+    async def approve_node(self, request: Request) -> Response:
+        """Let a pending node in."""
+        known = self._router.fleet.nodes.get(request.path_params["node_id"])
+        if known is not None and known.status.value != "pending":
+            return error_json(400, {"error": "Request error", "code": "not_pending"})
+        node = await self._router.approve_node(request.path_params["node_id"])
+        return _json(node_json(node)) if node is not None else _no_node()
+
+    async def delete_node(self, request: Request) -> Response:
+        """Forget a node."""
+        return Response(None, 204) if await self._router.remove_node(request.path_params["node_id"]) else _no_node()
+
+    async def heartbeat(self, request: Request) -> Response:
+        """Take in what a node says about itself."""
+        token = request.headers.get("x-node-token")
+        if token is None:
+            return PlainTextResponse("Missing X-Node-Token header", 401)
+        node = self._router.fleet.by_token(token)
+        if node is None:
+            return PlainTextResponse("Invalid node token", 401)
+        beat = await _body(request, Heartbeat)
+        if beat.node_id != node.id:
+            return _no_node()
+        await self._router.heartbeat(node, beat)
+        return _json(None, headers=self._store_headers)
+
+    # -- service --------------------------------------------------------------------------------------------------
+
+    async def health(self, _request: Request) -> Response:
+        """Say that the service is alive, and which run of it."""
+        return Response(self._health, media_type="application/json")
+
+    async def stop(self, request: Request) -> Response:
+        """Make the service exit."""
+        if_idle = request.query_params.get("if") == "idle"
+        if not self._stop(if_idle):
+            return error_json(409, {"error": "The service has transfers under way.", "code": "busy"})
+        return _json({"status": "stopping"}, 202)
+
+
+async def _body(request: Request, form: type[B]) -> B:
+    """Read and validate a JSON body.
+
+    Raises:
+        BadBody: 413, 415, 400 or 422, worded as upstream's framework does.
+    """
+    if not _JSON.match(request.headers.get("content-type", "")):
+        raise BadBody(415, "Expected request with `Content-Type: application/json`")
+    told = request.headers.get("content-length", "0")
+    if told.isdigit() and int(told) > MAX_BODY_BYTES:
+        raise BadBody(413, "The request body is too large")
+    raw = bytearray()
+    try:
+        async for chunk in request.stream():
+            raw += chunk
+            if len(raw) > MAX_BODY_BYTES:
+                raise BadBody(413, "The request body is too large")
+    except ClientDisconnect as error:
+        raise BadBody(400, "The request body is incomplete") from error
+    try:
+        return form.model_validate_json(bytes(raw))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        message = clean(first["msg"], 200)
+        if first["type"] == "json_invalid":
+            raise BadBody(400, f"Failed to parse the request body as JSON: {message}") from error
+        where = clean(".".join(str(each) for each in first["loc"]), 100)
+        raise BadBody(422, f"Failed to deserialize the JSON body into the target type: {where}: {message}") from error
+
+
+def _is_local(request: Request) -> bool:
+    if request.client is None:
+        return False
+    try:
+        return ipaddress.ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
+
+
+def _no_node() -> Response:
+    return error_json(404, {"error": "Node not found"})
+
+
+def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(
+        json.dumps(value, ensure_ascii=False, allow_nan=False), status, headers, media_type="application/json"
+    )

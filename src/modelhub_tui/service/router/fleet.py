@@ -1,0 +1,372 @@
+"""The nodes as they are now: who is online, what each holds, what each is fetching."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from modelhub_tui.domain import Gpu, Node, NodeStatus, Phase, Placement, Transfer
+from modelhub_tui.service.router.bodies import Heartbeat, NodeBody, TransferBody
+from modelhub_tui.service.router.changes import Changes
+from modelhub_tui.service.router.records import NodeRecord
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 60.0
+"""A node not heard of for this long is offline."""
+SUPERVISED_SILENCE_S = 10.0
+RETRY_GRACE_S = 15.0
+"""How long a failure reported before a retry is taken for old news."""
+_SEEN_STEP_S = 30
+_DISK_STEP_BYTES = 1 << 24
+MOVING = frozenset({Phase.WAITING, Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING})
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One node's word on one transfer."""
+
+    transfer: Transfer
+    error_code: str | None = None
+
+
+@dataclass(slots=True)
+class LiveNode:
+    """One node: its record, and what it last said."""
+
+    record: NodeRecord
+    body: NodeBody
+    status: NodeStatus
+    heard_at: float = float("-inf")
+    """On the monotonic clock."""
+    online_since: float | None = None
+    transfers: dict[str, Report] = field(default_factory=dict)
+    placements: dict[str, Placement] = field(default_factory=dict)
+    loaded_models: tuple[str, ...] = ()
+    ready_models: tuple[int, int] | None = None
+    initializing: bool = False
+    sync_state: str | None = None
+    sync_progress: tuple[str, str, int, int] | None = None
+    sync_updated_at: float | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        return self.record.machine_name
+
+    @property
+    def last_seen_shown(self) -> float:
+        """When it was last heard, in coarse steps while online: a heartbeat alone must not wake every reader."""
+        return (
+            self.record.last_seen // _SEEN_STEP_S * _SEEN_STEP_S
+            if self.status is NodeStatus.ONLINE
+            else self.record.last_seen
+        )
+
+    @property
+    def disk_free_shown(self) -> int | None:
+        """Free bytes in coarse steps, for the same reason."""
+        free = self.body.disk_free_bytes
+        return None if free is None else free // _DISK_STEP_BYTES * _DISK_STEP_BYTES
+
+    def as_domain(self) -> Node:
+        """The node in the program's own vocabulary."""
+        gpus = tuple(Gpu(each.model, each.memory or 0, each.count) for each in self.body.gpu_devices)
+        return Node(
+            id=self.id,
+            name=self.name,
+            status=self.status,
+            last_seen=self.record.last_seen,
+            gpus=gpus,
+            ram_bytes=self.body.ram_bytes,
+            disk_free_bytes=self.body.disk_free_bytes,
+            disk_total_bytes=self.body.disk_total_bytes,
+            models_dir=self.body.models_dir,
+            version=self.body.runtime_version,
+        )
+
+    def visible(self) -> tuple[object, ...]:
+        """Everything of it that any list shows; equal before and after means nobody needs to know."""
+        return (
+            self.body.model_copy(update={"disk_free_bytes": self.disk_free_shown}),
+            self.status,
+            self.last_seen_shown,
+            self.online_since,
+            self.transfers,
+            self.placements,
+            self.loaded_models,
+            self.ready_models,
+            self.initializing,
+            self.sync_state,
+            self.sync_progress,
+        )
+
+
+class Fleet:
+    """All nodes. Lives on the event loop; writes nothing: the caller stores what `changed_record` says.
+
+    Args:
+        clock: Wall clock, seconds since the epoch.
+        monotonic: Clock for silences: a jump of the wall clock makes nobody offline.
+    """
+
+    def __init__(
+        self,
+        changes: Changes,
+        records: Iterable[NodeRecord] = (),
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._changes = changes
+        self._clock, self._monotonic = clock, monotonic
+        self._retried: dict[str, float] = {}
+        self.nodes: dict[str, LiveNode] = {}
+        for record in records:
+            node = LiveNode(
+                record,
+                NodeBody.model_validate(record.body),
+                NodeStatus.OFFLINE if record.approved else NodeStatus.PENDING,
+            )
+            node.placements = dict(record.placements)
+            self.nodes[record.id] = node
+
+    # -- what a reader asks ---------------------------------------------------------------------------------------
+
+    def transfers_of(self, name: str) -> list[tuple[LiveNode, Report]]:
+        """Who fetches this model, with what an offline node last said shown as standing still."""
+        found = []
+        for node in self.nodes.values():
+            report = node.transfers.get(name)
+            if report is not None:
+                if node.status is NodeStatus.OFFLINE:
+                    report = replace(report, transfer=replace(report.transfer, bytes_per_s=None, eta_s=None))
+                found.append((node, self._after_retry(name, report)))
+        return found
+
+    def placements_of(self, name: str) -> list[tuple[LiveNode, Placement]]:
+        """Who holds this model, whole."""
+        return [(node, node.placements[name]) for node in self.nodes.values() if name in node.placements]
+
+    def holds(self, name: str) -> bool:
+        """True while any node holds or fetches this model."""
+        return any(name in node.placements or name in node.transfers for node in self.nodes.values())
+
+    def by_token(self, token: str) -> LiveNode | None:
+        """The node that a token was issued to."""
+        hashed = hash_token(token)
+        return next(
+            (node for node in self.nodes.values() if secrets.compare_digest(node.record.token_hash, hashed)), None
+        )
+
+    @property
+    def moving(self) -> bool:
+        """True while any node that we hear has work in hand."""
+        return any(
+            report.transfer.phase in MOVING
+            for node in self.nodes.values()
+            if node.status is not NodeStatus.OFFLINE
+            for report in node.transfers.values()
+        )
+
+    @property
+    def outsiders_online(self) -> bool:
+        """True while a node that we did not start ourselves is online."""
+        return any(node.status is NodeStatus.ONLINE and not node.record.supervised for node in self.nodes.values())
+
+    # -- what nodes say -------------------------------------------------------------------------------------------
+
+    def register(self, body: NodeBody, *, trusted: bool, supervised: bool) -> tuple[LiveNode, str, bool]:
+        """Take in a node, new or known by machine name and port.
+
+        Args:
+            trusted: It came with the service's own node key: no approval needed.
+
+        Returns:
+            The node, its new token (the old one dies), and True if it is new.
+        """
+        token = f"nt_{uuid.uuid4()}"
+        now = self._clock()
+        known = next(
+            (
+                each
+                for each in self.nodes.values()
+                if (each.name, each.record.runtime_port) == (body.machine_name, body.runtime_port)
+            ),
+            None,
+        )
+        record = NodeRecord(
+            id=known.id if known else str(uuid.uuid4()),
+            machine_name=body.machine_name,
+            runtime_port=body.runtime_port,
+            token_hash=hash_token(token),
+            approved=trusted,
+            supervised=supervised,
+            registered_at=known.record.registered_at if known else now,
+            body=body.model_dump(mode="json"),
+            last_seen=now,
+            placements=known.record.placements if known else (),
+        )
+        node = LiveNode(record, body, NodeStatus.PENDING)
+        if known:
+            # What it held and fetched stays until its first heartbeat says otherwise: no flicker on a restart.
+            node.transfers, node.placements, node.online_since = known.transfers, known.placements, known.online_since
+        node.heard_at = self._monotonic()
+        self._settle(node, online=trusted)
+        self.nodes[node.id] = node
+        self._changes.touch()
+        return node, token, known is None
+
+    def approve(self, node_id: str) -> LiveNode | None:
+        """Let a pending node in; None if there is no such node."""
+        node = self.nodes.get(node_id)
+        if node is not None:
+            node.record = replace(node.record, approved=True)
+            self._settle(node, online=True)
+            self._changes.touch()
+        return node
+
+    def remove(self, node_id: str) -> bool:
+        """Forget a node and what it held; False if there is no such node."""
+        if self.nodes.pop(node_id, None) is None:
+            return False
+        self._changes.touch()
+        return True
+
+    def heartbeat(self, node: LiveNode, beat: Heartbeat, names: Iterable[str]) -> bool:
+        """Take in one heartbeat.
+
+        Args:
+            names: Registered names, to recognise what an upstream node reports as paths.
+
+        Returns:
+            True if what should be stored has changed (its placements).
+        """
+        before, held = node.visible(), node.placements
+        node.heard_at = self._monotonic()
+        node.record = replace(node.record, last_seen=self._clock())
+        told = {key: getattr(beat, key) for key in ("ram_bytes", "disk_free_bytes", "disk_total_bytes", "models_dir")}
+        node.body = node.body.model_copy(update={key: value for key, value in told.items() if value is not None})
+        node.initializing = beat.initializing
+        if beat.ready_models is not None:
+            node.ready_models = (beat.ready_models[0], beat.ready_models[1])
+        if beat.loaded_models:
+            node.loaded_models = tuple(dict.fromkeys(beat.loaded_models))
+        if beat.sync_state is not None or beat.sync_progress is not None:
+            at = beat.sync_progress
+            node.sync_state = beat.sync_state
+            node.sync_progress = (at.model_id, at.file, at.downloaded_bytes, at.total_bytes) if at else None
+            node.sync_updated_at = self._clock()
+        if beat.transfers is not None:
+            node.transfers = {each.name: _report(node.name, each) for each in beat.transfers}
+            for name, report in node.transfers.items():
+                if report.transfer.phase is not Phase.FAILED:
+                    self._retried.pop(name, None)
+        else:
+            node.transfers = _upstream_transfers(node)
+        if beat.placements is not None:
+            node.placements = {
+                each.name: Placement(node.name, each.path, tuple(each.paths), each.disk_bytes)
+                for each in beat.placements
+            }
+        elif node.loaded_models:
+            node.placements = _upstream_placements(node, names)
+        self._settle(node, online=node.record.approved)
+        if node.visible() != before:
+            self._changes.touch()
+        return node.placements != held
+
+    def retried(self, name: str) -> None:
+        """A person asked for another try: failures reported before the nodes hear of it are old news."""
+        self._retried[name] = self._monotonic() + RETRY_GRACE_S
+        self._changes.touch()
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Notice who has fallen silent, and forgive retries that led nowhere. Called about once a second."""
+        now = self._monotonic()
+        for node in self.nodes.values():
+            limit = SUPERVISED_SILENCE_S if node.record.supervised else SILENCE_S
+            if node.status is not NodeStatus.OFFLINE and now - node.heard_at > limit:
+                self._lose(node)
+        for name in [name for name, until in self._retried.items() if until < now]:
+            del self._retried[name]
+            self._changes.touch()
+
+    def lose_supervised(self) -> None:
+        """Our own node's process has ended: do not wait for its silence."""
+        for node in self.nodes.values():
+            if node.record.supervised and node.status is not NodeStatus.OFFLINE:
+                self._lose(node)
+
+    def _lose(self, node: LiveNode) -> None:
+        log.info("node %s is offline", node.name)
+        node.status, node.online_since = NodeStatus.OFFLINE, None
+        self._changes.touch()
+
+    def _settle(self, node: LiveNode, *, online: bool) -> None:
+        if not online:
+            node.status = NodeStatus.PENDING
+            return
+        ready, total = node.ready_models or (0, 0)
+        node.status = NodeStatus.REGISTERING if node.initializing or ready < total else NodeStatus.ONLINE
+        if node.status is NodeStatus.ONLINE and node.online_since is None:
+            node.online_since = self._clock()
+
+    def _after_retry(self, name: str, report: Report) -> Report:
+        if report.transfer.phase is Phase.FAILED and name in self._retried:
+            return Report(replace(report.transfer, phase=Phase.WAITING, error=None))
+        return report
+
+
+def hash_token(token: str) -> str:
+    """What is kept of a node token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _report(node: str, said: TransferBody) -> Report:
+    transfer = Transfer(
+        node=node,
+        phase=said.phase,
+        bytes_done=said.bytes_done,
+        bytes_total=said.bytes_total,
+        bytes_per_s=said.bytes_per_s,
+        eta_s=said.eta_s,
+        file=said.file,
+        file_index=said.file_index,
+        file_count=said.file_count,
+        attempt=said.attempt,
+        max_attempts=said.max_attempts,
+        retry_in_s=said.retry_in_s,
+        error=said.error or None,
+    )
+    return Report(transfer, said.error_code or None)
+
+
+def _upstream_transfers(node: LiveNode) -> dict[str, Report]:
+    """What an upstream node's one `sync_progress` says. Source: router-api, G2: live only while `running`."""
+    if node.sync_state != "running" or node.sync_progress is None:
+        return {}
+    name, file, done, total = node.sync_progress
+    return {name: Report(Transfer(node.name, Phase.FETCHING, done, total or None, file=file))}
+
+
+def _upstream_placements(node: LiveNode, names: Iterable[str]) -> dict[str, Placement]:
+    """What an upstream node's `loaded_models` says: names, or paths that hold the name as folders."""
+    held: dict[str, Placement] = {}
+    for name in names:
+        for said in node.loaded_models:
+            if said == name:
+                held[name] = Placement(node.name)
+            elif f"/{name}/" in said:
+                held[name] = Placement(node.name, said, (said,))
+    return held

@@ -1,0 +1,151 @@
+"""The registered models, in memory, written through to the store; and the names they get."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from modelhub_tui.domain import CatalogEntry
+from modelhub_tui.service.router.changes import Changes
+from modelhub_tui.service.router.records import Registration
+from modelhub_tui.service.router.store import Store
+
+_UNNAMEABLE = re.compile(r"[^a-z0-9._-]+")
+
+
+class Taken(Exception):
+    """The model is registered already, as `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Registry:
+    """Registered models by name, in registration order.
+
+    Args:
+        records: What the store held at start.
+    """
+
+    def __init__(
+        self, store: Store, catalog: Iterable[CatalogEntry], changes: Changes, records: Iterable[Registration]
+    ) -> None:
+        self.catalog = tuple(catalog)
+        self.records: dict[str, Registration] = {}
+        self._names_of_repo: dict[str, set[str]] = {}
+        for record in records:
+            self._put(record)
+        self._store = store
+        self._changes = changes
+        self._lock = asyncio.Lock()
+        self._entries: dict[tuple[str, str], CatalogEntry] = {}
+        self._first_of_repo: dict[str, CatalogEntry] = {}
+        for entry in self.catalog:
+            self._first_of_repo.setdefault(entry.repo.lower(), entry)
+            for file in entry.files:
+                self._entries.setdefault((entry.repo.lower(), file.path), entry)
+
+    def entry_for(self, repo: str, file: str | None) -> CatalogEntry | None:
+        """The catalog entry that a repo and file name; without a file, the repo's first entry."""
+        if file is None:
+            return self._first_of_repo.get(repo.lower())
+        return self._entries.get((repo.lower(), file))
+
+    def find(self, repo: str, file: str) -> Registration | None:
+        """The registered model that holds this file of this repo; None if there is none, or it is being deleted."""
+        for record in self._of_repo(repo):
+            held = any(each.path == file and each.repo == record.repo for each in record.files)
+            if not record.deleting and (held or file == record.filename):
+                return record
+        return None
+
+    def _of_repo(self, repo: str) -> list[Registration]:
+        return [self.records[name] for name in sorted(self._names_of_repo.get(repo.lower(), ()))]
+
+    def _put(self, record: Registration) -> None:
+        self.records[record.name] = record
+        self._names_of_repo.setdefault(record.repo.lower(), set()).add(record.name)
+
+    def _pop(self, name: str) -> bool:
+        record = self.records.pop(name, None)
+        if record is not None:
+            self._names_of_repo[record.repo.lower()].discard(name)
+        return record is not None
+
+    def name_for(self, repo: str, file: str, quantization: str = "") -> str:
+        """The name that registering this file gives: `lower(repo)`, with a suffix when that is another file's.
+
+        The catalog's first entry of a repo goes by the bare name and its other entries never do, so that a listed name
+        does not depend on what was registered first.
+        """
+        base = repo.lower()
+        same = next((each.name for each in self._of_repo(base) if each.filename == file), None)
+        if same is not None:
+            return same
+        entry = self._entries.get((base, file))
+        only_suffixed = entry is not None and entry is not self._first_of_repo.get(base)
+        if base not in self.records and not only_suffixed:
+            return base
+        stem = _slug(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+        wanted = [f"{base}:{_slug(quantization)}" if quantization else f"{base}:{stem}", f"{base}:{stem}"]
+        wanted += [f"{base}:{stem}-{number}" for number in range(2, 1000)]
+        return next(name for name in wanted if name not in self.records)
+
+    async def add(self, record: Registration) -> Registration:
+        """Store a new model under its final name; durable when this returns.
+
+        Raises:
+            Taken: Somebody registered it meanwhile.
+            StoreFailed: The database cannot be written.
+        """
+        async with self._lock:
+            there = self.find(record.repo, record.filename)
+            if there is not None:
+                raise Taken(there.name)
+            record = replace(record, name=self.name_for(record.repo, record.filename, record.quantization))
+            before = self.records.get(record.name)
+            if before is not None:
+                # Registered again while a node still deletes it: a higher attempt, so that nodes see a new wish.
+                record = replace(record, attempt=before.attempt + 1)
+            await self._store.put_model(record)
+            self._put(record)
+            self._changes.touch()
+            return record
+
+    async def update(self, record: Registration) -> None:
+        """Store a changed model; durable when this returns."""
+        async with self._lock:
+            await self._store.put_model(record)
+            self._put(record)
+            self._changes.touch()
+
+    async def retry(self, name: str) -> bool:
+        """Count one more attempt, so that nodes start over; False if `name` is not registered."""
+        record = self.records.get(name)
+        if record is None or record.deleting:
+            return False
+        await self.update(replace(record, attempt=record.attempt + 1))
+        return True
+
+    async def drop(self, name: str) -> None:
+        """Forget a model for good."""
+        async with self._lock:
+            await self._store.drop_model(name)
+            if self._pop(name):
+                self._changes.touch()
+
+    async def drop_if_deleting(self, name: str) -> None:
+        """Forget a model that every node has removed, unless it was registered again meanwhile."""
+        async with self._lock:
+            record = self.records.get(name)
+            if record is not None and record.deleting:
+                await self._store.drop_model(name)
+                self._pop(name)
+                self._changes.touch()
+
+
+def _slug(text: str) -> str:
+    return _UNNAMEABLE.sub("-", text.lower()).strip("-.") or "file"

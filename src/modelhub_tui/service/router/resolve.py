@@ -1,0 +1,204 @@
+"""Turn a register request into a registration: parse, ask the hub, choose the files, describe the model."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from modelhub_tui.domain import CatalogEntry, CatalogFile
+from modelhub_tui.errors import BadReference
+from modelhub_tui.hub_refs import HubRef, parse_hub_ref
+from modelhub_tui.service.router.artefact import Choice, RepoFile, choose, quantization
+from modelhub_tui.service.router.blocking import run_blocking
+from modelhub_tui.service.router.bodies import RegisterBody
+from modelhub_tui.service.router.errors import Refused
+from modelhub_tui.service.router.hub import Hub, RepoFacts
+from modelhub_tui.service.router.records import ManifestFile, Registration
+from modelhub_tui.service.router.registry import Registry, Taken
+from modelhub_tui.units import human_count
+from modelhub_tui.untrusted import clean, safe_repo_path
+
+DEADLINE_S = 50.0
+"""Longest that a registration may take, all attempts together; upstream advises its clients to wait 60 s."""
+MEMORY_FACTOR = 1.5
+_PIPELINES = {
+    "feature-extraction": "embedding",
+    "sentence-similarity": "embedding",
+    "automatic-speech-recognition": "speech_to_text",
+    "text-to-speech": "text_to_speech",
+    "text-to-image": "image_generation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A registration to be stored, and what the person should know about it."""
+
+    record: Registration
+    warnings: tuple[str, ...] = ()
+
+
+class Resolver:
+    """Resolves register requests against the hub.
+
+    Args:
+        clock: Wall clock, for the record's time.
+    """
+
+    def __init__(self, registry: Registry, hub: Hub, *, clock: Callable[[], float] = time.time) -> None:
+        self._registry, self._hub, self._clock = registry, hub, clock
+
+    async def resolve(self, body: RegisterBody) -> Resolved:
+        """Find out everything that nodes need.
+
+        Raises:
+            Refused: With a code and a sentence that says what to do.
+            Taken: It is registered already; known without asking the hub where the request names it fully.
+        """
+        ref = self._parse(body)
+        entry = self._registry.entry_for(ref.repo, ref.file) if ref.revision is None else None
+        file = ref.file or (entry.file if entry else None)
+        there = self._registry.find(ref.repo, file) if file else None
+        if there is not None:
+            raise Taken(there.name)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                return await run_blocking(lambda: self._blocking(ref, entry, body), "resolve")
+        except TimeoutError:
+            raise Refused(
+                "hub_unreachable", f"The hub at {self._hub.endpoint} does not answer in time; try again later."
+            ) from None
+
+    def _parse(self, body: RegisterBody) -> HubRef:
+        if not body.repo.strip():
+            raise Refused("bad_reference", "repo is required")
+        try:
+            ref = parse_hub_ref(body.repo, self._hub.endpoint)
+        except BadReference as error:
+            raise Refused("bad_reference", error.reason) from error
+        file, revision = body.filename, body.revision
+        if file is not None:
+            if not file.strip():
+                raise Refused("bad_reference", "filename must not be empty")
+            if file.startswith(("/", "\\")):
+                raise Refused("bad_reference", "filename must be a relative path")
+            try:
+                safe_repo_path(file)
+            except ValueError as error:
+                raise Refused("bad_reference", "filename contains invalid path segment") from error
+        if revision is not None and (not revision.strip() or clean(revision, 200) != revision or ".." in revision):
+            raise Refused("no_such_revision", "That is no revision; give a branch, a tag or a commit, or leave it out.")
+        revision = None if revision == "main" else revision
+        return HubRef(ref.repo, revision or ref.revision, file or ref.file)
+
+    def _blocking(self, ref: HubRef, entry: CatalogEntry | None, body: RegisterBody) -> Resolved:
+        warnings: list[str] = []
+        facts = self._facts(ref.repo, ref.revision, entry.revision if entry else None, warnings)
+        if facts.gated:
+            self._hub.check_access(facts.repo)
+        # A renamed repo may be in the catalog under its present name.
+        if entry is None and ref.revision is None and facts.repo.lower() != ref.repo.lower():
+            entry = self._registry.entry_for(facts.repo, ref.file)
+        if entry is not None:
+            choice, files = self._curated(entry, facts, warnings)
+        else:
+            choice = choose(facts.files, ref.file)
+            files = self._pinned(facts, choice.files)
+        size = sum(each.size or 0 for each in files)
+        kind = _kind(choice)
+        record = Registration(
+            name="",
+            repo=entry.repo if entry else facts.repo,
+            filename=entry.file if entry else choice.filename,
+            revision=facts.commit,
+            files=tuple(files),
+            format=choice.format,
+            title=body.display_name or (entry.name if entry else facts.repo.rsplit("/", 1)[-1]),
+            description=(entry.description if entry else "") or body.display_name or facts.repo,
+            size=size,
+            required_memory=(entry.required_memory_bytes if entry else None) or math.ceil(size * MEMORY_FACTOR),
+            tags=entry.tags if entry else (choice.format, *(each for each in facts.tags if each != choice.format))[:12],
+            capabilities=entry.capabilities if entry else (_PIPELINES.get(facts.pipeline, kind),),
+            quantization=entry.quantization if entry else choice.quantization,
+            parameter_count=entry.parameters if entry else human_count(facts.parameters).upper().replace("G", "B"),
+            context_length=entry.context_length if entry else facts.context_length,
+            license=entry.license if entry else facts.license,
+            gated=facts.gated,
+            chat_template=body.chat_template if body.chat_template is not None else facts.chat_template,
+            catalog_id=entry.id if entry else None,
+            registered_at=self._clock(),
+        )
+        return Resolved(record, tuple(warnings))
+
+    def _facts(self, repo: str, asked: str | None, curated: str | None, warnings: list[str]) -> RepoFacts:
+        """The repo at the revision that was asked for; the catalog's own revision may have gone, then the newest."""
+        try:
+            return self._hub.facts(repo, asked or curated)
+        except Refused as error:
+            if error.code != "no_such_revision" or asked is not None or curated is None:
+                raise
+        warnings.append(f"The catalog's revision {curated[:12]} of {repo} is gone; the newest is used.")
+        return self._hub.facts(repo, None)
+
+    def _curated(self, entry: CatalogEntry, facts: RepoFacts, warnings: list[str]) -> tuple[Choice, list[ManifestFile]]:
+        """A catalog entry's own files, shards and companions, at their commits."""
+        listing = {each.path: each for each in facts.files}
+        weights = [file for file in entry.files if file.repo in (None, entry.repo)]
+        missing = [file.path for file in weights if file.path not in listing]
+        if missing:
+            # The repo was rearranged upstream: say what is there instead, most useful first.
+            try:
+                choose(facts.files, missing[0])
+            except Refused as error:
+                candidates = error.candidates
+            else:
+                candidates = ()
+            raise Refused(
+                "no_such_file", f"{facts.repo} no longer has {missing[0]}; choose another file.", candidates=candidates
+            )
+        files = self._pinned(facts, [listing[file.path] for file in weights])
+        if entry.format != "gguf":
+            # The catalog may list the weights alone; a loader also wants the configuration beside them.
+            extra = [
+                each for each in choose(facts.files, entry.file).files if each.path not in {file.path for file in files}
+            ]
+            files += self._pinned(facts, [each for each in extra if not each.path.endswith((".safetensors", ".onnx"))])
+        known: dict[str, RepoFacts] = {facts.repo.lower(): facts, entry.repo.lower(): facts}
+        others = [file for file in entry.files if file not in weights]
+        for file in (*others, *entry.companions):
+            found = self._companion(file, entry, known, warnings)
+            if found is not None and (found.repo, found.path) not in {(each.repo, each.path) for each in files}:
+                files.append(found)
+        return Choice(entry.format, entry.file, (), entry.quantization or quantization(entry.file)), files
+
+    def _companion(
+        self, file: CatalogFile, entry: CatalogEntry, known: dict[str, RepoFacts], warnings: list[str]
+    ) -> ManifestFile | None:
+        repo = file.repo or entry.repo
+        facts = known.get(repo.lower())
+        if facts is None:
+            facts = known[repo.lower()] = self._facts(repo, None, file.revision, warnings)
+            if facts.gated:
+                self._hub.check_access(facts.repo)
+        found = next((each for each in facts.files if each.path == file.path), None)
+        if found is None:
+            warnings.append(f"{repo} no longer has {file.path}; the model is registered without it.")
+            return None
+        return self._pinned(facts, [found])[0]
+
+    def _pinned(self, facts: RepoFacts, files: list[RepoFile] | tuple[RepoFile, ...]) -> list[ManifestFile]:
+        """Files at the facts' commit, with sizes; the hub is asked again for those that its listing left out."""
+        unsized = [each.path for each in files if each.size is None]
+        told = self._hub.sizes(facts.repo, facts.commit, unsized) if unsized else {}
+        full = [replace(told[each.path], path=each.path) if each.path in told else each for each in files]
+        return [
+            ManifestFile(each.path, facts.repo, facts.commit, each.size, each.sha256, each.blob_id) for each in full
+        ]
+
+
+def _kind(choice: Choice) -> str:
+    name = choice.filename.lower()
+    return "embedding" if choice.format == "gguf" and ("embed" in name or "bge-" in name) else "text_generation"

@@ -1,0 +1,209 @@
+"""SQLite under the router: what it has acknowledged survives `kill -9` and a power cut.
+
+One connection, used by one thread; the event loop awaits it. Reads happen once, at start: from then on the router
+answers from memory and writes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from modelhub_tui.service.router.records import NodeRecord, Registration
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_MS = 5000
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE models (seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL) STRICT;
+CREATE TABLE nodes (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+"""
+T = TypeVar("T")
+
+
+class StoreFailed(Exception):
+    """The database cannot be written. `full` is True when the disk has no space left."""
+
+    def __init__(self, reason: str, *, full: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.full = reason, full
+
+
+class StoreTooNew(Exception):
+    """The database was written by a newer version of this program."""
+
+
+class Store:
+    """The router's database.
+
+    Args:
+        path: The database file; its folder exists. Created 0600.
+
+    Raises:
+        StoreFailed: It cannot be opened or created.
+        StoreTooNew: Its schema is newer than ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notice = ""
+        """One sentence when something had to be repaired at start; else empty."""
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        try:
+            self._db = self._open()
+        except sqlite3.Error as error:
+            raise _failed(error) from error
+        except OSError as error:
+            raise StoreFailed(f"{path} cannot be opened ({error.strerror}).", full=error.errno == 28) from error
+        self.id = self._meta("store_id") or ""
+        """Identity of this database: a node deletes nothing on the word of another one."""
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            # OperationalError is "locked", "full", "unable to open": the file itself may be sound.
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            aside = self._set_aside()
+            self.notice = f"The service's database was damaged. It was kept as {aside.name} and a new one was started."
+            log.error("%s (%s)", self.notice, error)
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        self.path.chmod(0o600)
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            # FULL: an acknowledged registration is on the platter, not in the page cache.
+            db.execute("PRAGMA synchronous = FULL")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise StoreTooNew(f"{self.path} was written by a newer modelhub (schema {version}).")
+            if version == 0:
+                db.execute("BEGIN IMMEDIATE")
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    db.execute(statement)
+                db.execute("INSERT INTO meta VALUES ('store_id', ?)", (str(uuid.uuid4()),))
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                db.execute("COMMIT")
+            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
+            for _, body in db.execute("SELECT seq, body FROM models"):
+                Registration.from_json(json.loads(body))
+            for (body,) in db.execute("SELECT body FROM nodes"):
+                NodeRecord.from_json(json.loads(body))
+            if db.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone() is None:
+                raise sqlite3.DatabaseError("the store has lost its identity")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            db.close()
+            raise sqlite3.DatabaseError(f"unreadable record: {error}") from error
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _set_aside(self) -> Path:
+        """Rename the database and what belongs to it, keeping every byte for whoever wants to look."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{uuid.uuid4().hex[:4]}")
+        for suffix in ("", "-wal", "-shm"):
+            part = self.path.with_name(self.path.name + suffix)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + suffix))
+        return aside
+
+    def _meta(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def load(self) -> tuple[list[Registration], list[NodeRecord]]:
+        """Everything remembered, models in registration order. Blocking; for the start."""
+        models = [
+            Registration.from_json(json.loads(body))
+            for (body,) in self._db.execute("SELECT body FROM models ORDER BY seq")
+        ]
+        nodes = [
+            NodeRecord.from_json(json.loads(body))
+            for (body,) in self._db.execute("SELECT body FROM nodes ORDER BY rowid")
+        ]
+        return models, nodes
+
+    def remember(self, key: str, make: Callable[[], str]) -> str:
+        """Return the stored value of `key`, made and stored if there is none. Blocking; for the start."""
+        found = self._meta(key)
+        if found is None:
+            found = make()
+            self.set_meta(key, found)
+        return found
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Store one setting. Blocking; for the start."""
+        try:
+            self._db.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+            )
+        except sqlite3.Error as error:
+            raise _failed(error) from error
+
+    def get_meta(self, key: str) -> str | None:
+        """Read one setting. Blocking; for the start."""
+        return self._meta(key)
+
+    async def put_model(self, record: Registration) -> None:
+        """Write one registered model; durable when this returns. Its place in the order stays."""
+        await self._run(
+            "INSERT INTO models (name, body) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body",
+            (record.name, json.dumps(record.to_json())),
+        )
+
+    async def drop_model(self, name: str) -> None:
+        """Forget one registered model."""
+        await self._run("DELETE FROM models WHERE name = ?", (name,))
+
+    async def put_node(self, record: NodeRecord) -> None:
+        """Write one node."""
+        await self._run(
+            "INSERT INTO nodes VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+            (record.id, json.dumps(record.to_json())),
+        )
+
+    async def drop_node(self, node_id: str) -> None:
+        """Forget one node."""
+        await self._run("DELETE FROM nodes WHERE id = ?", (node_id,))
+
+    async def _run(self, sql: str, values: tuple[Any, ...]) -> None:
+        # Shielded: a caller that hangs up must not tear a write that memory is about to mirror.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._worker, self._execute, sql, values))
+
+    def _execute(self, sql: str, values: tuple[Any, ...]) -> None:
+        try:
+            self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise _failed(error) from error
+
+    def close(self) -> None:
+        """Finish what is queued and close the file."""
+        self._worker.shutdown(wait=True)
+        self._db.close()
+
+
+def _failed(error: sqlite3.Error) -> StoreFailed:
+    """Word a database error."""
+    full = getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL") or "disk is full" in str(error)
+    return StoreFailed(
+        "The disk of the state folder is full." if full else f"The service's database failed: {error}.", full=full
+    )

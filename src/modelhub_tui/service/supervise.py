@@ -1,0 +1,136 @@
+"""Keep one node running as a child process: start it, log what it says, start it again when it ends, end it with us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import Callable, Mapping, Sequence
+
+log = logging.getLogger(__name__)
+node_log = logging.getLogger("node")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+SOUND_S = 60.0
+"""A node that ran this long was not crashing: its next restart is quick again."""
+GRACE_S = 2.0
+_MAX_LINE = 8192
+NODE_COMMAND = (sys.executable, "-P", "-m", "modelhub_tui.service.node")
+
+
+class Supervisor:
+    """Runs the node.
+
+    The child holds the reading end of a pipe: however this process ends, the pipe closes and the child knows.
+
+    Args:
+        env: The child's whole environment, without the lifeline. Secrets travel here, never on the command line.
+        lost: Called when the child has ended by itself.
+    """
+
+    def __init__(
+        self, env: Mapping[str, str], *, lost: Callable[[], None], command: Sequence[str] = NODE_COMMAND
+    ) -> None:
+        self._env, self._lost, self._command = dict(env), lost, command
+        self._process: Process | None = None
+        self._lifeline = -1
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, while it runs."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    def start(self) -> None:
+        """Begin supervising."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End the child: by its lifeline first, then by signals."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._cut()
+        process = self._process
+        if process is None:
+            return
+        for sign in (None, signal.SIGTERM, signal.SIGKILL):
+            if sign is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, sign)
+            try:
+                async with asyncio.timeout(GRACE_S if sign is None else 0.5):
+                    await process.wait()
+                return
+            except TimeoutError:
+                continue
+
+    async def _run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        loop = asyncio.get_running_loop()
+        while True:
+            begun = loop.time()
+            try:
+                await self._run_once()
+            except OSError as error:
+                log.error("the node cannot be started: %s", error)
+            self._lost()
+            if loop.time() - begun > SOUND_S:
+                pause_s = FIRST_PAUSE_S
+            log.warning("the node is started again in %.1f s", pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _run_once(self) -> None:
+        readable, self._lifeline = os.pipe()
+        try:
+            env = {**self._env, "MODELHUB_NODE_LIFELINE": str(readable)}
+            # A session of its own: ctrl+c in a terminal is for us; the node hears of it through its lifeline.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=env,
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=STDOUT,
+                pass_fds=(readable,),
+                start_new_session=True,
+                cwd="/",
+            )
+        finally:
+            os.close(readable)
+        log.info("node started (process %d)", self._process.pid)
+        assert self._process.stdout is not None
+        await _copy(self._process.stdout)
+        code = await self._process.wait()
+        self._cut()
+        log.warning("the node ended (exit code %d)", code)
+
+    def _cut(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+
+async def _copy(output: asyncio.StreamReader) -> None:
+    """Log what the node prints, line by line; an endless line is cut."""
+    line = b""
+    while chunk := await output.read(65536):
+        *whole, line = (line + chunk).split(b"\n")
+        if len(line) > _MAX_LINE:
+            whole.append(line)
+            line = b""
+        for each in whole:
+            _say(each)
+    _say(line)
+
+
+def _say(line: bytes) -> None:
+    text = line[:_MAX_LINE].decode("utf-8", "replace").rstrip()
+    if text:
+        node_log.info("%s", text)
