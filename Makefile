@@ -40,7 +40,7 @@ test: $(VENV)/.installed-dev ## run every check and test
 	@$(PYTEST) -n $(WORKERS) --dist loadgroup $(ARGS)
 
 demo: $(VENV)/.installed-dev ## try everything offline, against a hub on this machine
-	@$(BIN)/python -m tests.hub.demo
+	@$(BIN)/python -m tests.hub.demo $(ARGS)
 
 lint: $(VENV)/.installed-dev ## the checks of `make test`, without the tests
 	@$(BIN)/ruff check .
