@@ -352,11 +352,12 @@ class HubStatsService:
         log.debug("hub statistics of %s: %s", repo, why)
         now = self._cache.clock()
         self._held[repo.lower()] = now + _HOLD_S
+        if self._is_quiet():
+            return  # one of several that were under way when the first failed: one outage, counted once
         self._failures += 1
         if self._failures >= _FAILURES_UNTIL_DOWN:
-            doublings = min(self._failures - _FAILURES_UNTIL_DOWN, 6)
-            pause_s = min(15.0 * 2**doublings, FRESH_S) * random.uniform(0.8, 1.2)  # noqa: S311
-            self._quiet_until = max(self._quiet_until, now + pause_s)
+            doubled_s = 15.0 * 2 ** min(self._failures - _FAILURES_UNTIL_DOWN, 6)
+            self._quiet_until = now + min(doubled_s * random.uniform(0.8, 1.2), FRESH_S)  # noqa: S311
 
     async def _get(self, repo: str) -> tuple[int, Mapping[str, str], bytes]:
         """GET a repo's numbers. A renamed repo redirects within the hub; any other host is not followed."""
@@ -368,7 +369,7 @@ class HubStatsService:
         url = f"{self._endpoint}/api/models/{quote(repo)}?expand%5B%5D=downloads&expand%5B%5D=likes"
         for _hop in range(3):
             async with http.stream("GET", url, headers=headers) as response:
-                if not response.is_redirect:
+                if not response.has_redirect_location:
                     try:
                         return response.status_code, response.headers, await net.read_capped(response, BODY_LIMIT)
                     except net.TooLargeError as error:

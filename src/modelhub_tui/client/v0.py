@@ -1,0 +1,228 @@
+"""The client of the `/v0` API as docs/wire.md describes it: our own service, on this machine or another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import quote, urlsplit
+
+from modelhub_tui.client import wire
+from modelhub_tui.client.base import Registered, RegisterRequest
+from modelhub_tui.client.problems import to_error
+from modelhub_tui.client.transport import READ_S, Answer, RouterHttp
+from modelhub_tui.domain import RouterInfo, RouterReport
+from modelhub_tui.errors import NotARouter, RouterFault
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+REGISTER_S = 90.0
+"""The router asks the hub before it answers, some generations without a limit of their own."""
+_LARGE_BYTES = 256 * 1024
+"""A list of this size is parsed in a thread, because it takes longer than a frame."""
+_HELD_S = 1.0
+"""A request unanswered for this long was held back on purpose."""
+
+
+class V0Client:
+    """One router that speaks `/v0`. Making it blocks for up to 150 ms (TLS), so make it in a thread.
+
+    Args:
+        url: Base URL, such as `http://127.0.0.1:41234`.
+        api_key: An admin key; None if the router wants none.
+        transport: Replaces the network, in tests.
+        label: What the status line shows; the router's host if empty.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        label: str = "",
+    ) -> None:
+        self._http = RouterHttp(url, api_key, transport=transport)
+        self._label = label
+        self._models = Feed(self._http, "/v0/models", wire.models_reader())
+        self._nodes = Feed(self._http, "/v0/nodes", wire.nodes_reader())
+        self._report: RouterReport | None = None
+
+    async def info(self) -> RouterInfo:
+        """Say who answers, by `GET /health`; see `RouterClient.info`."""
+        answer = await self._http.request("GET", "/health")
+        told = wire.read_health(answer.body) if answer.status == 200 else None
+        if told is None:
+            if answer.status in (401, 403):
+                raise to_error(answer.status, answer.headers, answer.body)
+            if answer.status >= 500:
+                raise to_error(answer.status, answer.headers, answer.body)
+            raise NotARouter(self._http.url, await self._guess(answer))
+        url = self._http.url
+        label = self._label or urlsplit(url).netloc
+        return RouterInfo(label=label, url=url, version=told.version, generation="local", supplies_stats=True)
+
+    async def report(self, *, wait_s: float = 0.0) -> RouterReport:
+        """Return all models and nodes; see `RouterClient.report`."""
+        if wait_s <= 0 or self._report is None:
+            await self._drop_held()
+            results = await asyncio.gather(self._models.poll(0), self._nodes.poll(0), return_exceptions=True)
+            for each in results:
+                if isinstance(each, BaseException):
+                    raise each
+        else:
+            await self._first_change(wait_s)
+        models, nodes = self._models.value, self._nodes.value
+        if self._report is None or self._report.models is not models or self._report.nodes is not nodes:
+            self._report = RouterReport(models, nodes)
+        return self._report
+
+    async def register(self, request: RegisterRequest) -> Registered:
+        """Register a model, by `POST /v0/models/register`; see `RouterClient.register`."""
+        body = {"repo": request.repo}
+        optional = {"filename": request.file, "revision": request.revision, "display_name": request.title}
+        body.update({name: value for name, value in optional.items() if value})
+        answer = await self._http.request("POST", "/v0/models/register", body=body, read_s=REGISTER_S)
+        if not answer.ok:
+            raise to_error(answer.status, answer.headers, answer.body, model=request.repo.lower())
+        try:
+            return wire.read_registered(answer.body)
+        except wire.WrongShapeError as error:
+            raise RouterFault("its answer to the registration cannot be read.") from error
+
+    async def delete(self, name: str) -> None:
+        """Deregister a model, by `DELETE /v0/models/{name}`; see `RouterClient.delete`."""
+        answer = await self._http.request("DELETE", f"/v0/models/{quote(name, safe='')}")
+        if not answer.ok:
+            raise to_error(answer.status, answer.headers, answer.body, model=name)
+
+    async def retry(self, name: str) -> None:
+        """Start a failed transfer again, by `POST /v0/transfers/{name}/retry`; see `RouterClient.retry`."""
+        answer = await self._http.request("POST", f"/v0/transfers/{quote(name, safe='')}/retry")
+        if not answer.ok:
+            action = "start a failed transfer again; its nodes do that by themselves"
+            raise to_error(answer.status, answer.headers, answer.body, model=name, action=action)
+
+    async def aclose(self) -> None:
+        """Close connections; see `RouterClient.aclose`."""
+        await self._drop_held()
+        await self._http.aclose()
+
+    async def _first_change(self, wait_s: float) -> None:
+        """Wait until either list has changed. The other's request stays held, for the next call to wait on."""
+        began = time.monotonic()
+        feeds: tuple[Feed[object], ...] = (self._models, self._nodes)  # type: ignore[assignment]
+        waiting = {feed.hold(wait_s): feed for feed in feeds}
+        try:
+            while waiting:
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                changed = False
+                for task in done:
+                    feed = waiting.pop(task)
+                    held_s = feed.release()
+                    if task.result():
+                        changed = True
+                    elif held_s >= _HELD_S and time.monotonic() - began < wait_s:
+                        waiting[feed.hold(wait_s)] = feed  # it was asked before the other one: it must not go unheard
+                if changed:
+                    return
+        except BaseException:
+            await self._drop_held()
+            raise
+
+    async def _drop_held(self) -> None:
+        await asyncio.gather(self._models.drop(), self._nodes.drop())
+
+    async def _guess(self, answer: Answer) -> str:
+        """Say what somebody who is not a router looks like."""
+        text = answer.body[:2000].decode(errors="replace").lstrip().lower()
+        if text.startswith(("<!doctype", "<html", "<?xml", "<head", "<body")):
+            return "a web page"
+        root = await self._http.request("GET", "/")
+        if b"ollama is running" in root.body[:200].lower():
+            return "an Ollama server"
+        if (await self._http.request("GET", "/v0/nodes")).status in (200, 401, 403):
+            return "a router of a kind this version does not know yet"
+        if root.body[:2000].lstrip().lower().startswith((b"<!doctype", b"<html")):
+            return "a web page"
+        return "some other server"
+
+
+class Feed(Generic[T]):
+    """One list of a router, followed with conditional requests."""
+
+    def __init__(self, http: RouterHttp, path: str, reader: wire.ListReader[T]) -> None:
+        self.value: tuple[T, ...] = ()
+        self._http, self._path, self._reader = http, path, reader
+        self._etag = ""
+        self._body: bytes | None = None
+        self._held: asyncio.Task[bool] | None = None
+        self._held_since = 0.0
+
+    async def poll(self, wait_s: float) -> bool:
+        """Fetch the list if it has changed; True if it has.
+
+        Args:
+            wait_s: How long the router may hold its answer back while it has not.
+
+        Raises:
+            ModelHubError: As for `RouterClient.report`.
+        """
+        headers: dict[str, str] = {}
+        if self._etag:
+            headers["If-None-Match"] = self._etag
+            if wait_s >= 1:
+                headers["Prefer"] = f"wait={int(wait_s)}"
+        answer = await self._http.request("GET", self._path, headers=headers, read_s=wait_s + READ_S)
+        if answer.status == 304 and self._body is not None:
+            return False
+        if answer.status != 200:
+            if answer.status == 404:
+                raise NotARouter(self._http.url, "some other server")
+            raise to_error(answer.status, answer.headers, answer.body)
+        etag = answer.headers.get("etag", "")
+        if not (len(etag) < 200 and etag.isascii() and etag.isprintable()):
+            etag = ""
+        if answer.body == self._body:
+            self._etag = etag
+            return False
+        try:
+            if len(answer.body) > _LARGE_BYTES:
+                value = await asyncio.to_thread(self._reader.read, answer.body)
+            else:
+                value = self._reader.read(answer.body)
+        except wire.WrongShapeError as error:
+            raise RouterFault(f"its list {self._path} cannot be read ({error}).") from error
+        # All or nothing: a tag without its list would answer "unchanged" for ever.
+        self._etag, self._body = etag, answer.body
+        if _same(value, self.value):
+            return False
+        self.value = value
+        return True
+
+    def hold(self, wait_s: float) -> asyncio.Task[bool]:
+        """The request that is being held, or a new one."""
+        if self._held is None:
+            self._held = asyncio.create_task(self.poll(wait_s), name=f"follow {self._path}")
+            self._held_since = time.monotonic()
+        return self._held
+
+    def release(self) -> float:
+        """Forget the request that was held, and say for how many seconds."""
+        self._held = None
+        return time.monotonic() - self._held_since
+
+    async def drop(self) -> None:
+        """Give up the request that is being held."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.cancel()
+            await asyncio.gather(held, return_exceptions=True)
+
+
+def _same(one: Iterable[object], other: Iterable[object]) -> bool:
+    return [id(each) for each in one] == [id(each) for each in other]
