@@ -1,4 +1,4 @@
-"""A router as docs/wire.md says, as small as the node needs one; and as the upstream one, which knows none of the additions."""
+"""A router as docs/wire.md says, as small as the node needs it; and as the upstream one, without our additions."""
 
 from __future__ import annotations
 

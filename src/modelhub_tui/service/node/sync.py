@@ -7,6 +7,7 @@ of their own and hand their results back.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ from modelhub_tui.service.node.manifest import File, Wanted, read_manifest
 from modelhub_tui.service.node.progress import Progress
 from modelhub_tui.service.node.record import Entry, Record, State
 from modelhub_tui.service.node.removal import remove_files
+from modelhub_tui.service.node.slots import Slots
 from modelhub_tui.service.node.transport import HttpTransport, Transport
 from modelhub_tui.service.node.tuning import Tuning
 from modelhub_tui.units import human_size
@@ -39,6 +41,8 @@ class _Held:
 
     entry: Entry
     progress: Progress
+    order: int
+    """Place in the queue: as first seen."""
     nudge: asyncio.Event = field(default_factory=asyncio.Event)
     """A person asked for another try."""
     job: Job | None = None
@@ -64,7 +68,8 @@ class Sync:
         self._fetch_manifest, self._on_change = fetch_manifest, on_change
         self._transport = transport or (lambda: HttpTransport(connect_s=tuning.connect_s, stall_s=tuning.stall_s))
         self._room = Room(cache.usage, tuning.margin_bytes)
-        self._slots = asyncio.Semaphore(max(1, int(tuning.parallel_models)))
+        self._slots = Slots(int(tuning.parallel_models))
+        self._orders = itertools.count()
         self._held: dict[str, _Held] = {}
         self._wanted: dict[str, Wanted] | None = None
         self._store: str | None = None
@@ -197,7 +202,7 @@ class Sync:
 
     def _add(self, entry: Entry) -> _Held:
         progress = Progress(entry.name, max_attempts=int(self._tuning.max_attempts), on_phase=self._changed_in_thread)
-        held = self._held[entry.name] = _Held(entry, progress)
+        held = self._held[entry.name] = _Held(entry, progress, next(self._orders))
         if entry.files:
             progress.plan([(each.path, each.size, self._bytes_here(each)) for each in entry.files])
         return held
@@ -264,7 +269,7 @@ class Sync:
                 held.progress.plan([(each.path, each.size, self._bytes_here(each)) for each in files])
             if held.progress.snapshot().phase is not Phase.PAUSED:
                 held.progress.phase(Phase.WAITING)
-            async with self._slots:
+            async with self._slots.hold(held.order):
                 self._check_plan(held)
                 held.job = Job(
                     held.entry.files,
