@@ -89,7 +89,7 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
 
     def pick(name: str) -> str | None:
         variable = next(each.env for each in SETTINGS if each.name == name)
-        return flags.get(name) or env.get(variable) or file.get(name)
+        return flags.get(name) or env.get(variable) or file.get(name) or None
 
     router = pick("router")
     catalog, state, cache = pick("catalog"), pick("state_dir"), pick("cache_dir")
@@ -142,7 +142,7 @@ def _key(text: str | None) -> str | None:
 
 def _url(text: str, name: str) -> str:
     """A base URL without its trailing slash."""
-    said = text.strip().rstrip("/")
+    said = text.strip()
     wrong = BadSettings(f"{clean(text, 80)!r} is no URL for {name}; it looks like http://host:port.")
     try:
         url = urlsplit(said if "://" in said else f"http://{said}")

@@ -166,7 +166,8 @@ def explain(error: BaseException) -> Advice:
         case BadCatalog(path=path, problems=problems):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             first = problems[0] if problems else path
-            return Advice(f"The catalog cannot be used: {first}{more}.", "`modelhub catalog check` lists every problem.")
+            todo = "`modelhub catalog check` lists every problem."
+            return Advice(f"The catalog cannot be used: {first}{more}.", todo)
         case ServiceFailed(reason=reason, todo=todo):
             return Advice(reason, todo)
         case PermissionError(filename=str(name)):

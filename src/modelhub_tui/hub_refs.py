@@ -56,6 +56,8 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
     if not said or clean(said, 2000) != said or " " in said:
         raise BadReference("Type a repo as owner/name, or paste its HuggingFace URL.")
     rest, file = said, None
+    # hf://owner/name@revision/file: how huggingface_hub's file system names files.
+    is_hf_path = said.lower().startswith("hf://")
     hosts = HUB_HOSTS | {urlsplit(endpoint).netloc.lower()}
     if "://" in said or said.split("/", 1)[0].lower() in hosts:
         try:
@@ -65,13 +67,15 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
         if url.scheme.lower() not in ("http", "https", "hf"):
             scheme = clean(url.scheme, 20)
             raise BadReference(f"{scheme}:// is not a HuggingFace address; paste an https:// URL or owner/name.")
-        if url.scheme.lower() == "hf":
+        if is_hf_path:
             rest = f"{url.netloc}{url.path}"
         elif url.username or url.password:
             raise BadReference("Leave user name and password out of the URL; set HF_TOKEN instead.")
         elif url.netloc.lower() not in hosts:
             hub, said_host = urlsplit(endpoint).netloc, clean(url.netloc, 80)
-            raise BadReference(f"{said_host} is not the configured hub ({hub}); set HF_ENDPOINT to use it.")
+            raise BadReference(
+                f"{said_host or 'No host'} is not the configured hub ({hub}); set HF_ENDPOINT to use it."
+            )
         else:
             rest = url.path
     elif ":" in said:
@@ -84,12 +88,17 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
             raise BadReference(f"That is a HuggingFace {clean(parts[0], 20)} page; give a model repo as owner/name.")
     if len(parts) < 2:
         raise BadReference(f"{clean(said, 80)} has no owner; type the repo as owner/name.")
+    at = ""
     if len(parts) == 2 and ":" in parts[1]:  # hf.co/owner/name:file, as other tools write it
         parts[1], file = parts[1].split(":", 1)
+    elif is_hf_path:
+        parts[1], _, at = parts[1].partition("@")
     if not all(_PART.match(part) for part in parts[:2]) or parts[1].endswith(".git"):
         raise BadReference(f"{clean('/'.join(parts[:2]), 80)} is not a repo name; it looks like owner/name.")
-    repo, revision, path = "/".join(parts[:2]), None, None
-    if len(parts) > 2:
+    repo, revision, path = "/".join(parts[:2]), check_revision(at) if at else None, None
+    if is_hf_path:
+        path = "/".join(parts[2:]) or None
+    elif len(parts) > 2:
         if parts[2] in _FILE_VIEWS | {"tree"} and len(parts) > 3:
             # A branch may contain slashes only when quoted (refs%2Fpr%2F1), which `unquote` above has joined.
             revision, path = check_revision(parts[3]), "/".join(parts[4:]) or None

@@ -11,7 +11,7 @@ def human_size(count: float | None) -> str:
     """Bytes as `4.7 GB`; three significant digits at most, `?` for None and for what is no number."""
     if count is None or not isfinite(count):
         return "?"
-    value = float(max(count, 0))
+    value = max(0.0, float(count))
     for unit in _SIZE_UNITS:
         if value < 999.5 or unit == _SIZE_UNITS[-1]:
             break

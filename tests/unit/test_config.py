@@ -1,0 +1,291 @@
+"""Where settings come from, which source wins, and what is said when one cannot be used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelhub_tui import config
+from modelhub_tui.config import SETTINGS, Settings, load_settings
+from modelhub_tui.errors import BadSettings
+from modelhub_tui.untrusted import clean
+
+
+def write_config(home: Path, text: str) -> None:
+    folder = home / ".config" / "modelhub"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(text, encoding="utf-8")
+
+
+class TestDefaults:
+    def test_everything(self, tmp_path: Path) -> None:
+        assert load_settings({}, {"HOME": str(tmp_path)}) == Settings(
+            state_dir=tmp_path / ".local/state/modelhub",
+            cache_dir=tmp_path / ".cache/modelhub",
+            hub_cache=tmp_path / ".cache/huggingface/hub",
+        )
+
+    def test_without_a_router_we_are_our_own(self, tmp_path: Path) -> None:
+        env = {"HOME": str(tmp_path)}
+        assert load_settings({}, env).embedded
+        assert not load_settings({"router": "http://x"}, env).embedded
+
+    def test_the_real_environment_is_used_when_none_is_given(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MODELHUB_STATE_DIR", str(tmp_path / "here"))
+        assert load_settings().state_dir == tmp_path / "here"
+
+    def test_xdg_folders(self, tmp_path: Path) -> None:
+        env = {
+            "HOME": str(tmp_path),
+            "XDG_STATE_HOME": "/x/state",
+            "XDG_CACHE_HOME": "/x/cache",
+            "XDG_CONFIG_HOME": str(tmp_path / "conf"),
+        }
+        (tmp_path / "conf/modelhub").mkdir(parents=True)
+        (tmp_path / "conf/modelhub/config.toml").write_text('theme = "nord"')
+        settings = load_settings({}, env)
+        assert (settings.state_dir, settings.cache_dir) == (Path("/x/state/modelhub"), Path("/x/cache/modelhub"))
+        assert settings.hub_cache == Path("/x/cache/huggingface/hub")
+        assert settings.theme == "nord"
+
+    def test_a_relative_xdg_folder_is_ignored_as_the_standard_says(self, tmp_path: Path) -> None:
+        settings = load_settings({}, {"HOME": str(tmp_path), "XDG_STATE_HOME": "state"})
+        assert settings.state_dir == tmp_path / ".local/state/modelhub"
+
+    def test_no_home_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(config.Path, "home", no_home)
+        with pytest.raises(BadSettings, match=r"^There is no home folder for this user; set HOME\.$"):
+            load_settings({}, {})
+
+
+class TestPrecedence:
+    """Flag, then environment, then file, then default: each setting, one source taken away at a time."""
+
+    @pytest.mark.parametrize(
+        ("name", "variable", "values", "default"),
+        [
+            ("router", "MODELHUB_ROUTER", ("http://flag", "http://env", "http://file"), None),
+            ("api_key", "MODELHUB_API_KEY", ("flag", "env", "file"), None),
+            ("theme", "MODELHUB_THEME", ("flag", "env", "file"), None),
+            ("catalog", "MODELHUB_CATALOG", ("/flag", "/env", "/file"), None),
+            ("state_dir", "MODELHUB_STATE_DIR", ("/flag", "/env", "/file"), ".local/state/modelhub"),
+            ("cache_dir", "MODELHUB_CACHE_DIR", ("/flag", "/env", "/file"), ".cache/modelhub"),
+        ],
+    )
+    def test_order(
+        self, name: str, variable: str, values: tuple[str, str, str], default: str | None, tmp_path: Path
+    ) -> None:
+        flag, in_env, in_file = values
+        flags: dict[str, str | None] = {name: flag}
+        env = {"HOME": str(tmp_path), variable: in_env}
+        write_config(tmp_path, f'{name} = "{in_file}"')
+
+        def value() -> str:
+            return str(getattr(load_settings(flags, env), name))
+
+        assert value() == flag
+        flags[name] = None
+        assert value() == in_env
+        flags[name] = ""
+        env[variable] = ""
+        assert value() == in_file
+        write_config(tmp_path, f'{name} = ""')
+        assert value() == (str(tmp_path / default) if default else "None")
+
+    def test_the_config_file_itself(self, tmp_path: Path) -> None:
+        for name in ("flag", "env"):
+            (tmp_path / name).write_text(f'theme = "{name}"')
+        write_config(tmp_path, 'theme = "usual"')
+        env = {"HOME": str(tmp_path), "MODELHUB_CONFIG": str(tmp_path / "env")}
+        assert load_settings({"config": str(tmp_path / "flag")}, env).theme == "flag"
+        assert load_settings({}, env).theme == "env"
+        assert load_settings({}, {"HOME": str(tmp_path)}).theme == "usual"
+
+    def test_the_hubs_own_variables(self, tmp_path: Path) -> None:
+        env = {"HOME": str(tmp_path), "HF_HOME": "/hf"}
+        assert load_settings({}, env).hub_cache == Path("/hf/hub")
+        env["HUGGINGFACE_HUB_CACHE"] = "/old"
+        assert load_settings({}, env).hub_cache == Path("/old")
+        env["HF_HUB_CACHE"] = "/new"
+        assert load_settings({}, env).hub_cache == Path("/new")
+        env["HF_ENDPOINT"] = "https://mirror.example/hub/"
+        assert load_settings({}, env).hf_endpoint == "https://mirror.example/hub"
+
+    def test_every_setting_is_documented_with_the_variable_it_reads(self) -> None:
+        assert len({each.env for each in SETTINGS}) == len(SETTINGS)
+        assert all(each.help for each in SETTINGS)
+        assert {each.name for each in SETTINGS} >= config._IN_FILE
+
+
+class TestPaths:
+    def test_home_and_relative_paths(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        env = {"HOME": "/home/me"}
+        for text, path in {
+            "~/x.yaml": Path("/home/me/x.yaml"),
+            "~": Path("/home/me"),
+            "x.yaml": tmp_path / "x.yaml",
+            "~other/x": tmp_path / "~other/x",
+            "/abs/x": Path("/abs/x"),
+        }.items():
+            assert load_settings({"catalog": text}, env).catalog == path
+
+    def test_a_working_folder_that_is_gone(self, tmp_path: Path) -> None:
+        # In a process of its own, because it loses its working folder.
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        code = (
+            "import os, sys\n"
+            "from modelhub_tui.config import BadSettings, load_settings\n"
+            "os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
+            "print(load_settings({'catalog': '/abs'}, {'HOME': '/h', 'HF_HOME': '/hf'}).catalog)\n"
+            "try: load_settings({'catalog': 'rel'}, {'HOME': '/h'})\n"
+            "except BadSettings as error: print(error.reason)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(gone)], capture_output=True, text=True, timeout=90, check=True
+        )
+        assert done.stdout.splitlines() == [
+            "/abs",
+            "'rel' is meant from a folder that is gone; change to another, or give a full path.",
+        ]
+
+    def test_no_path(self, tmp_path: Path) -> None:
+        write_config(tmp_path, 'catalog = "a\\u0000b"')
+        with pytest.raises(BadSettings, match=r"^'ab' is no path; leave out the control characters\.$"):
+            load_settings({}, {"HOME": str(tmp_path)})
+
+
+class TestRouter:
+    @pytest.mark.parametrize(
+        ("text", "url"),
+        [
+            ("http://gpu:8080", "http://gpu:8080"),
+            ("https://gpu.example/", "https://gpu.example"),
+            ("gpu:8080", "http://gpu:8080"),
+            ("gpu", "http://gpu"),
+            ("192.168.1.5:32768", "http://192.168.1.5:32768"),
+            ("[::1]:8080", "http://[::1]:8080"),
+            ("HTTP://gpu", "http://gpu"),
+            (" http://gpu/base// ", "http://gpu/base"),
+            ("http://gpu/?x=1#y", "http://gpu"),
+        ],
+    )
+    def test_understood(self, text: str, url: str, tmp_path: Path) -> None:
+        assert load_settings({"router": text}, {"HOME": str(tmp_path)}).router == url
+
+    NO_URLS = ["http://", "http:// ", "ftp://gpu", "http://gpu:port", "http://gpu:99999", "http://[", "://x", "/"]
+    NO_URLS += ["file:///etc/passwd", "http://a b", "http://g\x1b[31mpu", "http://g\u202epu"]
+
+    @pytest.mark.parametrize("text", NO_URLS, ids=ascii)
+    def test_no_url(self, text: str, tmp_path: Path) -> None:
+        with pytest.raises(BadSettings) as caught:
+            load_settings({"router": text}, {"HOME": str(tmp_path)})
+        assert caught.value.reason == f"{clean(text, 80)!r} is no URL for the router; it looks like http://host:port."
+
+    def test_the_hubs_address_is_checked_too(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            BadSettings, match=r"^'nope://x' is no URL for HF_ENDPOINT; it looks like http://host:port\.$"
+        ):
+            load_settings({}, {"HOME": str(tmp_path), "HF_ENDPOINT": "nope://x"})
+
+    def test_a_password_in_the_url_is_refused_and_not_repeated(self, tmp_path: Path) -> None:
+        with pytest.raises(BadSettings) as caught:
+            load_settings({"router": "http://me:secret@gpu"}, {"HOME": str(tmp_path)})
+        assert caught.value.reason == "Leave user name and password out of the URL for the router; use an API key."
+
+
+class TestKey:
+    def test_it_is_trimmed_and_kept_out_of_sight(self, tmp_path: Path) -> None:
+        settings = load_settings({}, {"HOME": str(tmp_path), "MODELHUB_API_KEY": " sk_secret\n"})
+        assert settings.api_key == "sk_secret"
+        assert "sk_secret" not in repr(settings)
+
+    @pytest.mark.parametrize("key", ["a\nb", "a\x1bb", "schlüssel", "a\u200bb"])
+    def test_what_no_header_can_carry(self, key: str, tmp_path: Path) -> None:
+        with pytest.raises(BadSettings) as caught:
+            load_settings({"api_key": key}, {"HOME": str(tmp_path)})
+        assert caught.value.reason == "The API key has characters that no key has; copy it again."
+
+
+class TestFile:
+    def test_a_missing_file_is_fine_unless_asked_for(self, tmp_path: Path) -> None:
+        load_settings({}, {"HOME": str(tmp_path)})
+        with pytest.raises(BadSettings) as caught:
+            load_settings({"config": "/none/config.toml"}, {"HOME": str(tmp_path)})
+        assert caught.value.reason == "There is no config file /none/config.toml."
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("router", "is not valid TOML: "),
+            ('a = "\x1b"', "is not valid TOML: "),
+            ('theme = "a"\ntheme = "b"', "is not valid TOML: "),
+            (
+                'colour = "red"',
+                "has an unknown setting 'colour'; known: api_key, cache_dir, catalog, router, state_dir, th",
+            ),
+            ('"\\u001b[31m" = "x"', "has an unknown setting '[31m'; known: "),
+            ("theme = 5", "The setting 'theme' in "),
+            ("router = [1]", "The setting 'router' in "),
+            ('hf_token = "x"', "has an unknown setting 'hf_token'; known: "),
+        ],
+    )
+    def test_problems(self, text: str, said: str, tmp_path: Path) -> None:
+        write_config(tmp_path, text)
+        with pytest.raises(BadSettings) as caught:
+            load_settings({}, {"HOME": str(tmp_path)})
+        assert said in caught.value.reason
+        assert str(tmp_path / ".config/modelhub/config.toml") in caught.value.reason
+        assert clean(caught.value.reason, 2_000) == caught.value.reason
+
+    def test_a_number_must_be_text(self, tmp_path: Path) -> None:
+        write_config(tmp_path, "theme = 5")
+        with pytest.raises(BadSettings, match=r"^The setting 'theme' in .* must be text in quotes\.$"):
+            load_settings({}, {"HOME": str(tmp_path)})
+
+    def test_not_utf_8(self, tmp_path: Path) -> None:
+        (tmp_path / "c.toml").write_bytes(b'theme = "\xff"')
+        with pytest.raises(BadSettings) as caught:
+            load_settings({"config": str(tmp_path / "c.toml")}, {"HOME": str(tmp_path)})
+        assert caught.value.reason == f"The config file {tmp_path / 'c.toml'} cannot be read (not UTF-8)."
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(BadSettings) as caught:
+            load_settings({"config": str(tmp_path)}, {"HOME": str(tmp_path)})
+        assert caught.value.reason == f"The config file {tmp_path} cannot be read (Is a directory)."
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+    def test_no_permission(self, tmp_path: Path) -> None:
+        write_config(tmp_path, "")
+        (tmp_path / ".config/modelhub/config.toml").chmod(0)
+        with pytest.raises(BadSettings, match=r"cannot be read \(Permission denied\)"):
+            load_settings({}, {"HOME": str(tmp_path)})
+
+
+@given(
+    st.dictionaries(st.sampled_from([each.name for each in SETTINGS if each.name != "config"]), st.text(max_size=40))
+)
+def test_no_value_raises_anything_but_a_sentence(flags: dict[str, str]) -> None:
+    try:
+        load_settings(dict(flags), {"HOME": "/nowhere"})
+    except BadSettings as error:
+        assert error.reason.endswith(".")
+        assert clean(error.reason, 1_000) == error.reason
+
+
+def test_reading_settings_loads_nothing_heavy() -> None:
+    code = "import sys, modelhub_tui.config; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=True)
+    assert not {"pydantic", "httpx", "yaml", "textual", "asyncio", "huggingface_hub"} & set(done.stdout.split())
