@@ -270,7 +270,7 @@ def _start(settings: Settings, deadline: float) -> ServiceState:
 
 
 def _read_ready(fd: int, deadline: float) -> dict[str, object]:
-    """What the starting service says through its pipe: {"ok": true} or {"error": ..., "todo": ...}; {} if it just ends."""
+    """What the starting service says: `{"ok": true}` or `{"error": ..., "todo": ...}`; {} if it ends."""
     said = b""
     while not said.endswith(b"\n"):
         left_s = deadline - time.monotonic()

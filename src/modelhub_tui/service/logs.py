@@ -14,15 +14,17 @@ from pathlib import Path
 MAX_BYTES, KEPT = 2_000_000, 3
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _HIDDEN = "[hidden]"
+_NAMES = r"x-api-key|x-node-token|authorization|api[_-]?key|hf_token"
+_SIGNED = r"signature|policy|key-pair-id|x-amz-[a-z-]+|x-goog-[a-z-]+|x-xet-[a-z-]+|sig|token"
 _SECRETS = (
     # Bearer tokens and keys in headers, HuggingFace tokens anywhere, node tokens of the router.
     (re.compile(r"(?i)(bearer\s+)[^\s'\",;]+"), rf"\1{_HIDDEN}"),
-    (re.compile(r"(?i)((?:x-api-key|x-node-token|authorization|api[_-]?key|hf_token)['\"]?\s*[:=]\s*['\"]?)(?!bearer\b)[^\s'\",;&]+"), rf"\1{_HIDDEN}"),
+    (re.compile(rf"(?i)((?:{_NAMES})['\"]?\s*[:=]\s*['\"]?)(?!bearer\b)[^\s'\",;&]+"), rf"\1{_HIDDEN}"),
     (re.compile(r"\b(?:hf|nt|sk|api_org)_[A-Za-z0-9-]{6,}"), _HIDDEN),
     # Signed URLs: who has the query has the file.
-    (re.compile(r"(?i)((?:signature|policy|key-pair-id|x-amz-[a-z-]+|x-goog-[a-z-]+|x-xet-[a-z-]+|sig|token)=)[^&\s'\"<>]+"), rf"\1{_HIDDEN}"),
+    (re.compile(rf"(?i)((?:{_SIGNED})=)[^&\s'\"<>]+"), rf"\1{_HIDDEN}"),
     (re.compile(r"(://)[^/\s:@]+:[^/\s@]+@"), rf"\1{_HIDDEN}@"),
-)  # fmt: skip
+)
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

@@ -1,7 +1,7 @@
 """The state folder: who may use it, which service lives in it, and how to find that one. Stdlib only.
 
-`service.json` says where the running service listens and with which key. `service.lock` is held, with flock, for as long
-as the process lives: the kernel lets go of it however the process ends, so it never lies.
+`service.json` says where the running service listens and with which key. `service.lock` is held, with flock, for as
+long as the process lives: the kernel lets go of it however the process ends, so it never lies.
 """
 
 from __future__ import annotations

@@ -1,0 +1,497 @@
+"""Registering, listing and deleting models, against the loopback hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from modelhub_tui.domain import CatalogEntry, CatalogFile
+from tests.hub import GOOD_TOKEN, STRANGER_TOKEN, HubRepo, LoopbackHub
+from tests.service.conftest import CATALOG, FakeNode, Service, open_service
+
+TINY, TINY_FILE = "acme/Tiny-GGUF", "Tiny-Q4_K_M.gguf"
+
+
+def refusal(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]
+
+
+async def test_a_fresh_router_lists_the_catalog_as_available(service: Service) -> None:
+    models = await service.models()
+    assert [*models] == ["acme/tiny-gguf", "acme/one-gguf"]
+    tiny = models["acme/tiny-gguf"]
+    assert (tiny["id"], tiny["status"], tiny["registered"], tiny["attempt"]) == ("tiny", "available", False, 0)
+    assert (tiny["size"], tiny["required_memory"], tiny["quantization"], tiny["context_length"]) == (
+        1000,
+        5000,
+        "Q4_K_M",
+        2048,
+    )
+    assert tiny["transfers"] == tiny["placements"] == []
+    assert tiny["hf_info"] is None and tiny["download_progress"] is None
+    assert (await service.admin.get("/v1/models")).json() == {"object": "list", "data": []}
+
+
+async def test_registering_stores_the_hubs_commit_sizes_and_checksums(online: Service, hub: LoopbackHub) -> None:
+    repo = hub.repo(TINY)
+    answer = await online.register(TINY, filename=TINY_FILE)
+    assert answer.status_code == 201
+    size = repo[TINY_FILE].size
+    assert answer.json() == {
+        "name": "acme/tiny-gguf",
+        "status": "registered",
+        "filename": TINY_FILE,
+        "size_bytes": size,
+        "required_memory_bytes": 5000,
+        "warnings": ["No GPU memory info available from registered nodes"],
+    }
+    tiny = (await online.models())["acme/tiny-gguf"]
+    assert (tiny["registered"], tiny["status"], tiny["attempt"], tiny["revision"]) == (True, "registered", 1, repo.sha)
+    assert tiny["reason"] == "no node online"
+    manifest = (await online.node.get(f"/v0/models/registry/{quote('acme/tiny-gguf', safe='')}/manifest.json")).json()
+    assert manifest == {
+        "format": "gguf",
+        "quantization": "Q4_K_M",
+        "files": [
+            {
+                "name": "model.gguf",
+                "path": TINY_FILE,
+                "url": f"{hub.url}/{TINY}/resolve/{repo.sha}/{TINY_FILE}",
+                "priority": 0,
+                "runtimes": ["llama_cpp"],
+                "size": size,
+                "sha256": repo[TINY_FILE].sha256,
+                "blob_id": None,
+                "repo": TINY,
+                "revision": repo.sha,
+            }
+        ],
+    }
+    assert (await online.admin.get("/v1/models")).json()["data"] == []
+
+
+async def test_the_catalogs_file_is_meant_where_none_is_named(online: Service) -> None:
+    assert (await online.register(TINY)).json()["filename"] == TINY_FILE
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{url}/acme/Tiny-GGUF/blob/main/Tiny-Q8_0.gguf",
+        "{url}/acme/Tiny-GGUF/resolve/main/Tiny-Q8_0.gguf?download=true",
+        "https://huggingface.co/acme/Tiny-GGUF/blob/main/Tiny-Q8_0.gguf#x",
+        "acme/Tiny-GGUF:Tiny-Q8_0.gguf",
+    ],
+)
+async def test_any_form_of_url_names_a_file(online: Service, hub: LoopbackHub, said: str) -> None:
+    answer = await online.register(said.format(url=hub.url))
+    assert answer.json()["filename"] == "Tiny-Q8_0.gguf"
+    assert [each["repo"] for each in (await online.models()).values() if each["registered"]] == [TINY]
+
+
+async def test_a_second_file_of_a_repo_gets_a_name_of_its_own(online: Service) -> None:
+    assert (await online.register(TINY)).json()["name"] == "acme/tiny-gguf"
+    second = await online.register(TINY, filename="Tiny-Q8_0.gguf")
+    assert second.json()["name"] == "acme/tiny-gguf:q8_0"
+    models = await online.models()
+    assert [*models] == ["acme/tiny-gguf", "acme/one-gguf", "acme/tiny-gguf:q8_0"]
+    assert (models["acme/tiny-gguf:q8_0"]["filename"], models["acme/tiny-gguf:q8_0"]["license"]) == (
+        "Tiny-Q8_0.gguf",
+        "apache-2.0",
+    )
+    manifest = await online.node.get("/v0/models/registry/acme%2Ftiny-gguf%3Aq8_0/manifest.json")
+    assert manifest.json()["files"][0]["path"] == "Tiny-Q8_0.gguf"
+
+
+async def test_registering_twice_is_refused_with_the_name_and_without_asking_the_hub(
+    online: Service, hub: LoopbackHub
+) -> None:
+    await online.register(TINY)
+    hub.down()
+    for body in ({"repo": TINY}, {"repo": "ACME/tiny-gguf", "filename": TINY_FILE}):
+        answer = await online.admin.post("/v0/models/register", json=body)
+        assert answer.status_code == 400
+        assert answer.json() == {
+            "error": "Validation error: Model already registered",
+            "code": "already_registered",
+            "name": "acme/tiny-gguf",
+        }
+
+
+async def test_several_ggufs_are_offered_most_useful_first(online: Service, hub: LoopbackHub) -> None:
+    async with open_service_without_catalog(online, hub) as bare:
+        answer = await bare.register(TINY)
+    assert refusal(answer) == (400, "several_files")
+    assert answer.json()["error"] == "Validation error: Multiple GGUF files found; specify filename"
+    candidates = answer.json()["candidates"]
+    assert candidates[0] == TINY_FILE
+    assert sorted(candidates) == sorted(path for path in hub.repo(TINY).main.files if path.endswith(".gguf"))
+
+
+def open_service_without_catalog(online: Service, hub: LoopbackHub) -> Any:
+    folder = online.router.store.path.parent / "other"
+    folder.mkdir(exist_ok=True)
+    return open_service(folder, hub.url, catalog=())
+
+
+async def test_one_gguf_needs_no_name_and_a_projector_is_no_choice(online: Service, hub: LoopbackHub) -> None:
+    async with open_service_without_catalog(online, hub) as bare:
+        assert (await bare.register("acme/One-GGUF")).json()["filename"] == "one.Q8_0.gguf"
+        assert (await bare.register("acme/Vision-GGUF")).json()["filename"] == "Vision-Q4_K_M.gguf"
+
+
+async def test_any_shard_stands_for_all(online: Service, hub: LoopbackHub) -> None:
+    repo = hub.repo("acme/Sharded-GGUF")
+    shards = sorted(path for path in repo.main.files if path.startswith("Q8_0/"))
+    answer = await online.register("acme/Sharded-GGUF", filename=shards[1])
+    assert answer.json()["filename"] == shards[0]
+    assert answer.json()["size_bytes"] == sum(repo[path].size for path in shards)
+    manifest = (await online.node.get("/v0/models/registry/acme%2Fsharded-gguf/manifest.json")).json()
+    assert [(each["name"], each["path"]) for each in manifest["files"]] == [(path, path) for path in shards]
+
+
+async def test_a_safetensors_repo_comes_with_what_loading_it_needs(online: Service, hub: LoopbackHub) -> None:
+    repo = hub.repo("acme/Tiny-Safetensors")
+    answer = await online.register("acme/Tiny-Safetensors")
+    assert answer.status_code == 201
+    assert answer.json()["filename"].endswith(".safetensors.index.json")
+    manifest = (await online.node.get("/v0/models/registry/acme%2Ftiny-safetensors/manifest.json")).json()
+    files = {each["path"]: each for each in manifest["files"]}
+    assert {"config.json", "tokenizer.json"} <= {*files} <= {*repo.main.files}
+    assert all(path in files for path in repo.main.files if path.endswith(".safetensors"))
+    assert (files["config.json"]["sha256"], files["config.json"]["blob_id"]) == (None, repo["config.json"].oid)
+    assert (files["config.json"]["priority"], answer.json()["size_bytes"]) == (
+        10,
+        sum(each["size"] for each in manifest["files"]),
+    )
+    assert (await online.models())["acme/tiny-safetensors"]["source"] == "hf_safetensors"
+
+
+async def test_revisions_are_pinned(online: Service, hub: LoopbackHub) -> None:
+    assert (await online.register(TINY, revision="v1")).json()["filename"] == TINY_FILE
+    manifest = (await online.node.get("/v0/models/registry/acme%2Ftiny-gguf/manifest.json")).json()
+    assert manifest["files"][0]["revision"] not in ("v1", hub.repo(TINY).sha)
+    assert refusal(await online.register("acme/One-GGUF", revision="nope")) == (400, "no_such_revision")
+
+
+async def test_a_catalog_entry_brings_its_companions_and_survives_a_lost_revision(
+    tmp_path: Path, hub: LoopbackHub
+) -> None:
+    entry = CatalogEntry(
+        id="vision",
+        name="Vision",
+        description="",
+        repo="acme/Vision-GGUF",
+        files=(CatalogFile("Vision-Q4_K_M.gguf"),),
+        companions=(
+            CatalogFile("mmproj-Vision-F16.gguf"),
+            CatalogFile("one.Q8_0.gguf", repo="acme/One-GGUF"),
+            CatalogFile("gone.gguf"),
+        ),
+        revision="0123456789abcdef0123456789abcdef01234567",
+    )
+    async with open_service(tmp_path, hub.url, catalog=(entry,)) as service:
+        answer = await service.register("acme/Vision-GGUF")
+        assert answer.status_code == 201
+        assert [each for each in answer.json()["warnings"] if "GPU" not in each] == [
+            "The catalog's revision 0123456789ab of acme/Vision-GGUF is gone; the newest is used.",
+            "acme/Vision-GGUF no longer has gone.gguf; the model is registered without it.",
+        ]
+        manifest = (await service.node.get("/v0/models/registry/acme%2Fvision-gguf/manifest.json")).json()
+        assert [(each["repo"], each["path"]) for each in manifest["files"]] == [
+            ("acme/Vision-GGUF", "Vision-Q4_K_M.gguf"),
+            ("acme/Vision-GGUF", "mmproj-Vision-F16.gguf"),
+            ("acme/One-GGUF", "one.Q8_0.gguf"),
+        ]
+        assert manifest["files"][2]["revision"] == hub.repo("acme/One-GGUF").sha
+
+
+async def test_a_renamed_repo_is_registered_under_its_present_name(online: Service, hub: LoopbackHub) -> None:
+    hub.rename("acme/Vision-GGUF", "acme/Sight-GGUF")
+    assert (await online.register("acme/Vision-GGUF")).json()["name"] == "acme/sight-gguf"
+    hub.rename("acme/One-GGUF", "acme/Uno-GGUF")
+    assert (await online.register("acme/One-GGUF")).json()["name"] == "acme/one-gguf"  # the catalog's name stays
+    manifest = (await online.node.get("/v0/models/registry/acme%2Fone-gguf/manifest.json")).json()
+    assert manifest["files"][0]["repo"] == "acme/Uno-GGUF"
+
+
+@pytest.mark.parametrize(
+    ("repo", "more", "code", "says"),
+    [
+        ("acme/Nothing-Here", {}, "no_such_repo", "acme/Nothing-Here"),
+        ("acme/Private-GGUF", {}, "no_such_repo", "HF_TOKEN"),
+        ("acme/Gated-GGUF", {}, "gated", "accept its terms"),
+        ("acme/Gated-Auto", {}, "gated", "HF_TOKEN"),
+        ("acme/Disabled-GGUF", {}, "disabled", "disabled"),
+        ("acme/Empty", {}, "unsupported", "No supported model artifacts found"),
+        ("acme/No-Weights", {}, "unsupported", "No supported model artifacts found"),
+        (TINY, {"filename": "nope.gguf"}, "no_such_file", "not found in repository"),
+        (TINY, {"filename": "README.md"}, "unsupported", ".gguf"),
+        (TINY, {"filename": "../x.gguf"}, "bad_reference", "invalid path segment"),
+        (TINY, {"filename": "/etc/passwd"}, "bad_reference", "relative path"),
+        (TINY, {"filename": ""}, "bad_reference", "must not be empty"),
+        ("  ", {}, "bad_reference", "repo is required"),
+        ("nonsense", {}, "bad_reference", "owner/name"),
+        ("http://evil.example/acme/Tiny-GGUF", {}, "bad_reference", "not the configured hub"),
+        ("https://huggingface.co/datasets/acme/x", {}, "bad_reference", "datasets"),
+    ],
+)
+async def test_what_the_caller_can_mend_is_400_with_a_code(
+    online: Service, repo: str, more: dict[str, str], code: str, says: str
+) -> None:
+    answer = await online.register(repo, **more)
+    assert refusal(answer) == (400, code)
+    assert answer.json()["error"].startswith("Validation error: ")
+    assert says in answer.json()["error"]
+    assert not any(each["registered"] for each in (await online.models()).values())
+
+
+async def test_a_missing_file_offers_the_others(online: Service) -> None:
+    assert (await online.register(TINY, filename="nope.gguf")).json()["candidates"][0] == TINY_FILE
+
+
+async def test_tokens_open_what_they_may(online: Service, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
+    refused = await online.register("acme/Gated-GGUF")
+    assert refusal(refused) == (400, "gated") and "account of your HF token" in refused.json()["error"]
+    monkeypatch.setenv("HF_TOKEN", "hf_thisIsNoToken")
+    bad = await online.register("acme/One-GGUF")
+    assert refusal(bad) == (400, "bad_token") and "hf_this" not in bad.text
+    monkeypatch.setenv("HF_TOKEN", GOOD_TOKEN)
+    assert (await online.register("acme/Gated-GGUF")).status_code == 201
+    assert (await online.register("acme/Private-GGUF")).status_code == 201
+
+
+async def test_a_hub_that_is_down_is_502_and_leaves_nothing(online: Service, hub: LoopbackHub) -> None:
+    hub.down()
+    answer = await online.register("acme/One-GGUF")
+    assert refusal(answer) == (502, "hub_unreachable")
+    assert answer.json()["error"].startswith("HTTP client error: The hub at http://127.0.0.1:")
+    assert not any(each["registered"] for each in (await online.models()).values())
+    hub.up()
+    assert (await online.register("acme/One-GGUF")).status_code == 201
+
+
+async def test_passing_failures_are_tried_again_and_others_not(online: Service, hub: LoopbackHub) -> None:
+    fault = hub.fault(server="hub", path="*One-GGUF*", status=503, times=2)
+    assert (await online.register("acme/One-GGUF")).status_code == 201
+    assert len(hub.requests("*One-GGUF*")) == 3, fault
+    hub.fault(server="hub", path="*Vision-GGUF*", status=503, times=None)
+    assert refusal(await online.register("acme/Vision-GGUF")) == (502, "hub_unreachable")
+    assert len(hub.requests("*Vision-GGUF*")) == 3
+
+
+async def test_a_rate_limit_is_passed_on_with_its_time(online: Service, hub: LoopbackHub) -> None:
+    hub.fault(server="hub", path="*One-GGUF*", status=429, times=None, headers={"Retry-After": "42"})
+    answer = await online.register("acme/One-GGUF")
+    assert refusal(answer) == (429, "rate_limited")
+    assert answer.headers["retry-after"] == "42" and "42 s" in answer.json()["error"]
+    assert len(hub.requests("*One-GGUF*")) == 1
+
+
+async def test_hostile_file_names_are_never_registered(online: Service, hub: LoopbackHub) -> None:
+    bad = {
+        "../../evil.gguf": b"GGUF",
+        "/abs.gguf": b"GGUF",
+        "ok.gguf": b"GGUF",
+        "a\\b.gguf": b"GGUF",
+        "c\x1b[31m.gguf": b"GGUF",
+    }
+    hub.add(HubRepo("acme/Hostile", bad))
+    assert (await online.register("acme/Hostile")).json()["filename"] == "ok.gguf"
+
+
+async def test_deleting_what_no_node_holds_is_immediate(online: Service) -> None:
+    await online.register(TINY)
+    assert (await online.admin.delete("/v0/models/acme/tiny-gguf")).status_code == 204
+    assert (await online.models())["acme/tiny-gguf"]["status"] == "available"
+    again = await online.admin.delete(f"/v0/models/{quote('acme/tiny-gguf', safe='')}")
+    assert (again.status_code, again.json()["error"]) == (400, "Validation error: model not found")
+
+
+async def test_deleting_waits_for_the_nodes_and_survives_a_restart(tmp_path: Path, hub: LoopbackHub) -> None:
+    async with open_service(tmp_path, hub.url) as service:
+        await service.register(TINY)
+        node = FakeNode(service.node)
+        await node.register()
+        held = {"name": "acme/tiny-gguf", "path": "/m/x.gguf", "paths": ["/m/x.gguf"], "disk_bytes": 7}
+        await node.beat(transfers=[], placements=[held])
+        ready = (await service.models())["acme/tiny-gguf"]
+        assert ready["status"] == "ready"
+        assert ready["placements"] == [
+            {"node_id": node.id, "node": "box", "path": "/m/x.gguf", "paths": ["/m/x.gguf"], "disk_bytes": 7}
+        ]
+        assert (await service.admin.delete("/v0/models/acme%2Ftiny-gguf")).status_code == 204
+        assert (await service.models())["acme/tiny-gguf"]["status"] == "deleting"
+        assert (await service.node.get("/v0/models")).json() == []
+        assert (await service.admin.get("/v1/models")).json()["data"] == []
+        assert (await service.admin.get("/v0/models/registry/acme%2Ftiny-gguf/manifest.json")).status_code == 404
+        assert (await service.admin.delete("/v0/models/acme%2Ftiny-gguf")).status_code == 400
+        assert service.router.busy
+    async with open_service(tmp_path, hub.url) as service:
+        assert (await service.models())["acme/tiny-gguf"]["status"] == "deleting"
+        node.client = service.node
+        assert (await node.beat(transfers=[], placements=[])).json() is None
+        assert (await service.models())["acme/tiny-gguf"]["status"] == "available"
+        assert not service.router.busy
+
+
+async def test_registering_again_while_it_is_being_deleted_counts_as_a_new_wish(online: Service) -> None:
+    await online.register(TINY)
+    node = FakeNode(online.node)
+    await node.register()
+    await node.beat(transfers=[], placements=[{"name": "acme/tiny-gguf"}])
+    await online.admin.delete("/v0/models/acme%2Ftiny-gguf")
+    assert (await online.register(TINY)).json()["name"] == "acme/tiny-gguf"
+    tiny = (await online.models())["acme/tiny-gguf"]
+    assert (tiny["registered"], tiny["attempt"], tiny["status"]) == (True, 2, "ready")
+    await node.beat(transfers=[], placements=[])
+    assert (await online.models())["acme/tiny-gguf"]["registered"] is True
+
+
+async def test_usable_models_in_openais_form(online: Service) -> None:
+    await online.register(TINY)
+    node = FakeNode(online.node)
+    await node.register()
+    await node.beat(
+        transfers=[{"name": "acme/tiny-gguf", "phase": "fetching", "bytes_done": 1, "bytes_total": 2}], placements=[]
+    )
+    assert (await online.admin.get("/v1/models")).json()["data"] == []
+    missing = await online.admin.get("/v1/models/acme%2Ftiny-gguf")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+    await node.beat(transfers=[], placements=[{"name": "acme/tiny-gguf"}])
+    [item] = (await online.admin.get("/v1/models")).json()["data"]
+    assert (item["id"], item["ready"], item["lifecycle_status"], item["owned_by"]) == (
+        "acme/tiny-gguf",
+        True,
+        "registered",
+        "router",
+    )
+    assert item["capabilities"]["chat_completion"] is True and item["capabilities"]["embeddings"] is False
+    detail = (await online.admin.get("/v1/models/acme%2Ftiny-gguf")).json()
+    assert {**detail, "download_progress": None} == item
+
+
+async def test_the_dashboards_form_fills_in_what_upstream_leaves_out(online: Service) -> None:
+    async def item() -> dict[str, Any]:
+        return (await online.admin.get("/v0/models/hub")).json()[0]
+
+    first = await item()
+    assert (first["id"], first["name"], first["status"], first["capabilities"]) == (
+        "tiny",
+        "Tiny",
+        "available",
+        ["TextGeneration"],
+    )
+    assert not {"lifecycle_status", "download_progress", "hf_info"} & {*first}
+    await online.register(TINY)
+    assert (await item())["lifecycle_status"] == "pending"
+    node = FakeNode(online.node)
+    await node.register()
+    at = {"name": "acme/tiny-gguf", "phase": "fetching", "bytes_done": 25, "bytes_total": 100, "bytes_per_s": 5.0}
+    await node.beat(transfers=[at], placements=[])
+    moving = await item()
+    assert (moving["status"], moving["lifecycle_status"]) == ("downloading", "caching")
+    assert moving["download_progress"] == {"percent": 0.25, "bytes_downloaded": 25, "bytes_total": 100, "error": None}
+    await node.beat(
+        transfers=[{**at, "phase": "failed", "error": "disk full", "error_code": "no_space"}], placements=[]
+    )
+    failed = await item()
+    assert (failed["status"], failed["lifecycle_status"], failed["download_progress"]["error"]) == (
+        "available",
+        "error",
+        "disk full",
+    )
+    await node.beat(transfers=[], placements=[{"name": "acme/tiny-gguf"}])
+    ready = await item()
+    assert (ready["status"], ready["lifecycle_status"]) == ("downloaded", "registered")
+
+
+async def test_retrying_counts_and_hides_the_old_failure(online: Service) -> None:
+    await online.register(TINY)
+    node = FakeNode(online.node)
+    await node.register()
+    failed = {
+        "name": "acme/tiny-gguf",
+        "phase": "failed",
+        "bytes_done": 5,
+        "error": "The disk is full.",
+        "error_code": "no_space",
+    }
+    await node.beat(transfers=[failed], placements=[])
+    tiny = (await online.models())["acme/tiny-gguf"]
+    assert (tiny["status"], tiny["reason"], tiny["transfers"][0]["error_code"]) == (
+        "error",
+        "The disk is full.",
+        "no_space",
+    )
+    assert (await online.admin.post("/v0/transfers/acme%2Ftiny-gguf/retry")).status_code == 204
+    await node.beat(transfers=[failed], placements=[])  # sent before the node heard of it
+    tiny = (await online.models())["acme/tiny-gguf"]
+    assert (tiny["attempt"], tiny["status"], tiny["transfers"][0]["phase"]) == (2, "registered", "waiting")
+    assert [each["attempt"] for each in (await online.node.get("/v0/models")).json()] == [2]
+    await node.beat(transfers=[{**failed, "phase": "fetching", "error": None}], placements=[])
+    await node.beat(transfers=[failed], placements=[])
+    assert (await online.models())["acme/tiny-gguf"]["status"] == "error"
+    gone = await online.admin.post("/v0/transfers/no/such/retry")
+    assert refusal(gone) == (404, "not_registered")
+
+
+async def test_a_retry_that_no_node_takes_up_shows_the_failure_again(online: Service) -> None:
+    await online.register(TINY)
+    node = FakeNode(online.node)
+    await node.register()
+    failed = {"name": "acme/tiny-gguf", "phase": "failed", "error": "no"}
+    await node.beat(transfers=[failed], placements=[])
+    await online.admin.post("/v0/transfers/acme/tiny-gguf/retry")
+    assert (await online.models())["acme/tiny-gguf"]["status"] == "registered"
+    online.clock.now += 20
+    await node.beat(transfers=[failed], placements=[])
+    online.router.fleet.tick()
+    assert (await online.models())["acme/tiny-gguf"]["status"] == "error"
+
+
+async def test_warnings_tell_about_memory_and_disk(online: Service) -> None:
+    gpu = [{"model": "Card", "count": 1, "memory": 1000}]
+    node = FakeNode(online.node, gpu_available=True, gpu_devices=gpu, disk_free_bytes=10, disk_total_bytes=100)
+    await node.register()
+    warnings = (await online.register(TINY)).json()["warnings"]
+    assert warnings[0] == "Model requires 5 kB but the best node has 1 kB"
+    assert warnings[1].endswith("but no node has more than 10 B free")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "says"),
+    [
+        (b"{", "application/json", 400, "Failed to parse the request body as JSON"),
+        (b"", "application/json", 400, "Failed to parse the request body as JSON"),
+        (b"{}", "application/json", 422, "Failed to deserialize the JSON body into the target type: repo"),
+        (b'{"repo": 3}', "application/json", 422, "repo"),
+        (b'{"repo": "a/b", "filename": 3}', "application/json", 422, "filename"),
+        (b"[]", "application/json", 422, "target type"),
+        (b'{"repo": "a/b"}', "text/plain", 415, "application/json"),
+        (b'{"repo": "' + b"x" * 9_000_000 + b'"}', "application/json", 413, "too large"),
+    ],
+)
+async def test_unreadable_bodies_are_worded_as_upstream_does(
+    service: Service, content: bytes, kind: str, status: int, says: str
+) -> None:
+    answer = await service.admin.post("/v0/models/register", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == status and says in answer.text
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
+async def test_unknown_members_of_a_request_are_ignored(online: Service) -> None:
+    assert (
+        await online.register("acme/One-GGUF", nonsense={"a": 1}, chat_template="{{ x }}", display_name="Mine")
+    ).status_code == 201
+    assert (await online.models())["acme/one-gguf"]["chat_template"] == "{{ x }}"
+
+
+def test_the_tests_catalog_is_in_the_standard_hub(hub: LoopbackHub) -> None:
+    for entry in CATALOG:
+        assert entry.file in hub.repo(entry.repo).main.files, json.dumps([entry.repo, entry.file])
