@@ -94,20 +94,16 @@ def _dashboard(flags: dict[str, str]) -> int:
 def picture_place(flags: Mapping[str, str], env: Mapping[str, str]) -> tuple[str, str]:
     """Where the last screen is kept, and the key it must have been kept under.
 
-    Says the same as `modelhub_tui.config` about the cache folder, without importing it: that, and reading TOML, costs more
-    than showing the picture. Only a config file that may set the folder is read in full.
+    Says the same as `modelhub_tui.config` about the cache folder, without importing it: that, and reading TOML, costs
+    more than showing the picture. Only a config file that may set the folder is read in full.
     """
     from modelhub_tui import __version__
     from modelhub_tui.terminal import instant
 
     home = env.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
-    config = _path(
-        flags.get("config") or env.get("MODELHUB_CONFIG") or f"{_base(env, home, 'CONFIG', '.config')}/config.toml",
-        home,
-    )
-    folder = (
-        _path(env["MODELHUB_CACHE_DIR"], home) if env.get("MODELHUB_CACHE_DIR") else _base(env, home, "CACHE", ".cache")
-    )
+    usual = f"{_base(env, home, 'CONFIG', '.config')}/config.toml"
+    config = _path(flags.get("config") or env.get("MODELHUB_CONFIG") or usual, home)
+    folder = _path(env.get("MODELHUB_CACHE_DIR") or _base(env, home, "CACHE", ".cache"), home)
     try:
         fd = os.open(config, os.O_RDONLY | os.O_NONBLOCK)
         try:

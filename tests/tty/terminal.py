@@ -171,9 +171,7 @@ class Terminal:
         self.process.kill(signal.SIGHUP)
         self._open = False
         self._reader.join(5)
-        os.close(self.process.fd)
-        self.process.closed = True
-        self.process.fd = -1
+        self._close_fd()
 
     def wait(self, timeout: float = 30.0) -> int:
         """Wait for the program's end; return its exit code (negative: the signal that killed it)."""
@@ -193,10 +191,13 @@ class Terminal:
             self.process.wait()
         self._open = False
         self._reader.join(5)
-        if not self.process.closed and self.process.fd >= 0:
-            os.close(self.process.fd)
-            self.process.closed = True
-            self.process.fd = -1
+        self._close_fd()
+
+    def _close_fd(self) -> None:
+        # Through the file object that owns the descriptor: collected later, it would close somebody else's.
+        if not self.process.closed:
+            self.process.fileobj.close()
+            self.process.fd, self.process.closed = -1, True
 
     def __enter__(self) -> Terminal:
         return self

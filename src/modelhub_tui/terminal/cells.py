@@ -194,10 +194,10 @@ class Canvas:
         fresh = [[UNKNOWN] * self.width for _ in range(count)]
         region = self.rows[top:bottom]
         self.rows[top:bottom] = region[count:] + fresh if distance > 0 else fresh + region[:-count]
-        # Margins, first line of the region, delete or insert lines, no margins. The cursor ends up at home.
+        # Margins, first line of the region, delete or insert lines, no margins.
         # Insert and delete are used rather than scroll up and down because every terminal has them.
         self._out.append(f"\x1b[{top + 1};{bottom}r\x1b[{top + 1}H\x1b[{count}{'M' if distance > 0 else 'L'}\x1b[r")
-        self._x = self._y = 0
+        self._x = self._y = None  # not all terminals go home when the margins are lifted
         # A line of the region that did not move is elsewhere now, changed or not.
         for y in range(top, bottom):
             if y not in changed:

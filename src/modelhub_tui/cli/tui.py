@@ -1,0 +1,232 @@
+"""Open the dashboard: last known states first, the router when the first frame is out, the last screen kept on leaving.
+
+Nothing heavy is imported at module level, nor before the first frame: no HTTP client, no pydantic, no YAML.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import modelhub_tui.app as dashboard
+from modelhub_tui import __version__
+from modelhub_tui.catalog import catalog_path, load_catalog
+from modelhub_tui.cli.keys import keep_key, kept_key
+from modelhub_tui.config import Settings
+from modelhub_tui.domain import Fleet
+from modelhub_tui.filtering import Filter, SortKey
+from modelhub_tui.screens.main import HUB
+from modelhub_tui.snapshot import fleet_path, load_fleet, rejoin, save_fleet
+from modelhub_tui.terminal import instant
+from modelhub_tui.terminal.cells import Row, picture
+from modelhub_tui.terminal.delta import DeltaOutput
+from modelhub_tui.terminal.driver import HandoverDriver
+from modelhub_tui.widgets.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from textual.driver import Driver
+
+    from modelhub_tui.client.base import RouterClient
+    from modelhub_tui.watch import FleetWatcher
+
+log = logging.getLogger(__name__)
+
+
+class TerminalApp(DeltaOutput, dashboard.ModelHubApp):
+    """The dashboard on a real terminal."""
+
+    # Textual looks for a relative path beside the class's own module.
+    CSS_PATH = str(Path(dashboard.__file__).with_name("app.tcss"))
+
+    home_rows: list[Row] | None = None
+    """The last whole frame that looked as the next start will: the hub's first page, nothing open above it."""
+    home_heard_at: float | None = None
+    home_slot = (0, 0, 0)
+    """Where the status line was in it: row, column, width."""
+
+    def get_driver_class(self) -> type[Driver]:
+        """Take over from the instant frame."""
+        return HandoverDriver
+
+    def post_display_hook(self) -> None:
+        """Keep what the terminal shows, if it is what the next start will show."""
+        super().post_display_hook()
+        canvas = self.canvas
+        if canvas is not None and self._at_start() and canvas.known:
+            # Rows are replaced, never changed, so keeping the list of them is enough.
+            self.home_rows, self.home_heard_at = list(canvas.rows), self.fleet.connection.heard_at
+            region = self.main.query_one(StatusLine).region
+            self.home_slot = (region.y, region.x, region.width)
+
+    def _at_start(self) -> bool:
+        """Whether the screen is as a new session opens it: the hub's first page, no search, nothing open above it."""
+        if len(self.screen_stack) != 1 or self._notifications:
+            return False
+        main = self.main
+        plain = main.tab == HUB and not main.details_open and not main.searching
+        plain = plain and main.wanted == Filter() and main.sort is SortKey.CATALOG
+        return plain and main.grid.cursor == 0 and not main.grid.scroll_offset.y and not main.grid.selected
+
+
+def run_tui(settings: Settings, *, picture_key: str = "") -> int:
+    """Open the dashboard and stay until it is left.
+
+    Args:
+        picture_key: What a kept picture of the screen depends on (see `instant.identity()`); "" keeps none.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BadCatalog: The catalog cannot be used.
+    """
+    if not (sys.__stdin__ and sys.__stdin__.isatty() and sys.__stdout__ and sys.__stdout__.isatty()):
+        sentence = "The dashboard needs a terminal. `modelhub list` prints the models without one."
+        print(f"modelhub: {sentence}", file=sys.stderr)
+        return 2
+    _log_to_file(settings.state_dir)
+    session = _Session(settings, picture_key)
+    app = session.app
+    app.on_first_paint = _settle_memory
+    held = instant.current()
+    if held is not None and held.drawn:
+        app.adopt_picture(held.picture, *held.size)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, session.leave_on_signal)
+    app.run()
+    session.keep_picture()
+    return app.return_code or 0
+
+
+class _Session:
+    """One run of the dashboard: what it starts from, how it connects, what it leaves behind."""
+
+    def __init__(self, settings: Settings, picture_key: str) -> None:
+        if settings.router is not None and settings.api_key is None:
+            settings = replace(settings, api_key=kept_key(settings))
+        self._settings, self._picture_key = settings, picture_key
+        source = catalog_path(settings.catalog)
+        self._fleet_path = fleet_path(settings.cache_dir, settings.router, str(source))
+        self._stamp = _stamp(source)
+        kept = load_fleet(self._fleet_path)
+        if kept is not None and kept.catalog == self._stamp:
+            fleet = kept.fleet
+        else:
+            fleet = rejoin(load_catalog(settings.catalog, settings.cache_dir), kept.fleet if kept else None)
+        self.app = TerminalApp(
+            fleet,
+            self._open_watcher,
+            theme=settings.theme,
+            on_leave=self._keep_fleet,
+            use_key=None if settings.embedded else self._use_key,
+            endpoint=settings.hf_endpoint,
+        )
+        self._first_theme = self.app.theme
+
+    async def _open_watcher(self) -> FleetWatcher:
+        """Make a watcher. Called after the first frame: this is where the heavy imports are."""
+        import asyncio
+
+        # In a thread, and with the interpreter switching often, the imports do not hold up the keys.
+        switching = sys.getswitchinterval()
+        sys.setswitchinterval(0.001)
+        try:
+            return await asyncio.to_thread(self._make_watcher)
+        finally:
+            sys.setswitchinterval(switching)
+
+    def _make_watcher(self) -> FleetWatcher:
+        from modelhub_tui.hub_stats import HubStatsCache, HubStatsService
+        from modelhub_tui.watch import FleetWatcher
+
+        settings = self._settings
+        catalog = load_catalog(settings.catalog, settings.cache_dir)
+        stats = HubStatsService(HubStatsCache(settings.cache_dir / "hub-stats"), settings.hf_endpoint)
+        return FleetWatcher(self._connect, catalog, stats=stats)
+
+    async def _connect(self) -> RouterClient:
+        """Connect as the settings say now: a key may have been given since."""
+        from modelhub_tui.cli.connect import connector
+
+        connect: Callable[[], Awaitable[RouterClient]] = connector(self._settings)
+        return await connect()
+
+    async def _use_key(self, key: str, remember: bool) -> None:
+        """From the next attempt to connect on, use this key; keep it for the next session if asked to."""
+        self._settings = replace(self._settings, api_key=key)
+        if remember:
+            keep_key(self._settings, key)
+
+    def _keep_fleet(self, fleet: Fleet) -> None:
+        try:
+            save_fleet(self._fleet_path, fleet, self._stamp)
+        except OSError as error:
+            log.warning("the fleet was not kept: %s", error)
+
+    def keep_picture(self) -> None:
+        """Keep the last frame that looked as the next start will."""
+        app = self.app
+        if not self._picture_key or app.home_rows is None or app.theme != self._first_theme:
+            return
+        height, width = len(app.home_rows), len(app.home_rows[0])
+        path = instant.path_for(str(self._settings.cache_dir), width, height)
+        row, column, _ = app.home_slot
+        style = app.home_rows[row][column][1].partition("\n")[0]
+        try:
+            instant.save(
+                path,
+                self._picture_key,
+                picture(app.home_rows),
+                slot=app.home_slot,
+                style=style,
+                heard_at=app.home_heard_at,
+            )
+        except OSError as error:
+            log.warning("the screen was not kept: %s", error)
+
+    def leave_on_signal(self, number: int, _frame: object) -> None:
+        """SIGTERM leaves in order. After SIGHUP there is no terminal to leave: keep what is known and go."""
+        if number == signal.SIGTERM:
+            self.app.exit(return_code=128 + number)
+            return
+        self._keep_fleet(self.app.fleet)
+        os._exit(128 + number)
+
+
+def _stamp(source: Path) -> str:
+    """What tells one state of a catalog file from another."""
+    try:
+        state = source.stat()
+    except OSError:
+        return ""
+    return f"{__version__} {source} {state.st_mtime_ns} {state.st_size}"
+
+
+def _settle_memory() -> None:
+    """The first frame is out: what exists now stays, and need never be searched for garbage again."""
+    gc.freeze()
+    gc.enable()
+
+
+def _log_to_file(state_dir: Path) -> None:
+    """Log to a file only: anything on stderr would paint over the screen."""
+    root = logging.getLogger()
+    root.handlers.clear()
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler: logging.Handler = RotatingFileHandler(
+            state_dir / "tui.log", maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True
+        )
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
