@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from textual import on, work
 from textual.app import App
@@ -78,9 +78,11 @@ class Palette(CommandPalette):
 
     def on_mount(self) -> None:
         """Hold the cursor still."""
+        from textual.command import SearchIcon
         from textual.widgets import Input
 
         self.query_one(Input).cursor_blink = False
+        self.query_one(SearchIcon).icon = ">"  # an emoji otherwise, of a width terminals disagree on
 
 
 class ModelHubApp(App[None]):
@@ -89,7 +91,6 @@ class ModelHubApp(App[None]):
     TITLE = "modelhub"
     CSS_PATH = "app.tcss"
     COMMANDS = {_commands}
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (100, "-normal"), (160, "-wide")]
 
     fleet: reactive[Fleet] = reactive(Fleet, always_update=False)
     """What is shown: the router's last word, and what was asked of it since (the watcher adds that)."""
@@ -387,7 +388,7 @@ class ModelHubApp(App[None]):
 
     def action_command_palette(self) -> None:
         """Open the palette."""
-        if self.use_command_palette and not CommandPalette.is_open(self):
+        if self.use_command_palette and not isinstance(self.screen, CommandPalette):
             self.push_screen(Palette(id="--command-palette", placeholder="Find a command"))
 
     async def action_quit(self) -> None:

@@ -25,6 +25,8 @@ class Situation:
     """The details fill the screen."""
     clearable: bool = False
     """There is a search text, a filter, a selection or an open pane that escape would take back."""
+    narrowed: bool = False
+    """A search text, a filter or a selection is in force."""
     on_local: bool = False
     wants_key: bool = False
     """The router asks for a key, and one could be given."""
@@ -92,7 +94,7 @@ COMMANDS = (
         "x",
         "x",
         "Cancel",
-        "Stop the download and drop its partial files",
+        "Stop the download, drop its partial files",
         "Model",
         "cancel",
         _for("cancel"),
@@ -117,7 +119,7 @@ COMMANDS = (
         "enter",
         "enter",
         "Details",
-        "Show all that is known, and how to use the model",
+        "Show all about it, and how to use it",
         "Model",
         "details",
         lambda at: _has_model(at) and not at.details,
@@ -128,7 +130,7 @@ COMMANDS = (
         "y",
         "y",
         "Copy",
-        "Copy the path of the files, or the repo's name",
+        "Copy the path on disk, or the repo",
         "Model",
         "copy",
         _has_model,
@@ -139,7 +141,7 @@ COMMANDS = (
         "space",
         "space",
         "Select",
-        "Select several models for the next command",
+        "Select several for the next command",
         "Model",
         "select",
         lambda at: _in_list(at) and at.model is not None,
@@ -172,7 +174,7 @@ COMMANDS = (
         "f",
         "f",
         "Filter",
-        "Show only some states, tags, capabilities, or what fits",
+        "Filter by state, tag, capability, fit",
         "Find",
         "filter",
         _in_list,
@@ -195,7 +197,7 @@ COMMANDS = (
         "escape",
         "esc",
         "Back",
-        "Clear the search, the filter or the selection; close what is open",
+        "Clear search, selection, filter; close",
         "Find",
         "back",
         lambda at: at.clearable,
@@ -237,7 +239,7 @@ COMMANDS = (
 )
 
 MOVES = (
-    ("↑ ↓ ← →", "Move between models"),
+    ("arrows", "Move between models"),
     ("j k", "Next and previous model"),
     ("pgup pgdn", "A page up or down"),
     ("g G", "First and last model"),
@@ -261,6 +263,6 @@ def label(command: Command, at: Situation) -> str:
         return f"{command.label} {len(applicable(command.action, at.targets))}"
     if command.id == "view.next":
         return "Model Hub" if at.on_local else "Local"
-    if command.id == "find.back" and not (at.searching or at.details):
+    if command.id == "find.back" and at.narrowed and not at.details:
         return "Clear"
     return command.label

@@ -21,6 +21,12 @@ DARK = Theme(
     variables={
         "footer-background": "#191c26",
         "footer-key-foreground": "#7aa2f7",
+        "scrollbar": "#2c3142",
+        "scrollbar-hover": "#2c3142",
+        "scrollbar-active": "#7aa2f7",
+        "scrollbar-background": "#11131a",
+        "scrollbar-background-hover": "#11131a",
+        "scrollbar-background-active": "#11131a",
         "border-blurred": "#2c3142",
         "input-cursor-background": "#d5daea",
         "input-cursor-foreground": "#11131a",
@@ -42,6 +48,12 @@ LIGHT = Theme(
     variables={
         "footer-background": "#e4e7f0",
         "footer-key-foreground": "#2f5fd0",
+        "scrollbar": "#cfd4e2",
+        "scrollbar-hover": "#cfd4e2",
+        "scrollbar-active": "#2f5fd0",
+        "scrollbar-background": "#fbfbfd",
+        "scrollbar-background-hover": "#fbfbfd",
+        "scrollbar-background-active": "#fbfbfd",
         "border-blurred": "#cfd4e2",
     },
 )

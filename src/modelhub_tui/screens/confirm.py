@@ -42,7 +42,7 @@ class ConfirmScreen(Dialog[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
-            box.border_title = Content(self._question)  # type: ignore[assignment]
+            box.border_title = Content(self._question)
             yield Static("\n".join(self._lines), classes="dialog-text", markup=False)
             with Horizontal(classes="dialog-buttons"):
                 yield Button(Content(f"{self._no} (n)"), id="no", compact=True)

@@ -30,12 +30,13 @@ class Dialog(ModalScreen[Result | None]):
             border-subtitle-color: $text-muted;
         }
         & .dialog-text { width: 100%; height: auto; }
-        & .dialog-hint { width: 100%; height: auto; color: $text-muted; }
+        & .dialog-hint { width: 100%; height: auto; margin-top: 1; color: $text-muted; }
         & .dialog-problem { width: 100%; height: auto; color: $text-error; }
         & .dialog-buttons { width: 100%; height: 1; align-horizontal: right; margin-top: 1; }
         & .dialog-buttons Button { margin-left: 2; min-width: 12; }
-        & Input, & Input:focus { background: $boost; border: none; height: 1; padding: 0 1; }
-        & Input:focus { background-tint: $foreground 8%; }
+        & Input.-textual-compact { background: $panel; padding: 0 1; }
+        & Input.-textual-compact:focus { background-tint: $primary 20%; }
+        & OptionList, & VerticalScroll { scrollbar-size-vertical: 1; }
     }
     .-ascii .dialog { border: ascii $primary; }
     """

@@ -111,8 +111,11 @@ class FilterScreen(Dialog[None]):
             changed: Told the new filter after every switch.
         """
         super().__init__()
-        self._models, self._nodes, self.wanted, self._glyphs, self._changed = models, nodes, wanted, glyphs, changed
-        self._lines: list[Choice | str] = [line for title, group in choices(models, nodes) for line in (title, *group)]
+        self._offered, self._hardware = models, nodes
+        self.wanted, self._glyphs, self._changed = wanted, glyphs, changed
+        self._lines: list[Choice | str] = []
+        for title, group in choices(models, nodes):
+            self._lines += [title, *group]
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
@@ -135,7 +138,7 @@ class FilterScreen(Dialog[None]):
         is_on = line.is_on(self.wanted)
         mark = f"[{self._glyphs.downloaded if is_on else ' '}]"
         return Content.assemble(
-            (f"  {mark} ", "bold $text-success" if is_on else "$text-muted"),
+            (f"  {mark} ", "bold"),
             (f"{line.label[:26]:<26}", "bold" if is_on else ""),
             (f"{line.count:>5}", "$text-muted"),
         )
@@ -169,5 +172,5 @@ class FilterScreen(Dialog[None]):
         self._changed(wanted)
 
     def _count(self) -> None:
-        shown = len(ModelView().show(self._models, self.wanted, SortKey.CATALOG, self._nodes))
-        self.query_one(".dialog").border_subtitle = f"{shown} of {len(self._models)}"
+        shown = len(ModelView().show(self._offered, self.wanted, SortKey.CATALOG, self._hardware))
+        self.query_one(".dialog").border_subtitle = f"{shown} of {len(self._offered)}"

@@ -16,7 +16,7 @@ from modelhub_tui.screens.dialog import Dialog
 
 def keys_by_group() -> dict[str, tuple[tuple[str, str], ...]]:
     """Keys and explanations for each group of commands, and for moving about."""
-    groups = {"Move": MOVES}
+    groups: dict[str, tuple[tuple[str, str], ...]] = {"Move": MOVES}
     for group in GROUPS:
         groups[group] = tuple(
             (each.shown, each.help) for each in COMMANDS if each.group == group and each.id != "find.leave"
@@ -35,7 +35,7 @@ class HelpScreen(Dialog[None]):
         Binding("k", "scroll('up')", show=False),
     ]
     DEFAULT_CSS = """
-    HelpScreen .dialog { width: 112; }
+    HelpScreen .dialog { width: 116; }
     HelpScreen.-narrow .dialog { width: 74; }
     HelpScreen #help-scroll { height: auto; max-height: 100%; scrollbar-size-vertical: 1; }
     HelpScreen #help-columns { height: auto; layout: horizontal; }
@@ -53,7 +53,7 @@ class HelpScreen(Dialog[None]):
         groups = [(title, rows) for title, rows in keys_by_group().items()]
         with Vertical(classes="dialog") as box:
             box.border_title = "Keys"
-            box.border_subtitle = Content(f"modelhub {self._version}")  # type: ignore[assignment]
+            box.border_subtitle = Content(f"modelhub {self._version}")
             with VerticalScroll(id="help-scroll"), Horizontal(id="help-columns"):
                 for column in (groups[:2], groups[2:]):
                     with Vertical(classes="help-column"):
@@ -62,7 +62,7 @@ class HelpScreen(Dialog[None]):
 
     def _group(self, title: str, rows: tuple[tuple[str, str], ...]) -> Content:
         lines: list[Content] = [Content.styled(title, "bold $text-muted")]
-        lines += [Content.assemble((f"{keys:>8}", "bold $text-primary"), "  ", help) for keys, help in rows]
+        lines += [Content.assemble((f"{keys:>9}", "bold $text-primary"), "  ", help) for keys, help in rows]
         return Content("\n").join(lines)
 
     def action_scroll(self, direction: str) -> None:

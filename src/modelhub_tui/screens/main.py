@@ -142,19 +142,14 @@ class MainScreen(Screen[None]):
     def situation(self) -> Situation:
         """What decides which commands apply now."""
         model = self.grid.highlighted
+        narrowed = bool(self.wanted.text or self.wanted.choices or self.grid.selected)
         return Situation(
             model=model,
             targets=self.targets(),
             searching=self.searching,
             details=self.details_open,
-            clearable=bool(
-                self.searching
-                or self.details_open
-                or self.wanted.text
-                or self.wanted.choices
-                or self.grid.selected
-                or self.focused is self.details
-            ),
+            narrowed=narrowed,
+            clearable=narrowed or self.searching or self.details_open or self.focused is self.details,
             on_local=self.tab == LOCAL,
             wants_key=self._can_use_key and self.fleet.connection.link is Link.REFUSED,
         )
@@ -189,7 +184,8 @@ class MainScreen(Screen[None]):
         tabs = self.query_one(TabBar)
         tabs.active = self.tab
         tabs.set_counts(hub=len(fleet.models), local=len(fleet.local))
-        self.query_one(TransfersStrip).models = fleet.transferring
+        # What moved when the router was last heard says nothing about now.
+        self.query_one(TransfersStrip).models = () if grid.dimmed else fleet.transferring
         self.show_situation()
 
     def _show_awaited(self, grid: CardGrid) -> None:
@@ -246,6 +242,8 @@ class MainScreen(Screen[None]):
     @on(Input.Changed, "#search")
     def _search(self, event: Input.Changed) -> None:
         self.wanted = replace(self.wanted, text=event.value)
+        if event.value:
+            self.grid.highlight(0)  # the best match, so that enter and p are about it
 
     @on(ClickableText.Clicked, "#search-icon")
     def _open_search(self) -> None:

@@ -148,8 +148,8 @@ class RegisterScreen(Dialog[str]):
             self._say("-bad", error.reason)
         else:
             at = f" at revision {ref.revision}" if ref.revision else ""
-            what = f"file {ref.file}" if ref.file else "its only or recommended file"
-            self._say("-good", f"Registers {ref.repo}{at}, {what}.")
+            what = f", file {ref.file}." if ref.file else ". If it has several files, you choose one next."
+            self._say("-good", f"Registers {ref.repo}{at}{what}")
 
     @on(Input.Submitted)
     @on(Button.Pressed, "#register-send")

@@ -55,7 +55,7 @@ class ClickableText(Static):
         def control(self) -> ClickableText:
             return self.text
 
-    def _on_click(self, event: events.Click) -> None:
+    def on_click(self, event: events.Click) -> None:
         event.stop()
         self.post_message(self.Clicked(self))
 

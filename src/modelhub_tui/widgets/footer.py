@@ -90,7 +90,8 @@ class KeyFooter(Widget):
             start += item.width
         return None
 
-    def _on_click(self, event: events.Click) -> None:
+    def on_click(self, event: events.Click) -> None:
+        """Ask for what the item under the mouse does."""
         item = self.item_at(event.x)
         if item is not None:
             event.stop()
