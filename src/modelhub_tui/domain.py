@@ -430,14 +430,16 @@ def join_models(
             known[key] = each
         by_repo.setdefault(each.repo.lower(), []).append(key)
     models: list[Model] = []
-    for entry in catalog:
-        key = model_key(entry.repo, entry.file)
+    entries = {model_key(entry.repo, entry.file): entry for entry in catalog}
+    for key, entry in entries.items():
         told = known.pop(key, None)
         if told is None:
             # Some generations list a repo without its file, or name another shard of the same model.
             paths = {None, *(each.path for each in entry.files)}
             there = by_repo.get(entry.repo.lower(), ())
-            key_there = next((k for k in there if k in known and known[k].file in paths), None)
+            # What is another entry's own file is left to that entry.
+            free = (k for k in there if k in known and k not in entries)
+            key_there = next((k for k in free if known[k].file in paths), None)
             told = known.pop(key_there) if key_there else None
         models.append(_joined(key, entry, told, nodes, stats))
     rest = sorted(known.items(), key=lambda item: item[1].name)
