@@ -183,6 +183,9 @@ class _Pen:
     @property
     def edge_role(self) -> str:
         """Colour of the left edge: says which cards need attention."""
+        transfer = self.model.transfer
+        if transfer is not None and transfer.phase is Phase.RETRYING and self.model.state is ModelState.DOWNLOADING:
+            return "warn"
         return _BADGE[self.model.state][1]
 
     def style(self, role: str) -> Style:
@@ -254,8 +257,8 @@ class _Pen:
         if model.stats is not None:
             role = "muted" if model.stats.stale else "text"
             for rank, mark, count in (
-                (7, self.glyphs.downloads, model.stats.downloads),
-                (8, self.glyphs.likes, model.stats.likes),
+                (5, self.glyphs.downloads, model.stats.downloads),
+                (6, self.glyphs.likes, model.stats.likes),
             ):
                 if count is not None:
                     right.append(Part(rank, ((f"{mark} ", "muted"), (human_count(count), role))))
@@ -290,10 +293,10 @@ class _Pen:
         model = self.model
         out = [
             Part(4, ((model.quantization, "text"),)),
-            Part(5, ((model.parameters, "text"),)),
+            Part(7, ((model.parameters, "text"),)),
         ]
         if model.context_length:
-            out.append(Part(6, ((human_context(model.context_length), "text"), (" ctx", "muted"))))
+            out.append(Part(8, ((human_context(model.context_length), "text"), (" ctx", "muted"))))
         return [each for each in out if each.pieces[0][0]]
 
     def _tags(self, line: Line, at: int) -> None:
@@ -367,10 +370,7 @@ class _Pen:
 
     def _figures(self, transfer: Transfer, paused: bool) -> list[Part]:
         """Bytes, speed and time left; or what is done instead of fetching."""
-        done = f"{human_size(transfer.bytes_done)} / {human_size(transfer.bytes_total)}"
-        same = human_size(transfer.bytes_total)[-2:]
-        if transfer.bytes_total and done.count(same) == 2:
-            done = done.replace(same, "", 1).replace("  ", " ")
+        done = of_total(transfer.bytes_done, transfer.bytes_total)
         out = [Part(4, ((done, "text"),))]
         if paused:
             out.append(Part(3, (("paused", "warn"),)))
@@ -389,14 +389,21 @@ class _Pen:
         """Why it waits or failed: two lines on a tall card, the last one beside the action."""
         action = self._action_width(True)
         if not tall or width_of(reason) <= self.space - action - 2:
-            rows: list[_Row] = [lambda line, at: self._with_action(line, at, [], shrink=(reason, role))]
-            return [self._tags_only, *rows] if tall else rows
+
+            def only(line: Line, at: int) -> None:
+                self._with_action(line, at, [], shrink=(reason, role))
+
+            return [self._tags_only, only] if tall else [only]
         first = wrap(reason, self.space, 2, "")[0]
         rest = reason[len(first) :].lstrip()
-        return [
-            lambda line, _at: line.add(first, self.style(role)) and None,
-            lambda line, at: self._with_action(line, at, [], shrink=(rest, role)),
-        ]
+
+        def upper(line: Line, _at: int) -> None:
+            line.add(first, self.style(role))
+
+        def lower(line: Line, at: int) -> None:
+            self._with_action(line, at, [], shrink=(rest, role))
+
+        return [upper, lower]
 
     def _tags_only(self, line: Line, _at: int) -> None:
         tags = [Part(3 + rank, ((tag, "tag"),)) for rank, tag in enumerate(self.model.tags)]
@@ -484,6 +491,14 @@ def bar_cells(fraction: float | None, size: int, glyphs: Glyphs) -> tuple[str, s
     full, half = divmod(max(0, min(halves, size * 2)), 2)
     done = glyphs.bar_done * full + (glyphs.bar_half if half else "")
     return done, glyphs.bar_rest * (size - len(done))
+
+
+def of_total(done: int, total: int | None) -> str:
+    """`2.2 / 5.8 GB`: the unit once where both have the same; without a total `2.2 GB`."""
+    if not total:
+        return human_size(done)
+    (value, unit), whole = human_size(done).split(" "), human_size(total)
+    return f"{value} / {whole}" if whole.endswith(f" {unit}") else f"{value} {unit} / {whole}"
 
 
 @lru_cache(maxsize=256)

@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from modelhub_tui.domain import FitKind, Model, ModelState, Node, NodeStatus, fit
 from modelhub_tui.units import human_context, human_count, human_duration, human_rate, human_size
+from modelhub_tui.widgets.card import of_total
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 
 _HUB = "https://huggingface.co"
@@ -163,9 +164,8 @@ class DetailsPane(VerticalScroll, can_focus=True):
         for each in model.transfers:
             said = [f"{each.node}: {each.phase.value}"]
             if each.bytes_total:
-                said.append(
-                    f"{int((each.fraction or 0) * 100)}% of {human_size(each.bytes_total)}, {human_size(each.bytes_done)} done"
-                )
+                said.append(f"{int((each.fraction or 0) * 100)}%")
+                said.append(of_total(each.bytes_done, each.bytes_total))
             said += [human_rate(each.bytes_per_s), human_duration(each.eta_s) and f"{human_duration(each.eta_s)} left"]
             if each.file:
                 count = f" ({each.file_index} of {each.file_count})" if each.file_count > 1 else ""

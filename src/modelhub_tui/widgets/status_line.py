@@ -100,8 +100,8 @@ class StatusLine(Widget):
             return [(4, "no node online", "$text-warning")]
         out: list[tuple[int, str, str]] = []
         if len(nodes) > 1:
-            count = f"{len(online)}" if len(online) == len(nodes) else f"{len(online)} of {len(nodes)}"
-            out.append((5, f"{count} nodes", "$foreground 85%"))
+            some = f"{len(online)}" if len(online) == len(nodes) else f"{len(online)} of {len(nodes)}"
+            out.append((5, f"{some} nodes", "$foreground 85%"))
         gpus = [gpu for node in online for gpu in node.gpus]
         if gpus:
             kinds = {gpu.name for gpu in gpus}

@@ -6,9 +6,9 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from modelhub_tui.domain import Model, Phase
-from modelhub_tui.units import human_duration, human_rate, human_size
-from modelhub_tui.widgets.card import bar_cells
+from modelhub_tui.domain import Model, Phase, Transfer
+from modelhub_tui.units import human_duration, human_rate
+from modelhub_tui.widgets.card import bar_cells, of_total
 from modelhub_tui.widgets.cells import clip, width_of
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 
@@ -65,23 +65,18 @@ class TransfersStrip(Widget):
         transfer = model.transfer
         assert transfer is not None
         retrying = transfer.phase is Phase.RETRYING
-        figures = []
-        if transfer.fraction is not None:
-            figures.append(f"{int(transfer.fraction * 100):>3}%")
-        if retrying:
-            figures.append("retrying")
-        elif transfer.phase is Phase.VERIFYING:
-            figures.append("verifying")
-        else:
-            figures += [human_rate(transfer.bytes_per_s).rjust(9), human_duration(transfer.eta_s).rjust(5)]
+        # Every column has one width, so that the bars of all lines end at the same cell.
+        figures = [f"{_percent(transfer):>4}"]
         if width >= 90:
-            figures.insert(1, f"{human_size(transfer.bytes_done)} / {human_size(transfer.bytes_total)}".rjust(17))
+            figures.append(f"{of_total(transfer.bytes_done, transfer.bytes_total):>18}")
+        word = "retrying" if retrying else "verifying" if transfer.phase is Phase.VERIFYING else ""
+        if width >= 50:
+            rate, left = human_rate(transfer.bytes_per_s), human_duration(transfer.eta_s)
+            figures.append(word.rjust(17) if word else f"{rate:>9}  {left:>6}")
         name_width = max(min(width // 3, 32), 8)
-        while figures and sum(map(width_of, figures)) + 2 * len(figures) + name_width + 8 > width:
-            figures.pop()
         right = "  ".join(figures)
         name = clip(model.title, name_width, self.glyphs.ellipsis)
-        size = width - 3 - name_width - width_of(right) - 2
+        size = width - 2 - name_width - width_of(right) - 3
         done, rest = bar_cells(transfer.fraction, max(size, 0), self.glyphs)
         return Content.assemble(
             " ",
@@ -91,3 +86,7 @@ class TransfersStrip(Widget):
             (rest, "$foreground 25%"),
             (f"  {right}", "$text-warning" if retrying else "$foreground 85%"),
         )
+
+
+def _percent(transfer: Transfer) -> str:
+    return "" if transfer.fraction is None else f"{int(transfer.fraction * 100)}%"
