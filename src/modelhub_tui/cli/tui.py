@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import modelhub_tui.app as dashboard
 from modelhub_tui import __version__
 from modelhub_tui.catalog import catalog_path, load_catalog
 from modelhub_tui.cli.keys import keep_key, kept_key
 from modelhub_tui.config import Settings
-from modelhub_tui.domain import Fleet
+from modelhub_tui.domain import Fleet, Link
 from modelhub_tui.filtering import Filter, SortKey
 from modelhub_tui.screens.main import HUB
 from modelhub_tui.snapshot import fleet_path, load_fleet, rejoin, save_fleet
@@ -70,6 +70,8 @@ class TerminalApp(DeltaOutput, dashboard.ModelHubApp):
         """Whether the screen is as a new session opens it: the hub's first page, no search, nothing open above it."""
         if len(self.screen_stack) != 1 or self._notifications:
             return False
+        if self.fleet.connection.link not in (Link.LIVE, Link.CONNECTING):
+            return False  # the list is dimmed then
         main = self.main
         plain = main.tab == HUB and not main.details_open and not main.searching
         plain = plain and main.wanted == Filter() and main.sort is SortKey.CATALOG
@@ -216,13 +218,24 @@ def _settle_memory() -> None:
     gc.enable()
 
 
+class _PrivateFile(RotatingFileHandler):
+    """A log that only its owner can read, whatever the umask."""
+
+    def _open(self) -> Any:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=_open_private)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 def _log_to_file(state_dir: Path) -> None:
     """Log to a file only: anything on stderr would paint over the screen."""
     root = logging.getLogger()
     root.handlers.clear()
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handler: logging.Handler = RotatingFileHandler(
+        handler: logging.Handler = _PrivateFile(
             state_dir / "tui.log", maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True
         )
     except OSError:

@@ -61,7 +61,7 @@ def _glyphs(style: str) -> _Glyphs:
 
 def is_fragile(text: str) -> bool:
     """Say whether terminals disagree about this text's width: emoji, and several code points in one cell."""
-    return len(text) > 1 or (text > "\u2328" and (text >= "\U0001f000" or "\u2600" <= text <= "\u27bf"))
+    return len(text) > 1 or (("\u2300" <= text <= "\u2bff" or "\U0001f000" <= text < "\U00020000") and _is_wide(text))
 
 
 def cells_of(text: str, style: str) -> Row:

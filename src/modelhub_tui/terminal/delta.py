@@ -61,7 +61,6 @@ class DeltaOutput(_Base):
         self._wire_errors = 0
         self._writer: object = None
         self._blurred = False
-        self._size_reports = 0
         self._in_band = False
         # Textual reads BINDINGS of DOM classes only, which a mixin is not. Priority: it has to work in dialogs too.
         repaint = Binding("ctrl+l", "repaint", "Repaint", show=False, priority=True, id="app.repaint")
@@ -106,11 +105,11 @@ class DeltaOutput(_Base):
     def _resized(self, event: events.Resize) -> None:
         """Terminals reflow or cut what they show, even when by the time we look the size is the old one again."""
         in_band = bool(getattr(self._driver, "_in_band_window_resize", False))
-        announced = self._size_reports == 0 or (in_band and not self._in_band)
-        self._size_reports, self._in_band = self._size_reports + 1, in_band
+        announced = self._writer is None or (in_band and not self._in_band)
+        self._in_band = in_band
         canvas = self._canvas
         if announced and canvas is not None and (canvas.width, canvas.height) == tuple(event.size):
-            return  # the size told at the start, and again by terminals that report it in band: nothing was resized
+            return  # told before the first frame, and once more by terminals that report in band: nothing was resized
         if canvas is not None:
             self.forget_canvas()
             self.call_next(self.action_repaint)
