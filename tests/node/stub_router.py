@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -177,6 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
             found = stub.manifests.get(name) if name in stub.models else None
             return self._send(200, found) if found else self._send(404, {"error": f"Model not found: {name}"})
         if method == "POST" and self.path == "/v0/nodes":
+            if stub.stock and not self._reaches(body):
+                return self._send(500, {"error": "Internal server error"})
             token = f"nt_{uuid.uuid4()}"
             with stub.changed:
                 stub._tokens = {token}
@@ -191,6 +194,15 @@ class _Handler(BaseHTTPRequestHandler):
                 stub.changed.notify_all()
             return self._send(200, None)
         return self._send(404, None)
+
+    def _reaches(self, node: dict[str, Any]) -> bool:
+        """The upstream router's connection check."""
+        try:
+            url = f"http://{node['ip_address']}:{node['runtime_port'] + 1}/v1/models"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return isinstance(json.load(answer)["data"], list)
+        except OSError:
+            return False
 
     def _list(self) -> None:
         stub = self.stub

@@ -22,7 +22,7 @@ from modelhub_tui.service.node.cache import Cache, Room
 from modelhub_tui.service.node.fetch import Budget
 from modelhub_tui.service.node.hardware import Card, Hardware, _amd
 from modelhub_tui.service.node.hasher import Hasher, file_matches
-from modelhub_tui.service.node.hub import Hub, origin, retry_after_s
+from modelhub_tui.service.node.hub import Hub, origin, retry_after_s, safe_hop
 from modelhub_tui.service.node.manifest import File, fetch_order, read_list, read_manifest
 from modelhub_tui.service.node.progress import Progress, RateMeter
 from modelhub_tui.service.node.protocol import RouterTrouble, manifest_fault
@@ -287,6 +287,15 @@ def test_a_token_is_for_one_origin_only(monkeypatch: pytest.MonkeyPatch) -> None
     ):
         assert "Authorization" not in hub.headers_for(other)
     assert origin("https://A.b/x") == origin("https://a.B:443/y")
+
+
+def test_nobody_is_sent_from_https_back_to_http_or_elsewhere() -> None:
+    assert (
+        safe_hop("https://a/x", "https://b/x")
+        and safe_hop("http://a", "http://b")
+        and safe_hop("http://a", "https://b")
+    )
+    assert not safe_hop("https://a", "http://b") and not safe_hop("http://a", "file:///etc/passwd")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.hardware import Hardware
 from modelhub_tui.service.node.hub import Hub
 from modelhub_tui.service.node.job import in_thread
+from modelhub_tui.service.node.probe import Probe
 from modelhub_tui.service.node.protocol import RouterLink, RouterTrouble, manifest_fault
 from modelhub_tui.service.node.record import Record
 from modelhub_tui.service.node.sync import Sync
@@ -53,6 +54,7 @@ class Agent:
         self._cache = Cache(settings.hub_cache)
         self._changed = asyncio.Event()
         self._trouble: str | None = None
+        self._probe = Probe(list)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish the chunk and return within about two seconds."""
@@ -68,6 +70,7 @@ class Agent:
             transport=self._transport,
         )
         sync.start()
+        self._probe = Probe(lambda: sync.report()["loaded_models"])
         loops = [
             asyncio.create_task(self._follow_list(link, sync)),
             asyncio.create_task(self._report(link, sync)),
@@ -83,6 +86,7 @@ class Agent:
                 task.cancel()
             await asyncio.gather(stopping, *loops, return_exceptions=True)
             await sync.stop(timeout_s=1.5)
+            self._probe.close()
             await link.aclose()
             record.close()
 
@@ -126,7 +130,7 @@ class Agent:
             self._changed.clear()
             try:
                 if not link.registered:
-                    await link.register(await self._describe())
+                    await self._register(link)
                     log.info("registered with %s as %s", self._router_url, link.node_id)
                     last = ()
                 told = sync.report()
@@ -162,6 +166,19 @@ class Agent:
                     await self._changed.wait()
                 await asyncio.sleep(_URGENT_S)
 
+    async def _register(self, link: RouterLink) -> None:
+        """Introduce this node. An upstream router asks back first, and says 500 when nobody answers it."""
+        description = await self._describe()
+        try:
+            await link.register(description)
+        except RouterTrouble as trouble:
+            if trouble.status == 403 and not description["gpu_available"]:
+                raise RouterTrouble("it takes no nodes without a graphics card", 403) from trouble
+            port = description["runtime_port"] + 1
+            if trouble.status != 500 or not await self._probe.open(description["ip_address"], port):
+                raise
+            await link.register(description)
+
     async def _recheck(self, sync: Sync) -> None:
         while True:
             await asyncio.sleep(self._tuning.recheck_s)
@@ -186,7 +203,7 @@ class Agent:
             "machine_name": self.name,
             "ip_address": _own_address(self._router_url),
             "runtime_version": __version__,
-            # Half of a node's identity upstream; nothing listens there. One number for each state folder, for good.
+            # Half of a node's identity upstream: one number for each state folder, for good.
             "runtime_port": 20_000 + zlib.crc32(str(self._settings.state_dir).encode()) % 20_000,
             "supported_runtimes": ["llama_cpp"],
             "models_dir": str(self._settings.hub_cache),

@@ -22,7 +22,7 @@ from modelhub_tui.domain import Phase
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.hasher import Hasher, file_matches
-from modelhub_tui.service.node.hub import Found, Hub, retry_after_s
+from modelhub_tui.service.node.hub import Found, Hub, retry_after_s, safe_hop
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.progress import Progress
 from modelhub_tui.service.node.transport import BadHTTP, Body, Transport
@@ -303,8 +303,7 @@ class Fetcher:
                 return body
             target = urljoin(url, body.headers.get("location", ""))
             body.close()
-            scheme = urlsplit(target).scheme
-            if scheme not in ("http", "https") or (scheme == "http" and urlsplit(url).scheme == "https"):
+            if not safe_hop(url, target):
                 raise faults.bad_answer(urlsplit(url).netloc, "it redirects to an unsafe address")
             url = target
         raise faults.bad_answer(urlsplit(url).netloc, "it redirects without end")

@@ -68,7 +68,10 @@ class Hub:
         etag = usable_etag(told.etag)
         if not told.commit_hash or etag is None or told.size is None:
             raise faults.bad_answer(self.host, f"no commit, checksum or size for {path}")
-        return Found(told.commit_hash, etag, told.size, urljoin(url, told.location))
+        location = urljoin(url, told.location)
+        if not safe_hop(url, location):
+            raise faults.bad_answer(self.host, "it sends us to an unsafe address")
+        return Found(told.commit_hash, etag, told.size, location)
 
     @property
     def host(self) -> str:
@@ -119,6 +122,12 @@ def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port: what decides who may see a token."""
     at = urlsplit(url)
     return at.scheme, (at.hostname or "").lower(), at.port or _DEFAULT_PORTS.get(at.scheme, 0)
+
+
+def safe_hop(url: str, target: str) -> bool:
+    """Whether one may be sent from one address to the other: http or https, and never from https back to http."""
+    scheme = urlsplit(target).scheme
+    return scheme == "https" or (scheme == "http" and urlsplit(url).scheme == "http")
 
 
 def retry_after_s(headers: Any) -> float | None:

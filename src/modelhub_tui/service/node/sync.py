@@ -128,7 +128,7 @@ class Sync:
             if entry.whole and entry.state in (State.WHOLE, State.REMOVING):
                 placements.append(self._placement(entry))
                 loaded.append(entry.name)
-            elif entry.state is not State.REMOVING or held.job is not None:
+            else:
                 snapshot = held.progress.snapshot()
                 failed |= snapshot.phase is Phase.FAILED
                 transfers.append(snapshot)
@@ -388,6 +388,8 @@ class Sync:
         self._call_soon(self._file_changed, held, index, file)
 
     def _file_changed(self, held: _Held, index: int, file: File) -> None:
+        if self._held.get(held.entry.name) is not held:
+            return
         files = [*held.entry.files]
         if index < len(files) and (files[index].repo, files[index].path) == (file.repo, file.path):
             files[index] = file
