@@ -137,6 +137,16 @@ class FleetWatcher:
         finally:
             await self.aclose()
 
+    @property
+    def fleet(self) -> Fleet:
+        """The fleet at this moment, with what was just asked for; the stream of snapshots comes to the same."""
+        return self._snapshot()
+
+    @property
+    def problem(self) -> ModelHubError | None:
+        """Why there is no connection; None while there is one, or before the first attempt has ended."""
+        return self._problem
+
     def refresh(self) -> None:
         """Ask the router now: ends a wait for news as well as a wait before the next attempt to connect."""
         self._wake.set()

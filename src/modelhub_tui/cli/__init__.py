@@ -1,0 +1,97 @@
+"""The command line: the same client layer as the dashboard, without Textual.
+
+Everything is imported when its subcommand runs. stdout carries data, stderr everything else, and nothing ends in a
+traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelhub_tui.client.base import RouterClient
+    from modelhub_tui.config import Settings
+
+    Connector = Callable[[Settings], Callable[[], Awaitable[RouterClient]]]
+
+OK, FAILED, USAGE, UNREACHABLE, UNAUTHORISED, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+
+def main(argv: list[str], *, connector: Connector | None = None) -> int:
+    """Run a subcommand, or open the dashboard if there is none.
+
+    Args:
+        argv: Without the program's name.
+        connector: Replaces how a router is reached, in tests.
+
+    Returns:
+        The exit code: 0 ok, 1 failed, 2 usage, 3 router unreachable, 4 not authorised, 5 not found, 130 interrupted.
+    """
+    if argv in (["--version"], ["-V"]):
+        from modelhub_tui import __version__
+
+        sys.stdout.write(f"modelhub {__version__}\n")
+        return OK
+    try:
+        code = _run(argv, connector)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as leaving:  # argparse, after --help or with a usage error
+        return leaving.code if isinstance(leaving.code, int) else USAGE
+    return code
+
+
+def _run(argv: list[str], connector: Connector | None) -> int:
+    from modelhub_tui.cli.arguments import GLOBAL_FLAGS, build_parser
+    from modelhub_tui.cli.output import Console
+    from modelhub_tui.cli.trouble import exit_code, log_to_file
+    from modelhub_tui.config import load_settings
+    from modelhub_tui.errors import explain
+
+    arguments = build_parser().parse_args(argv)
+    console = Console(as_json=getattr(arguments, "json", False))
+    try:
+        settings = load_settings({name: getattr(arguments, name, None) for name in GLOBAL_FLAGS})
+        log_to_file(settings)
+        if arguments.command is None:
+            from modelhub_tui.cli.tui import run_tui
+
+            return run_tui(settings)
+        if connector is None:
+            from modelhub_tui.cli.connect import connector as real_connector
+
+            connector = real_connector
+        return _command(arguments.command)(arguments, settings, console, connector(settings))
+    except Exception as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        console.error(str(explain(error)))
+        return exit_code(error)
+
+
+def _command(name: str) -> Callable[..., int]:
+    """The function behind a subcommand; its module is imported now."""
+    import importlib
+
+    module, function = {
+        "list": ("listing", "list_models"),
+        "local": ("listing", "list_local"),
+        "pull": ("pull", "pull"),
+        "rm": ("remove", "remove"),
+        "register": ("register", "register"),
+        "status": ("status", "status"),
+        "serve": ("service", "serve"),
+        "node": ("service", "node"),
+        "stop": ("service", "stop"),
+        "catalog": ("catalog", "check"),
+    }[name]
+    found: Callable[..., int] = getattr(importlib.import_module(f"modelhub_tui.cli.{module}"), function)
+    return found

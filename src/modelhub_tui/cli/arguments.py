@@ -1,0 +1,118 @@
+"""What can be typed after `modelhub`, and the help for it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from modelhub_tui import __version__
+from modelhub_tui.config import SETTINGS
+from modelhub_tui.domain import ModelState
+
+GLOBAL_FLAGS = tuple(each.name for each in SETTINGS if each.flag)
+_METAVARS = {"router": "URL", "api_key": "KEY", "theme": "NAME"}
+_NAMES = "NAME is a catalog id, a registered name, or any part that only one model has."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; `command` is None if no subcommand was given. Global flags may stand before or after it."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    group = common.add_argument_group("global flags")
+    for each in SETTINGS:
+        if each.flag:
+            metavar = _METAVARS.get(each.name, "FILE")
+            text = f"{each.help} (or {each.env})".replace("%", "%%")
+            group.add_argument(each.flag, dest=each.name, metavar=metavar, help=text)
+    group.add_argument("--version", "-V", action="version", version=f"modelhub {__version__}")
+    parser = argparse.ArgumentParser(
+        prog="modelhub",
+        parents=[common],
+        allow_abbrev=False,
+        description="Browse, pull, watch and delete the models of an LLM fleet. Without a command, open the dashboard.",
+        epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 router unreachable, 4 not authorised, 5 not found, "
+        "130 interrupted.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    def add(name: str, text: str, *examples: str, json: bool = True, more: str = "") -> argparse.ArgumentParser:
+        shown = "\n".join(f"  modelhub {each}" for each in examples)
+        added: argparse.ArgumentParser = commands.add_parser(
+            name,
+            parents=[common],
+            allow_abbrev=False,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}. {more}".strip(),
+            epilog=f"examples:\n{shown}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if json:
+            added.add_argument("--json", action="store_true", help="print JSON instead of text")
+        return added
+
+    listing = add("list", "list the supported and the registered models", "list", "list --search qwen --fits")
+    listing.add_argument("--search", metavar="TEXT", default="", help="only models with all these words")
+    states = [str(each) for each in ModelState]
+    listing.add_argument("--status", metavar="STATE", choices=states, help=f"only in this state: {', '.join(states)}")
+    listing.add_argument("--fits", action="store_true", help="only models known to fit a node's memory")
+
+    add("local", "list the models that are on disk, and where", "local", "local --json | jq -r '.[].path'")
+
+    pull = add(
+        "pull",
+        "download models, and wait until they are there",
+        "pull qwen2.5-7b",
+        "pull bartowski/Phi-3-mini-4k-instruct-GGUF:Phi-3-mini-4k-instruct-Q4_K_M.gguf",
+        "pull phi-3 gemma-2-9b --no-wait",
+        more=f"{_NAMES} Anything else with a slash is registered as a HuggingFace repo or URL. "
+        "Prints the path of each. Ctrl+C stops the waiting, not the download.",
+    )
+    pull.add_argument("names", nargs="+", metavar="NAME")
+    pull.add_argument("--no-wait", action="store_true", help="return as soon as the download is queued")
+
+    rm = add("rm", "delete models, or cancel their download", "rm phi-3-mini", "rm phi-3-mini gemma --yes", more=_NAMES)
+    rm.add_argument("names", nargs="+", metavar="NAME")
+    rm.add_argument("--yes", "-y", action="store_true", help="do not ask")
+
+    register = add(
+        "register",
+        "register a HuggingFace repo, so that nodes fetch it",
+        "register TheBloke/Llama-2-7B-GGUF --file llama-2-7b.Q4_K_M.gguf",
+        "register https://huggingface.co/owner/name/blob/main/model.gguf",
+    )
+    register.add_argument("repo", metavar="REPO_OR_URL")
+    register.add_argument("--file", metavar="FILE", help="the file of the repo to use")
+
+    status = add("status", "say which router answers, and what its nodes do", "status", "status --show-key --json")
+    status.add_argument("--show-key", action="store_true", help="also print the local service's key, for curl")
+
+    serve = add(
+        "serve",
+        "run the local service in the foreground",
+        "serve",
+        "serve --host 0.0.0.0 --port 8080 --api-key KEY",
+        json=False,
+        more="Beyond this machine it needs an API key (better in MODELHUB_API_KEY than in sight of `ps`).",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    serve.add_argument("--port", type=_port, default=0, help="port to listen at (default: a free one)")
+
+    node = add(
+        "node",
+        "run a node that keeps models for a router",
+        "node --router http://router:8080 --api-key KEY",
+        json=False,
+    )
+    node.add_argument("--name", metavar="NAME", help="what the router shows (default: this host's name)")
+
+    add("stop", "stop the local service; its downloads resume when it starts again", "stop", json=False)
+
+    catalog = add("catalog", "check a catalog file", "catalog check", "catalog check my-catalog.yaml")
+    catalog.add_argument("action", choices=["check"])
+    catalog.add_argument("file", nargs="?", metavar="FILE", help="default: the catalog in use")
+    return parser
+
+
+def _port(text: str) -> Any:
+    if text.isascii() and text.isdigit() and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 0 to 65535")

@@ -1,0 +1,90 @@
+"""`modelhub list` and `modelhub local`."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from typing import Any
+
+from modelhub_tui.catalog import load_catalog
+from modelhub_tui.cli import OK
+from modelhub_tui.cli.fleet import Connect, look
+from modelhub_tui.cli.names import handle
+from modelhub_tui.cli.output import STATE_COLOURS, Console
+from modelhub_tui.cli.shapes import local_json, model_json
+from modelhub_tui.cli.trouble import reason_of
+from modelhub_tui.config import Settings
+from modelhub_tui.domain import FitKind, Fleet, Model, ModelState, fit, join_models
+from modelhub_tui.errors import ServiceFailed
+from modelhub_tui.filtering import Filter, apply
+from modelhub_tui.units import human_count, human_size
+
+_FIT_MARKS = {FitKind.GPU: "yes", FitKind.RAM: "in RAM", FitKind.TOO_BIG: "no", FitKind.UNKNOWN: ""}
+
+
+def list_models(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
+    """Print the supported and registered models with their state."""
+    catalog = load_catalog(settings.catalog, settings.cache_dir)
+    try:
+        fleet = asyncio.run(look(connect, catalog))
+    except ServiceFailed as error:
+        # The catalog needs no router: better a list without states than none.
+        console.say(f"modelhub: {reason_of(error)} The list below is the catalog alone.", "yellow")
+        fleet = Fleet(join_models(catalog, None))
+    states = frozenset({ModelState(arguments.status)}) if arguments.status else frozenset()
+    wanted = Filter(arguments.search, states=states, fits_only=arguments.fits)
+    models = apply(fleet.models, wanted, nodes=fleet.nodes)
+    if console.as_json:
+        console.json([model_json(model, fleet.nodes) for model in models])
+        return OK
+    if not models:
+        console.say("No model matches.")
+        return OK
+    rows = [_row(model, fleet) for model in models]
+    head = ("STATE", "NAME", "SIZE", "MEMORY", "FITS", "DOWNLOADS", "LIKES", "TITLE")
+    colours = [STATE_COLOURS[model.state] for model in models]
+    console.table(head, rows, right=frozenset({2, 3, 5, 6}), shrink=(7, 1), colours=colours)
+    return OK
+
+
+def list_local(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:  # noqa: ARG001
+    """Print the models that are on disk."""
+    fleet = asyncio.run(look(connect, load_catalog(settings.catalog, settings.cache_dir)))
+    models = [model for model in fleet.models if model.state is ModelState.DOWNLOADED]
+    if console.as_json:
+        console.json([local_json(model, fleet.nodes) for model in models])
+        return OK
+    if not models:
+        console.say("Nothing here yet. `modelhub list` shows what there is, `modelhub pull NAME` fetches it.")
+        return OK
+    rows = [_local_row(model) for model in models]
+    console.table(("NAME", "DISK", "NODES", "PATH"), rows, right=frozenset({1}), shrink=(3, 0))
+    return OK
+
+
+def _row(model: Model, fleet: Fleet) -> tuple[str, ...]:
+    transfer = model.transfer
+    state = str(model.state)
+    if model.state is ModelState.DOWNLOADING and transfer is not None and transfer.fraction is not None:
+        state = f"{state} {transfer.fraction:.0%}"
+    stats = model.stats
+    return (
+        state,
+        handle(model),
+        _size(model.size_bytes),
+        _size(model.required_memory_bytes),
+        _FIT_MARKS[fit(model.required_memory_bytes, fleet.nodes).kind],
+        human_count(stats.downloads) if stats else "",
+        human_count(stats.likes) if stats else "",
+        model.title,
+    )
+
+
+def _local_row(model: Model) -> tuple[str, ...]:
+    told: dict[str, Any] = local_json(model)
+    nodes = ", ".join(each.node for each in model.placements)
+    return (handle(model), _size(model.disk_bytes), nodes, told["path"] or "")
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else human_size(count)

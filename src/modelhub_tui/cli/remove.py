@@ -1,0 +1,112 @@
+"""`modelhub rm`: delete models, or cancel their download, and wait until the bytes are gone."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+
+from modelhub_tui.catalog import load_catalog
+from modelhub_tui.cli import FAILED, OK
+from modelhub_tui.cli.fleet import Connect, Followed, follow
+from modelhub_tui.cli.names import handle, resolve
+from modelhub_tui.cli.output import Console
+from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.config import Settings
+from modelhub_tui.domain import CatalogEntry, Model, ModelState, NodeStatus
+from modelhub_tui.errors import NotFound
+from modelhub_tui.units import human_size
+
+
+def remove(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
+    """Delete models, after asking."""
+    catalog = load_catalog(settings.catalog, settings.cache_dir)
+    return asyncio.run(_remove(arguments, console, connect, catalog))
+
+
+async def _remove(arguments: Namespace, console: Console, connect: Connect, catalog: tuple[CatalogEntry, ...]) -> int:
+    async with follow(connect, catalog) as followed:
+        present = tuple(model for model in followed.fleet.models if model.state is not ModelState.AVAILABLE)
+        models = {model.key: model for model in (_present(followed, present, name) for name in arguments.names)}
+        chosen = tuple(models.values())
+        if not arguments.yes:
+            answer = await asyncio.to_thread(console.confirm, _question(chosen))
+            if answer is None:
+                raise BadUsage("There is no terminal to ask on; add --yes to delete without asking.")
+            if not answer:
+                console.say("Nothing was deleted.")
+                return FAILED
+        for model in chosen:
+            if model.state is not ModelState.DELETING:
+                await followed.watcher.delete(model)
+        gone = await _until_gone(followed, chosen, console)
+    results = [
+        {"id": model.catalog_id, "name": model.name, "deleted": model.key in gone, "freed_bytes": _freed(model, gone)}
+        for model in chosen
+    ]
+    if console.as_json:
+        console.json(results)
+    else:
+        for model in chosen:
+            if model.key in gone:
+                console.print(f"Deleted {handle(model)}; {human_size(_freed(model, gone))} freed.")
+    return OK if len(gone) == len(chosen) else FAILED
+
+
+def _present(followed: Followed, present: tuple[Model, ...], name: str) -> Model:
+    """The model a name means: of those that are there, if it means one of them."""
+    try:
+        return resolve(present, name)
+    except NotFound:
+        model = resolve(followed.fleet.models, name)  # says who is unknown, or ambiguous
+    raise NotHere(handle(model))
+
+
+class NotHere(NotFound):
+    """A supported model that nobody pulled."""
+
+
+async def _until_gone(followed: Followed, models: tuple[Model, ...], console: Console) -> set[str]:
+    """Wait until no node has the models any more; return the keys of those that are gone.
+
+    A node that is offline deletes when it comes back; that is said, and not waited for.
+    """
+    fleet = followed.watcher.fleet
+    told: set[str] = set()
+    while True:
+        by_key = {model.key: model for model in fleet.models}
+        online = {node.name for node in fleet.nodes if node.status is NodeStatus.ONLINE}
+        gone, waiting = set(), False
+        for model in models:
+            now = by_key.get(model.key)
+            if now is None or now.state is ModelState.AVAILABLE:
+                gone.add(model.key)
+                continue
+            holders = {each.node for each in now.placements} | {each.node for each in now.transfers}
+            absent = holders - online
+            if now.state is ModelState.DELETING and holders and not holders & online and model.key not in told:
+                told.add(model.key)
+                console.say(f"{handle(model)}: {', '.join(sorted(absent))} is offline; it deletes when it is back.")
+            waiting = waiting or model.key not in told
+        if not waiting:
+            return gone
+        console.show_live(f"Deleting {', '.join(handle(model) for model in models if model.key not in gone)} ...")
+        fleet = await followed.next()
+
+
+def _question(models: tuple[Model, ...]) -> str:
+    """What is asked before anything is deleted: it names models, bytes and nodes."""
+    parts = []
+    for model in models:
+        nodes = ", ".join(sorted({each.node for each in model.placements} | {each.node for each in model.transfers}))
+        parts.append(f"{handle(model)} ({human_size(_held(model))}{f' on {nodes}' if nodes else ''})")
+    return f"Delete {', '.join(parts)}?"
+
+
+def _held(model: Model) -> int:
+    """Bytes that the nodes hold of a model, whole or in part."""
+    whole = sum(each.disk_bytes or 0 for each in model.placements)
+    return whole + sum(each.bytes_done for each in model.transfers)
+
+
+def _freed(model: Model, gone: set[str]) -> int:
+    return _held(model) if model.key in gone else 0

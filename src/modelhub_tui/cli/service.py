@@ -1,0 +1,49 @@
+"""`modelhub serve`, `node` and `stop`: the service's processes, by hand."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from modelhub_tui.cli import OK
+from modelhub_tui.cli.output import Console
+from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.config import Settings
+
+if TYPE_CHECKING:
+    from modelhub_tui.cli.fleet import Connect
+
+
+def serve(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:  # noqa: ARG001
+    """Run the local service in this process until it is stopped."""
+    from modelhub_tui.service.lifecycle import serve as run
+
+    _free_logging()
+    return run(settings, host=arguments.host, port=arguments.port, foreground=True, api_key=settings.api_key)
+
+
+def node(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:  # noqa: ARG001
+    """Run a node in this process until it is stopped."""
+    if settings.router is None:
+        raise BadUsage("A node needs a router: give its URL with --router or MODELHUB_ROUTER.")
+    if not settings.api_key:
+        raise BadUsage("A node needs the router's key: give it with MODELHUB_API_KEY or --api-key.")
+    from modelhub_tui.service.node import run_node
+
+    _free_logging()
+    return run_node(settings, router_url=settings.router, key=settings.api_key, name=arguments.name)
+
+
+def stop(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:  # noqa: ARG001
+    """Stop the service of this machine."""
+    from modelhub_tui.service.lifecycle import stop_service
+
+    console.say("Stopped." if stop_service(settings) else "No service was running.")
+    return OK
+
+
+def _free_logging() -> None:
+    """The service and the node set up logs of their own."""
+    import logging
+
+    logging.getLogger().handlers.clear()

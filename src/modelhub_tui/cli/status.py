@@ -1,0 +1,108 @@
+"""`modelhub status`: which router answers, what its nodes are and what they do."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from modelhub_tui import __version__
+from modelhub_tui.catalog import load_catalog
+from modelhub_tui.cli import OK
+from modelhub_tui.cli.fleet import Connect, look
+from modelhub_tui.cli.names import handle
+from modelhub_tui.cli.output import STATE_COLOURS, Console
+from modelhub_tui.cli.shapes import event_json, node_json
+from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.config import Settings
+from modelhub_tui.domain import Fleet, Model, Node
+from modelhub_tui.units import human_rate, human_size
+
+if TYPE_CHECKING:
+    from modelhub_tui.service.lifecycle import ServiceInfo
+
+
+def status(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
+    """Print the state of the router and its nodes. Starts no service: if none runs, that is the state."""
+    if arguments.show_key and not settings.embedded:
+        raise BadUsage("--show-key prints the key of the service on this machine; leave --router out.")
+    service = None
+    if settings.embedded:
+        from modelhub_tui.service.lifecycle import find_service
+
+        service = find_service(settings)
+    fleet: Fleet | None = None
+    if service is not None or not settings.embedded:
+        fleet = asyncio.run(look(connect, load_catalog(settings.catalog, settings.cache_dir)))
+    if console.as_json:
+        console.json(_status_json(settings, service, fleet, show_key=arguments.show_key))
+        return OK
+    console.print(f"modelhub {__version__}")
+    if fleet is None:
+        console.print("No service runs on this machine; it starts when something needs it.")
+        console.print(f"State  {settings.state_dir}")
+        return OK
+    _print_fleet(console, fleet)
+    if service is not None:
+        console.print(f"Service  process {service.pid}, state in {settings.state_dir}, log {service.log}")
+        if service.notice:
+            console.say(service.notice, "yellow")
+        if arguments.show_key:
+            console.print(f"Key      {service.key}")
+    return OK
+
+
+def _status_json(
+    settings: Settings, service: ServiceInfo | None, fleet: Fleet | None, *, show_key: bool
+) -> dict[str, Any]:
+    router = fleet.router if fleet else None
+    told: dict[str, Any] = {
+        "version": __version__,
+        "mode": "embedded" if settings.embedded else "remote",
+        "router": {"url": router.url, "generation": router.generation, "version": router.version} if router else None,
+        "service": {"pid": service.pid, "state_dir": str(settings.state_dir), "log": str(service.log)}
+        if service
+        else None,
+        "nodes": [node_json(node) for node in fleet.nodes] if fleet else [],
+        "transfers": [event_json(model) for model in fleet.transferring] if fleet else [],
+    }
+    if show_key:
+        told["key"] = service.key if service else None
+    return told
+
+
+def _print_fleet(console: Console, fleet: Fleet) -> None:
+    router = fleet.router
+    version = f", version {router.version}" if router.version else ""
+    console.print(f"Router   {router.label} at {router.url}{version}")
+    if not fleet.nodes:
+        console.print("Nodes    none; without one nothing is downloaded")
+    for node in fleet.nodes:
+        console.print(f"Node     {node.name}: {_node_line(node)}")
+    moving = fleet.transferring
+    if not moving:
+        console.print("Nothing is being downloaded.")
+        return
+    console.print()
+    colours = [STATE_COLOURS[model.state] for model in moving]
+    rows = [_transfer_row(model) for model in moving]
+    console.table(
+        ("STATE", "NAME", "DONE", "SPEED", "WHY"), rows, right=frozenset({2, 3}), shrink=(4, 1), colours=colours
+    )
+
+
+def _node_line(node: Node) -> str:
+    words = [str(node.status)]
+    words += [f"{each.count} x {each.name} ({human_size(each.memory_bytes)})" for each in node.gpus] or ["no GPU"]
+    if node.ram_bytes:
+        words.append(f"{human_size(node.ram_bytes)} RAM")
+    if node.disk_free_bytes is not None:
+        words.append(f"{human_size(node.disk_free_bytes)} free in {node.models_dir or 'its folder'}")
+    return ", ".join(words)
+
+
+def _transfer_row(model: Model) -> tuple[str, ...]:
+    transfer = model.transfer
+    done = "" if transfer is None or transfer.fraction is None else f"{transfer.fraction:.0%}"
+    speed = "" if transfer is None else human_rate(transfer.bytes_per_s)
+    return (str(model.state), handle(model), done, speed, model.reason)
