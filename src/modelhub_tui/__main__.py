@@ -69,14 +69,14 @@ def _dashboard(flags: dict[str, str]) -> int:
     try:
         folder, key = picture_place(flags, os.environ)
         instant.begin(folder, key)
-        import signal
-
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, instant.abandon)
-        from modelhub_tui.cli.tui import run_tui
+        from modelhub_tui.cli.logs import log_to_file
         from modelhub_tui.config import load_settings
 
-        return run_tui(load_settings(flags), picture_key=key)
+        settings = load_settings(flags)
+        log_to_file(settings.state_dir)
+        from modelhub_tui.cli.tui import run_tui
+
+        return run_tui(settings, picture_key=key)
     except KeyboardInterrupt:
         return 130
     except SystemExit as leaving:

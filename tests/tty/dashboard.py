@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class StillWatcher:
         yield replace(
             self._app.fleet,
             nodes=(Node("1", "node-a", NodeStatus.ONLINE, ram_bytes=32_000_000_000, disk_free_bytes=10**12),),
-            router=RouterInfo("this machine", generation="local"),
+            router=RouterInfo("still router", generation="local"),
             connection=Connection(Link.LIVE, heard_at=float(os.environ.get("TEST_HEARD_AT", time.time()))),
         )
         await asyncio.Event().wait()
@@ -46,28 +47,34 @@ def main() -> int:
     """Run the command; tell what was loaded at the first paint to the file named in TEST_REPORT."""
     report = os.environ.get("TEST_REPORT")
 
-    class Hook:
-        """Waits until the command imports its dashboard: importing it here would hide what the command itself imports."""
+    class Finder(PathFinder):
+        """Changes the dashboard's module when the command imports it; doing that here would hide what it imports."""
 
-        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-            if name == "modelhub_tui.cli.tui" and self in sys.meta_path:
-                sys.meta_path.remove(self)
-                import modelhub_tui.cli.tui as tui
+        @classmethod
+        def find_spec(cls, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+            spec = super().find_spec(name, path, target) if name == "modelhub_tui.cli.tui" else None
+            if spec is not None and spec.loader is not None:
+                execute = spec.loader.exec_module
 
-                settle = tui._settle_memory
+                def exec_module(module: Any) -> None:
+                    execute(module)
+                    settle = module._settle_memory
 
-                def told() -> None:
-                    settle()
-                    if report:
-                        Path(report).write_text(json.dumps(sorted(sys.modules)))
+                    def told() -> None:
+                        settle()
+                        if report:
+                            Path(report).write_text(json.dumps(sorted(sys.modules)))
 
-                async def open_watcher(session: Any) -> StillWatcher:
-                    return StillWatcher(session)
+                    async def open_watcher(session: Any) -> StillWatcher:
+                        return StillWatcher(session)
 
-                tui._settle_memory = told
-                tui._Session._open_watcher = open_watcher  # type: ignore[assignment,method-assign]
+                    module._settle_memory = told
+                    module._Session._open_watcher = open_watcher
 
-    sys.meta_path.insert(0, Hook())  # type: ignore[arg-type]
+                spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+            return spec
+
+    sys.meta_path.insert(0, Finder)
     return command.main()
 
 

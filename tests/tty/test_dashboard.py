@@ -27,7 +27,7 @@ HEAVY = {
     "uvicorn",
     "sqlite3",
 }
-READY = "this machine"
+READY = "still router"
 
 
 def dashboard(*flags: str, size: tuple[int, int] = (120, 40), type_ahead: str = "", **env: str) -> Terminal:

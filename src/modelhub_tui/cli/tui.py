@@ -12,14 +12,14 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import modelhub_tui.app as dashboard
 from modelhub_tui import __version__
 from modelhub_tui.catalog import catalog_path, load_catalog
 from modelhub_tui.cli.keys import keep_key, kept_key
+from modelhub_tui.cli.logs import log_to_file
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Link
 from modelhub_tui.filtering import Filter, SortKey
@@ -94,7 +94,7 @@ def run_tui(settings: Settings, *, picture_key: str = "") -> int:
         sentence = "The dashboard needs a terminal. `modelhub list` prints the models without one."
         print(f"modelhub: {sentence}", file=sys.stderr)
         return 2
-    _log_to_file(settings.state_dir)
+    log_to_file(settings.state_dir)
     session = _Session(settings, picture_key)
     app = session.app
     app.on_first_paint = _settle_memory
@@ -216,30 +216,3 @@ def _settle_memory() -> None:
     """The first frame is out: what exists now stays, and need never be searched for garbage again."""
     gc.freeze()
     gc.enable()
-
-
-class _PrivateFile(RotatingFileHandler):
-    """A log that only its owner can read, whatever the umask."""
-
-    def _open(self) -> Any:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=_open_private)
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _log_to_file(state_dir: Path) -> None:
-    """Log to a file only: anything on stderr would paint over the screen."""
-    root = logging.getLogger()
-    root.handlers.clear()
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handler: logging.Handler = _PrivateFile(
-            state_dir / "tui.log", maxBytes=1_000_000, backupCount=1, encoding="utf-8", delay=True
-        )
-    except OSError:
-        handler = logging.NullHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root.addHandler(handler)
-    root.setLevel(logging.WARNING)

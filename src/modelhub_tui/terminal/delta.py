@@ -61,6 +61,7 @@ class DeltaOutput(_Base):
         self._wire_errors = 0
         self._writer: object = None
         self._blurred = False
+        self._painted = False
         self._in_band = False
         # Textual reads BINDINGS of DOM classes only, which a mixin is not. Priority: it has to work in dialogs too.
         repaint = Binding("ctrl+l", "repaint", "Repaint", show=False, priority=True, id="app.repaint")
@@ -185,11 +186,16 @@ class DeltaOutput(_Base):
         return cells
 
     def post_display_hook(self) -> None:
-        """Tell about the first frame."""
+        """The first frame is out: there is somebody to send keys to now."""
         super().post_display_hook()
-        if self.on_first_paint is not None and (self._canvas is not None or self.wire_plain):
-            callback, self.on_first_paint = self.on_first_paint, None
-            callback()
+        if self._painted or self._driver is None or not self._running or self.screen.size.area == 0:
+            return
+        self._painted = True
+        release = getattr(self._driver, "release_input", None)
+        if release is not None:
+            release()
+        if self.on_first_paint is not None:
+            self.on_first_paint()
 
 
 def _is_terminal(driver: Driver) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from codecs import getincrementaldecoder
+from threading import Event
+from typing import Any
 
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
@@ -12,12 +14,18 @@ from textual.drivers.linux_driver import LinuxDriver
 from modelhub_tui.terminal import instant
 
 _ALT_SCREEN = "\x1b[?1049h"
+_PATIENCE_S = 10.0
+"""Input is delivered after this at the latest, whether or not a frame has been painted."""
 
 
 class HandoverDriver(LinuxDriver):
     """Starts on the screen the instant frame has prepared, or as stock where there is none."""
 
     _skip_alt_screen = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._released = Event()
 
     def start_application_mode(self) -> None:
         """Take the terminal over."""
@@ -42,8 +50,16 @@ class HandoverDriver(LinuxDriver):
             return
         super().write(data)
 
+    def release_input(self) -> None:
+        """Begin to deliver input. Called when the first frame is out: before it there is nobody to handle keys."""
+        self._released.set()
+
     def run_input_thread(self) -> None:
         """Deliver what was typed before the terminal was in raw mode, then everything else, in order."""
+        until = time.monotonic() + _PATIENCE_S
+        while not self._released.wait(0.05) and time.monotonic() < until:
+            if self.exit_event.is_set():
+                break
         early = instant.take_early_keys()
         if early:
             parser = XTermParser(self._debug)

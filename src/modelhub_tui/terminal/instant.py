@@ -244,9 +244,13 @@ def begin(cache_dir: str, key: str) -> None:
     held = take_terminal(0)
     if held is None:
         return
+    # The C half of `signal`, which needs no import of enum: the picture must not be on the screen without this.
+    import _signal
     import atexit
 
     atexit.register(restore)
+    for number in (_signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, abandon)
     if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         return
     picture = load(path_for(cache_dir, width, height), key, time.time())
