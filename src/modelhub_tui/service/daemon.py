@@ -173,17 +173,17 @@ class Service:
     ) -> None:
         self._settings, self._state, self._store, self._listener = settings, state, store, listener
         self._host, self._idle_exit_s, self._ready = host, idle_exit_s, ready
-        self._used_at = time.monotonic()
 
     async def run(self, catalog: tuple[CatalogEntry, ...]) -> int:
         """Serve until a signal, `POST /v0/service/stop` or idleness ends it."""
         import uvicorn
 
         from modelhub_tui.service.router.app import create_app
-        from modelhub_tui.service.router.auth import Hosts
+        from modelhub_tui.service.router.auth import Hosts, Use
         from modelhub_tui.service.router.core import Router
 
         self._stopping = asyncio.Event()
+        self._use = Use()
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, self._stopping.set)
@@ -199,7 +199,7 @@ class Service:
             hosts=Hosts.for_bind(self._host, self._listener.getsockname()[1]),
             state_id=state.state_id,
             stop=self._asked_to_stop,
-            seen=self._seen,
+            use=self._use,
         )
         config = uvicorn.Config(
             app,
@@ -250,16 +250,13 @@ class Service:
         asyncio.get_running_loop().call_later(0.05, self._stopping.set)
         return True
 
-    def _seen(self) -> None:
-        self._used_at = time.monotonic()
-
     async def _exit_when_idle(self, after_s: float) -> None:
         """Exit once nobody has asked and nothing was to do for long enough."""
         while True:
             router = self._router
-            if router.busy or router.changes.waiting or router.fleet.outsiders_online:
-                self._seen()
-            left_s = self._used_at + after_s - time.monotonic()
+            if router.busy or self._use.active or router.fleet.outsiders_online:
+                self._use.touch()
+            left_s = self._use.last_at + after_s - time.monotonic()
             if left_s <= 0:
                 log.info("nobody has asked for %.0f s and there is nothing to do", after_s)
                 self._stopping.set()

@@ -114,6 +114,7 @@ def stop_service(settings: Settings) -> bool:
         if sign is not None and pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
+                os.kill(pid, signal.SIGCONT)  # a stopped process would never hear of it
         # Asked nicely it finishes its chunk within three seconds; a process that never answered is not asked.
         if (sign is not None or found is not None) and _wait_until_free(settings.state_dir, STOP_S):
             return True

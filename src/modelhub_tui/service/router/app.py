@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.routing import Router as RouteTable
 
 from modelhub_tui import __version__
-from modelhub_tui.service.router.auth import Guard
+from modelhub_tui.service.router.auth import Guard, Use
 from modelhub_tui.service.router.bodies import Body, Heartbeat, NodeBody, RegisterBody
 from modelhub_tui.service.router.core import Router
 from modelhub_tui.service.router.endpoints import Endpoints
@@ -83,7 +83,7 @@ def create_app(
     hosts: Callable[[bytes], bool],
     state_id: str = "",
     stop: Callable[[bool], bool] = bool,
-    seen: Callable[[], None] = lambda: None,
+    use: Use | None = None,
 ) -> ASGIApp:
     """Assemble the application.
 
@@ -91,7 +91,7 @@ def create_app(
         hosts: Decides which `Host` headers are ours.
         state_id: Random id of this run, told by `GET /health`.
         stop: See `Endpoints`.
-        seen: See `Guard`.
+        use: See `Guard`.
     """
     health = {"status": "ok", "service": "modelhub", "version": __version__, "state_id": state_id}
     table = endpoint_table(Endpoints(router, health=health, stop=stop))
@@ -120,7 +120,7 @@ def create_app(
         admin_key=admin_key,
         node_key=node_key,
         hosts=hosts,
-        seen=seen,
+        use=use,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -63,11 +64,25 @@ class Hosts:
         return self._any_address
 
 
+class Use:
+    """How much people's programs use the service. Nodes do not count: they ask all the time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.active = 0
+        """Requests being answered now, those that wait for a change among them."""
+        self.last_at = clock()
+
+    def touch(self) -> None:
+        """Somebody uses it now."""
+        self.last_at = self._clock()
+
+
 class Guard:
     """ASGI middleware: refuses what must not get in, and writes the caller's role into the scope.
 
     Args:
-        seen: Called for each request of a person's program (not of a node), so that the service knows it is used.
+        use: Told of each request that is let in, unless it comes from a node.
     """
 
     def __init__(
@@ -77,9 +92,9 @@ class Guard:
         admin_key: str,
         node_key: str,
         hosts: Callable[[bytes], bool],
-        seen: Callable[[], None] = lambda: None,
+        use: Use | None = None,
     ) -> None:
-        self._app, self._hosts, self._seen = app, hosts, seen
+        self._app, self._hosts, self._use = app, hosts, use or Use()
         self._keys = ((admin_key.encode(), ADMIN), (node_key.encode(), NODE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,9 +107,16 @@ class Guard:
             headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
             await PlainTextResponse(text, status, headers)(scope, receive, send)
             return
-        if scope.get(ROLE) != NODE:
-            self._seen()
-        await self._app(scope, receive, send)
+        if scope.get(ROLE) == NODE:
+            await self._app(scope, receive, send)
+            return
+        self._use.touch()
+        self._use.active += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._use.active -= 1
+            self._use.touch()
 
     def _refusal(self, scope: Scope) -> tuple[int, str]:
         """(0, "") to let in, else the status and text of the answer. Texts are upstream's where it has one."""

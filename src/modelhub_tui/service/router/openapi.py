@@ -18,6 +18,8 @@ _INTEGER: dict[str, Any] = {"type": "integer", "minimum": 0}
 _BOOLEAN: dict[str, Any] = {"type": "boolean"}
 _TEXTS: dict[str, Any] = {"type": "array", "items": _STRING}
 _LISTS = ("Models", "HubModels", "Nodes", "OpenAIModels")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$"
+"""Model names and node ids; slashes of a name may be encoded or not."""
 _MEANING = {
     200: "Done",
     201: "Created",
@@ -277,7 +279,7 @@ def build(table: Iterable[Endpoint]) -> dict[str, Any]:
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     method = getattr(endpoint.handler, "__func__", endpoint.handler)
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": _NAME}}
         for name in re.findall(r"\{(\w+)", endpoint.path)
     ]
     if endpoint.schema in _LISTS:

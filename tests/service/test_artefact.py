@@ -1,0 +1,145 @@
+"""Which files make a model, and in what order they are offered."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelhub_tui.service.router.artefact import RepoFile, by_use, choose, quantization, shards
+from modelhub_tui.service.router.errors import Refused
+
+
+def listing(*paths: str) -> list[RepoFile]:
+    return [RepoFile(path, 1) for path in paths]
+
+
+def chosen(paths: list[str], wanted: str | None = None) -> tuple[str, list[str]]:
+    choice = choose(listing(*paths), wanted)
+    return choice.filename, [each.path for each in choice.files]
+
+
+SHARDED = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json"]
+PARTS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "quant"),
+    [
+        ("Qwen2.5-7B-Instruct-Q4_K_M.gguf", "Q4_K_M"),
+        ("model.q8_0.gguf", "Q8_0"),
+        ("UD-Q4_K_XL/Model-UD-Q4_K_XL-00001-of-00002.gguf", "UD-Q4_K_XL"),
+        ("gpt-oss-20b-MXFP4.gguf", "MXFP4"),
+        ("m-IQ3_XXS.gguf", "IQ3_XXS"),
+        ("m-f16.gguf", "F16"),
+        ("m-BF16.gguf", "BF16"),
+        ("Q-Model-7B.gguf", ""),
+        ("model.gguf", ""),
+    ],
+)
+def test_quantization_is_read_from_the_name(name: str, quant: str) -> None:
+    assert quantization(name) == quant
+
+
+def test_the_usual_compromise_is_offered_first() -> None:
+    paths = [
+        "m-F16.gguf",
+        "m-Q2_K.gguf",
+        "m-Q8_0.gguf",
+        "m-odd.gguf",
+        "m-Q4_K_M.gguf",
+        "m-Q5_K_M.gguf",
+        "m-IQ4_XS.gguf",
+    ]
+    wanted = [
+        "m-Q4_K_M.gguf",
+        "m-Q5_K_M.gguf",
+        "m-IQ4_XS.gguf",
+        "m-Q8_0.gguf",
+        "m-Q2_K.gguf",
+        "m-F16.gguf",
+        "m-odd.gguf",
+    ]
+    assert by_use(paths) == wanted
+    with pytest.raises(Refused) as caught:
+        choose(listing(*paths), None)
+    assert (caught.value.code, list(caught.value.candidates)) == ("several_files", wanted)
+
+
+def test_one_split_model_is_one_candidate() -> None:
+    parts = [f"m-Q4_K_M-0000{n}-of-00003.gguf" for n in (3, 1, 2)]
+    assert chosen([*parts, "mmproj-m-f16.gguf", "imatrix.gguf"]) == (sorted(parts)[0], sorted(parts))
+    assert chosen(parts, parts[0]) == (sorted(parts)[0], sorted(parts))
+
+
+def test_a_projector_may_be_named() -> None:
+    assert chosen(["m.gguf", "mmproj-f16.gguf"], "mmproj-f16.gguf") == ("mmproj-f16.gguf", ["mmproj-f16.gguf"])
+
+
+def test_a_missing_or_absurd_shard_is_refused() -> None:
+    with pytest.raises(Refused, match=r"m-00002-of-00002\.gguf"):
+        choose(listing("m-00001-of-00002.gguf"), "m-00001-of-00002.gguf")
+    with pytest.raises(Refused, match="99999 shards"):
+        choose(listing("m-00001-of-99999.gguf"), None)
+
+
+def test_sharded_safetensors_come_whole() -> None:
+    everything = [
+        *SHARDED,
+        *PARTS,
+        "README.md",
+        ".gitattributes",
+        "consolidated.safetensors",
+        "onnx/model.onnx",
+        "pytorch_model.bin",
+    ]
+    for wanted in (None, "model.safetensors.index.json", PARTS[1]):
+        filename, files = chosen(everything, wanted)
+        assert filename == "model.safetensors.index.json"
+        assert sorted(files) == sorted([*SHARDED, *PARTS])
+
+
+def test_one_safetensors_file_with_its_configuration() -> None:
+    paths = ["config.json", "vocab.txt", "model.safetensors", "1_Pooling/config.json", "onnx/model.onnx"]
+    assert chosen(paths) == ("model.safetensors", ["config.json", "vocab.txt", "model.safetensors"])
+
+
+def test_a_pipeline_of_several_networks_comes_with_all_of_them() -> None:
+    paths = [
+        "model_index.json",
+        "unet/config.json",
+        "unet/w.safetensors",
+        "vae/config.json",
+        "vae/w.safetensors",
+        "x.png",
+    ]
+    assert sorted(chosen(paths)[1]) == sorted(paths[:-1])
+
+
+def test_an_onnx_repo_comes_whole() -> None:
+    paths = ["config.json", "tokenizer.json", "model.onnx", "model.onnx_data", "README.md", "x.bin"]
+    assert chosen(paths) == ("model.onnx", ["config.json", "tokenizer.json", "model.onnx", "model.onnx_data"])
+    assert chosen([*paths, "model_q4.onnx"], "model_q4.onnx")[1] == ["config.json", "tokenizer.json", "model_q4.onnx"]
+
+
+def test_two_kinds_without_a_name_are_a_question() -> None:
+    with pytest.raises(Refused, match="Multiple artifact types") as caught:
+        choose(listing("m-Q4_K_M.gguf", *SHARDED, *PARTS), None)
+    assert caught.value.candidates == ("m-Q4_K_M.gguf", "model.safetensors.index.json")
+
+
+@given(st.lists(st.text(max_size=30), max_size=12), st.none() | st.text(max_size=30))
+def test_any_listing_gives_a_choice_from_it_or_a_refusal(paths: list[str], wanted: str | None) -> None:
+    try:
+        choice = choose(listing(*paths), wanted)
+    except Refused as error:
+        assert error.code in ("no_such_file", "several_files", "unsupported")
+    else:
+        assert choice.files and {each.path for each in choice.files} <= {*paths}
+        assert not any(each.path.startswith("/") or ".." in each.path.split("/") for each in choice.files)
+
+
+@given(st.integers(1, 40), st.data())
+def test_every_shard_names_the_same_model(count: int, data: st.DataObject) -> None:
+    parts = [f"d/m-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1)]
+    assert list(shards(data.draw(st.sampled_from(parts)), parts)) == parts

@@ -1,0 +1,482 @@
+"""The background process, for real: found, started once, stopped, replaced, and never left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from modelhub_tui.config import Settings
+from modelhub_tui.errors import ServiceFailed
+from modelhub_tui.service import lifecycle, statefile
+from modelhub_tui.service.lifecycle import ServiceInfo, ensure_service, find_service, stop_service
+
+PATIENCE_S = 60.0
+pytestmark = pytest.mark.xdist_group("lifecycle")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a machine of one's own; whatever service was started there ends with the test."""
+    made = Settings(
+        state_dir=tmp_path / "state",
+        cache_dir=tmp_path / "cache",
+        hub_cache=tmp_path / "hub",
+        hf_endpoint="http://127.0.0.1:9",
+    )
+    yield made
+    holder = _holder(made)
+    if holder is not None:
+        family = [psutil.Process(holder), *psutil.Process(holder).children(recursive=True)]
+        for each in family:
+            each.kill()
+        psutil.wait_procs(family, timeout=PATIENCE_S)
+
+
+def _holder(settings: Settings) -> int | None:
+    try:
+        return statefile.lock_holder(settings.state_dir)
+    except ServiceFailed:
+        return None
+
+
+def start(settings: Settings) -> ServiceInfo:
+    return ensure_service(settings, timeout_s=PATIENCE_S)
+
+
+def until(check: Callable[[], Any], what: str) -> Any:
+    """Poll for what another process does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def ask(
+    info: ServiceInfo, path: str, method: str = "GET", body: object = None, key: str | None = None, **headers: str
+) -> Any:
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(info.url + path, data, method=method)
+    for name, value in {
+        "Authorization": f"Bearer {key or info.key}",
+        "Content-Type": "application/json",
+        **headers,
+    }.items():
+        request.add_header(name, value)
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        raw = answer.read()
+    return json.loads(raw) if raw else None
+
+
+def online_node(info: ServiceInfo) -> Any:
+    return next((each for each in ask(info, "/v0/nodes") if each["status"] == "online"), None)
+
+
+def make_busy(settings: Settings, info: ServiceInfo) -> None:
+    """A node of the test's own, in the middle of a transfer."""
+    state = statefile.read_state(settings.state_dir)
+    assert state is not None
+    body = {"machine_name": "x", "ip_address": "::1", "runtime_version": "1", "runtime_port": 1, "gpu_available": False}
+    node = ask(info, "/v0/nodes", "POST", body, state.node_key)
+    beat = {
+        "node_id": node["node_id"],
+        "cpu_usage": 0,
+        "memory_usage": 0,
+        "active_requests": 0,
+        "transfers": [{"name": "a/b", "phase": "fetching"}],
+    }
+    ask(info, "/v0/health", "POST", beat, state.node_key, **{"X-Node-Token": node["node_token"]})
+
+
+def test_start_find_and_stop(settings: Settings) -> None:
+    assert find_service(settings) is None
+    assert stop_service(settings) is False
+    info = start(settings)
+    assert info == find_service(settings) == start(settings)
+    assert (info.hf_endpoint, info.hub_cache, info.log) == (
+        settings.hf_endpoint,
+        str(settings.hub_cache),
+        settings.state_dir / "service.log",
+    )
+    assert info.key not in repr(info)
+    assert len(ask(info, "/v0/models")) > 50
+    process = psutil.Process(info.pid)
+    assert os.getsid(info.pid) == info.pid, "a session of its own: the terminal's end is not its end"
+    assert info.key not in " ".join(process.cmdline())
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in settings.state_dir.iterdir() if path.is_file()}
+    assert {*modes.values()} == {0o600}, modes
+    assert stat.S_IMODE(settings.state_dir.stat().st_mode) == 0o700
+    assert stop_service(settings) is True
+    assert find_service(settings) is None and not alive(info.pid)
+    assert not (settings.state_dir / "service.json").exists()
+
+
+def test_key_and_port_stay_the_same_from_run_to_run(settings: Settings) -> None:
+    first = start(settings)
+    stop_service(settings)
+    second = start(settings)
+    assert (second.url, second.key) == (first.url, first.key)
+    assert second.state_id != first.state_id
+
+
+def test_the_node_runs_as_a_child_and_ends_with_the_service(settings: Settings) -> None:
+    info = start(settings)
+    until(lambda: online_node(info), "the node comes online")
+    [child] = psutil.Process(info.pid).children()
+    state = statefile.read_state(settings.state_dir)
+    assert state is not None and state.node_key not in " ".join(child.cmdline())
+    os.kill(info.pid, signal.SIGKILL)
+    until(lambda: not alive(child.pid), "the node follows a service that was killed")
+
+
+def test_a_node_that_ends_is_started_again(settings: Settings) -> None:
+    info = start(settings)
+    until(lambda: online_node(info), "the node comes online")
+    [child] = psutil.Process(info.pid).children()
+    child.kill()
+    until(lambda: not online_node(info) or None, "its end is noticed")
+    until(lambda: online_node(info), "another one comes online")
+    assert [each.pid for each in psutil.Process(info.pid).children()] != [child.pid]
+
+
+def test_ten_starts_at_once_give_one_service(settings: Settings) -> None:
+    code = (
+        "from tests.service.test_lifecycle import *\n"
+        "s = Settings(*(Path(each) for each in sys.argv[1:4]), hf_endpoint='http://127.0.0.1:9')\n"
+        "print(start(s).pid)\n"
+    )
+    folders = [str(each) for each in (settings.state_dir, settings.cache_dir, settings.hub_cache)]
+    root = Path(__file__).parents[2]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, *folders], cwd=root, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    with ThreadPoolExecutor(6) as pool:
+        pids = {each.pid for each in pool.map(start, [settings] * 6)}
+    pids |= {int(process.communicate(timeout=PATIENCE_S)[0]) for process in processes}
+    assert len(pids) == 1
+    assert [each.name() for each in psutil.Process(pids.pop()).children()], "it has its node"
+    assert sum("modelhub_tui.service" in each and "--ready-fd" in each for each in _commands(settings)) == 1
+
+
+def _commands(settings: Settings) -> list[list[str]]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MODELHUB_STATE_DIR") == str(settings.state_dir):
+                found.append(process.cmdline())
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_the_end_of_the_terminal_is_not_its_end(settings: Settings) -> None:
+    info = start(settings)
+    os.kill(info.pid, signal.SIGHUP)
+    os.kill(info.pid, signal.SIGHUP)
+    assert find_service(settings) == info
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_in_good_order_under_three_seconds(settings: Settings, sign: int) -> None:
+    info = start(settings)
+    until(lambda: online_node(info), "the node comes online")
+    family = [info.pid, *(each.pid for each in psutil.Process(info.pid).children())]
+    poll = _hold_a_poll(info)
+    begun = time.monotonic()
+    os.kill(info.pid, sign)
+    until(lambda: not any(alive(pid) for pid in family), "service and node are gone")
+    assert time.monotonic() - begun < 3 * _slowness()
+    with poll:
+        assert poll.recv(1000).startswith(b"HTTP/1.1 304")
+    assert not (settings.state_dir / "service.json").exists()
+    assert "stopped" in info.log.read_text()
+
+
+def _slowness() -> float:
+    """How much slower than an idle machine this one is now."""
+    return max(1.0, 3 * os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def _hold_a_poll(info: ServiceInfo) -> socket.socket:
+    """A client of its own, waiting for a change; the service has read its request when this returns."""
+    request = urllib.request.Request(info.url + "/v1/models", headers={"Authorization": f"Bearer {info.key}"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        tag = answer.headers["etag"]
+    host, port = info.url.removeprefix("http://").split(":")
+    poll = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
+    headers = f"Host: {host}:{port}\r\nX-API-Key: {info.key}\r\nIf-None-Match: {tag}\r\nPrefer: wait=30\r\n"
+    poll.sendall(f"GET /v1/models HTTP/1.1\r\n{headers}\r\n".encode())
+    for _ in range(3):
+        ask(info, "/v0/nodes")
+    return poll
+
+
+def test_after_kill_9_the_stale_state_file_is_seen_through(settings: Settings) -> None:
+    info = start(settings)
+    os.kill(info.pid, signal.SIGKILL)
+    until(lambda: statefile.lock_holder(settings.state_dir) is None, "the kernel lets go of the lock")
+    assert (settings.state_dir / "service.json").exists()
+    assert find_service(settings) is None
+    assert start(settings).pid != info.pid
+
+
+def test_another_program_on_the_old_port_is_not_taken_for_the_service(settings: Settings) -> None:
+    info = start(settings)
+    stop_service(settings)
+    statefile.write_state(
+        settings.state_dir,
+        statefile.ServiceState(
+            info.pid, info.url, info.state_id, statefile.identity_of(settings, info.version), info.key
+        ),
+    )
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        squatter.bind(("127.0.0.1", int(info.url.rsplit(":", 1)[1])))
+        squatter.listen()
+        thread = threading.Thread(target=_chatter, args=(squatter,), daemon=True)
+        thread.start()
+        assert find_service(settings) is None
+        assert start(settings).url != info.url
+
+
+def _chatter(squatter: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = squatter.accept()
+        except OSError:
+            return
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b'HTTP/1.1 200 OK\r\n\r\n{"status": "ok", "state_id": "somebody else"}')
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"pid": 1}', b"\xff" * 100, b"[" * 100_000, b'{"pid": "1", "url": 2}'], ids=range(7)
+)
+def test_a_corrupt_state_file_is_replaced(settings: Settings, content: bytes) -> None:
+    settings.state_dir.mkdir()
+    (settings.state_dir / "service.json").write_bytes(content)
+    assert find_service(settings) is None
+    assert stop_service(settings) is False
+    if content in (b"", b'{"pid": "1", "url": 2}'):
+        info = start(settings)
+        assert statefile.read_state(settings.state_dir) is not None and find_service(settings) == info
+
+
+def test_a_corrupt_database_is_said_and_survived(settings: Settings) -> None:
+    settings.state_dir.mkdir()
+    (settings.state_dir / "modelhub.db").write_bytes(b"nonsense" * 1000)
+    info = start(settings)
+    assert "damaged" in info.notice and info.notice in info.log.read_text()
+    assert len(ask(info, "/v0/models")) > 50
+
+
+def test_what_belongs_to_another_user_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = start(settings)
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    for act in (find_service, ensure_service, stop_service):
+        with pytest.raises(ServiceFailed, match="belongs to another user"):
+            act(settings)
+    monkeypatch.undo()
+    assert find_service(settings) == info
+
+
+def test_a_link_as_state_file_is_refused(settings: Settings, tmp_path: Path) -> None:
+    settings.state_dir.mkdir()
+    (tmp_path / "theirs").write_text("{}")
+    (settings.state_dir / "service.json").symlink_to(tmp_path / "theirs")
+    with pytest.raises(ServiceFailed, match="symbolic link"):
+        find_service(settings)
+
+
+def test_it_exits_when_idle(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELHUB_IDLE_EXIT_S", "1.5")
+    info = start(settings)
+    until(lambda: not alive(info.pid), "it leaves by itself")
+    assert "nothing to do" in info.log.read_text()
+    assert find_service(settings) is None
+
+
+def test_it_does_not_exit_while_somebody_asks_or_something_moves(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELHUB_IDLE_EXIT_S", "1.5")
+    info = start(settings)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 4:
+        assert ask(info, "/v1/models") is not None
+        time.sleep(0.2)
+    make_busy(settings, info)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 4:
+        assert alive(info.pid)
+        time.sleep(0.2)
+
+
+def test_other_settings_replace_an_idle_service(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start(settings)
+    other = replace(settings, hf_endpoint="http://127.0.0.1:10")
+    second = start(other)
+    assert (second.pid != first.pid, second.hf_endpoint) == (True, "http://127.0.0.1:10")
+    assert not alive(first.pid)
+    moved = start(replace(other, hub_cache=tmp_path / "elsewhere"))
+    assert moved.hub_cache == str(tmp_path / "elsewhere")
+    monkeypatch.setenv("HF_TOKEN", "hf_newTokenForTheTest")
+    third = start(replace(other, hub_cache=tmp_path / "elsewhere"))
+    assert third.pid != moved.pid
+    monkeypatch.delenv("HF_TOKEN")
+    assert start(replace(other, hub_cache=tmp_path / "elsewhere")).pid == third.pid, (
+        "a program without a token is content"
+    )
+    everything = "".join(each.read_text() for each in settings.state_dir.glob("service.*") if each.is_file())
+    assert "hf_newTokenForTheTest" not in everything
+
+
+def test_other_settings_do_not_disturb_a_busy_service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = start(settings)
+    make_busy(settings, info)
+    with pytest.raises(ServiceFailed) as caught:
+        start(replace(settings, hf_endpoint="http://127.0.0.1:10"))
+    assert (
+        caught.value.reason == "The running service is busy with the hub http://127.0.0.1:9, not http://127.0.0.1:10."
+    )
+    assert "modelhub stop" in caught.value.todo
+    monkeypatch.setattr(lifecycle, "__version__", "99.0")
+    assert start(settings) == info, "a newer program goes on with a busy older service that speaks its protocol"
+
+
+def test_a_newer_program_replaces_an_idle_older_service(settings: Settings) -> None:
+    info = start(settings)
+    state = statefile.read_state(settings.state_dir)
+    assert state is not None
+    statefile.write_state(settings.state_dir, replace(state, identity=replace(state.identity, version="0.0.1")))
+    assert start(settings).pid != info.pid
+
+
+def test_a_service_that_no_longer_answers_is_named_and_can_be_stopped(settings: Settings) -> None:
+    info = start(settings)
+    os.kill(info.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(ServiceFailed, match=rf"process {info.pid}\) holds .* but does not answer"):
+            ensure_service(settings, timeout_s=1)
+        assert stop_service(settings) is True
+    finally:
+        if alive(info.pid):
+            os.kill(info.pid, signal.SIGCONT)
+    assert not alive(info.pid)
+
+
+def _serve(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `serve()` in a process of its own until it ends."""
+    command = _serve_command(settings, *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+def _serve_command(settings: Settings, *arguments: str) -> list[str]:
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from modelhub_tui.config import Settings\nfrom modelhub_tui.errors import ServiceFailed\n"
+        "from modelhub_tui.service.lifecycle import serve\n"
+        "s = Settings(*(Path(each) for each in sys.argv[1:4]), hf_endpoint='http://127.0.0.1:9')\n"
+        "try:\n    code = serve(s, **eval(sys.argv[4]))\n"
+        "except ServiceFailed as error:\n    print(error.reason, error.todo)\n    code = 1\nsys.exit(code)\n"
+    )
+    folders = [str(each) for each in (settings.state_dir, settings.cache_dir, settings.hub_cache)]
+    return [sys.executable, "-c", code, *folders, *(arguments or ("{}",))]
+
+
+def test_what_cannot_be_served_is_one_sentence(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = _serve(settings, f"{{'port': {port}}}")
+        assert (said.returncode, said.stdout.strip()) == (
+            1,
+            f"Port {port} is in use on 127.0.0.1. Choose another with --port, or stop what uses it.",
+        )
+    assert "Traceback" not in said.stderr
+    for arguments, says in [
+        ("{'host': '0.0.0.0'}", "Listening on 0.0.0.0 lets other machines in, so it needs a key."),
+        ("{'host': 'no.such.host.invalid', 'api_key': 'k'}", "no.such.host.invalid is no address of this machine."),
+        ("{'host': '192.0.2.1', 'api_key': 'k'}", "192.0.2.1 is no address of this machine"),
+    ]:
+        said = _serve(settings, arguments)
+        assert said.returncode == 1 and said.stdout.startswith(says) and "Traceback" not in said.stderr, said
+    assert find_service(settings) is None
+
+
+def test_serving_in_the_foreground_with_a_key_of_ones_own(settings: Settings) -> None:
+    command = _serve_command(settings, "{'host': '0.0.0.0', 'api_key': 'a-key-of-my-own'}")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        info = until(lambda: find_service(settings), "it answers")
+        assert info.pid == process.pid and info.key == "a-key-of-my-own" and info.url.startswith("http://127.0.0.1:")
+        assert len(ask(info, "/v0/models")) > 50
+        second = _serve(settings)
+        assert (second.returncode, second.stdout.startswith("A modelhub service already runs in ")) == (1, True)
+        assert stop_service(settings) is True
+        _, log = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+    assert "serves http://127.0.0.1" in log and "a-key-of-my-own" not in log
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").is_dir(), reason="needs a folder that nobody may write")
+def test_a_state_folder_that_cannot_be_used_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder, says in [
+        (Path("/proc/modelhub-state"), "/proc/modelhub-state"),
+        (tmp_path / "file", f"{tmp_path / 'file'} is not a folder."),
+        (tmp_path / "file" / "below", "is not a folder."),
+    ]:
+        with pytest.raises(ServiceFailed) as caught:
+            start(replace(settings, state_dir=folder))
+        assert says in caught.value.reason and caught.value.todo
+
+
+def test_a_catalog_that_cannot_be_read_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "catalog.yaml").write_text("models: [")
+    with pytest.raises(ServiceFailed) as caught:
+        start(replace(settings, catalog=tmp_path / "catalog.yaml"))
+    assert "catalog" in caught.value.reason
+    assert find_service(settings) is None
+    assert _holder(settings) is None
+
+
+def test_finding_a_service_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; import modelhub_tui.service.lifecycle; "
+        "print([each for each in ('asyncio', 'starlette', 'uvicorn', 'pydantic', 'httpx', 'http.client', 'textual', "
+        "'huggingface_hub', 'filelock', 'yaml', 'modelhub_tui.client') if each in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"

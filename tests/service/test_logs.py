@@ -1,0 +1,119 @@
+"""No secret reaches the log, the log stays small, and nothing it does can stop the service."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from modelhub_tui.service.logs import redact
+
+
+@pytest.mark.parametrize(
+    ("said", "secret"),
+    [
+        ("Authorization: Bearer abc.def-ghi", "abc.def-ghi"),
+        ("{'authorization': 'Bearer topsecret1'}", "topsecret1"),
+        ("X-API-Key: topsecret2", "topsecret2"),
+        ("headers={'x-node-token': 'nt_0b2f-77'}", "nt_0b2f-77"),
+        ("token hf_AbCdEf123456 is bad", "hf_AbCdEf123456"),
+        ("GET https://cdn/x?Policy=AAAA&Signature=BBBBsecret&Key-Pair-Id=CCCC", "BBBBsecret"),
+        ("https://s3/x?X-Amz-Credential=cred&X-Amz-Signature=sigsig HTTP", "sigsig"),
+        ("HF_TOKEN=mytoken123", "mytoken123"),
+        ("http://user:pa55word@host/x", "pa55word"),
+    ],
+)
+def test_secrets_are_hidden(said: str, secret: str) -> None:
+    hidden = redact(said)
+    assert secret not in hidden and "[hidden]" in hidden
+
+
+def test_known_secrets_are_hidden_wherever_they_stand_and_the_rest_stays() -> None:
+    assert redact("a kkkkkkkk b", ["kkkkkkkk", ""]) == "a [hidden] b"
+    said = "registered acme/tiny-gguf: 8911e8a47f92, 3 files, 100 bytes from https://hub/acme/x?download=true"
+    assert redact(said) == said
+
+
+def in_a_process(code: str, log: Path) -> subprocess.CompletedProcess[str]:
+    """Logging is process-wide, and so are the file descriptors it takes over."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(log)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_everything_printed_goes_through_the_log_and_it_rotates(tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    code = """
+        import logging, os, sys
+        from pathlib import Path
+        from modelhub_tui.service import logs
+        logs.MAX_BYTES = 20_000
+        formatter = logs.start_log(Path(sys.argv[1]), foreground=False)
+        formatter.secrets.append("the-admin-key")
+        print("printed hf_abcdefgh the-admin-key")
+        try:
+            raise ValueError("Bearer in-a-traceback")
+        except ValueError:
+            logging.getLogger("x").exception("failed")
+        for number in range(2000):
+            logging.getLogger("x").info("line %d %s", number, "y" * 50)
+        os.write(2, b"straight to the descriptor\\n")
+    """
+    done = in_a_process(code, log)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    files = sorted(tmp_path.iterdir())
+    assert [each.name for each in files] == ["service.log", "service.log.1", "service.log.2", "service.log.3"]
+    assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
+    assert all(each.stat().st_size < 25_000 for each in files)
+    assert log.read_text().endswith("straight to the descriptor\n"), "descriptors follow the current file"
+
+
+def test_printed_secrets_and_tracebacks_are_hidden(tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    code = """
+        import logging, sys
+        from pathlib import Path
+        from modelhub_tui.service import logs
+        logs.start_log(Path(sys.argv[1]), foreground=False).secrets.append("the-admin-key")
+        print("printed hf_abcdefgh the-admin-key")
+        try:
+            raise ValueError("Bearer in-a-traceback")
+        except ValueError:
+            logging.getLogger("x").exception("failed")
+    """
+    assert in_a_process(code, log).returncode == 0
+    text = log.read_text()
+    assert "printed [hidden] [hidden]" in text and "Traceback" in text and "ValueError: Bearer [hidden]" in text
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    code = """
+        import logging, os, shutil, sys
+        from pathlib import Path
+        from modelhub_tui.service import logs
+        logs.MAX_BYTES = 1000
+        logs.start_log(Path(sys.argv[1]), foreground=False)
+        shutil.rmtree(Path(sys.argv[1]).parent)
+        for number in range(100):
+            logging.getLogger("x").info("line %d", number)
+        os._exit(7)
+    """
+    folder = tmp_path / "state"
+    folder.mkdir()
+    assert in_a_process(code, folder / "service.log").returncode == 7
+
+
+def test_the_foreground_also_writes_to_stderr(tmp_path: Path) -> None:
+    code = """
+        import logging, sys
+        from pathlib import Path
+        from modelhub_tui.service import logs
+        logs.start_log(Path(sys.argv[1]), foreground=True)
+        logging.getLogger("x").info("hello hf_abcdefgh")
+    """
+    done = in_a_process(code, tmp_path / "service.log")
+    assert "hello [hidden]" in done.stderr and (tmp_path / "service.log").read_text() == done.stderr

@@ -1,0 +1,210 @@
+"""The database: what was acknowledged survives, and what is damaged is kept aside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from modelhub_tui.domain import Placement
+from modelhub_tui.service.router.records import NodeRecord
+from modelhub_tui.service.router.store import Store, StoreFailed, StoreTooNew
+from tests.service.conftest import open_service
+from tests.service.test_nodes_api import registration
+
+NODE = NodeRecord(
+    id="n1",
+    machine_name="box",
+    runtime_port=1,
+    token_hash="h",
+    approved=True,
+    registered_at=1.5,
+    body={"machine_name": "box"},
+    placements=(("a/b", Placement("box", "/p", ("/p", "/q"), 3)),),
+)
+
+
+async def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    models = [registration(f"a/m{n}", f"a/M{n}") for n in (3, 1, 2)]
+    for each in models:
+        await store.put_model(each)
+    await store.put_node(NODE)
+    await store.put_model(models[0])
+    identity = store.id
+    store.close()
+    again = Store(tmp_path / "db")
+    assert again.load() == (models, [NODE])
+    assert (again.id, again.notice) == (identity, "")
+    await again.drop_model("a/m1")
+    await again.drop_node("n1")
+    assert again.load() == ([models[0], models[2]], [])
+    again.close()
+
+
+def test_it_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    os.umask(0o022)
+    store = Store(tmp_path / "db")
+    store.set_meta("a", "b")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert {*modes} >= {"db", "db-wal"} and {*modes.values()} == {0o600}
+    store.close()
+
+
+def test_every_commit_is_synced(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db")
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    store.close()
+
+
+WRITER = """
+    import asyncio, sys
+    from pathlib import Path
+    from tests.service.conftest import open_service
+    from tests.service.test_nodes_api import registration
+
+    async def main():
+        async with open_service(Path(sys.argv[1])) as service:
+            for number in range(100_000):
+                record = await service.router.registry.add(registration(repo=f"acme/m{number}"))
+                print(record.name, flush=True)
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("after", [1, 7, 40])
+async def test_kill_9_loses_nothing_acknowledged(tmp_path: Path, after: int) -> None:
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        acknowledged = [process.stdout.readline().strip() for _ in range(after)]
+        process.send_signal(signal.SIGKILL)
+        acknowledged += process.stdout.read().split("\n")[:-1]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    async with open_service(tmp_path) as service:
+        names = [*service.router.registry.records]
+        # The one being written when the end came may be there or not; nothing else may differ.
+        assert names[: len(acknowledged)] == acknowledged and len(names) <= len(acknowledged) + 1
+        assert service.router.store.notice == ""
+
+
+def _flip(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    for at in range(100, len(raw), 7):
+        raw[at] ^= 0xFF
+    path.write_bytes(raw)
+
+
+def _bad_record(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE models SET body = '{\"name\": 1}'")
+    db.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"this is no database at all, not even nearly" * 50),
+        _flip,
+        _bad_record,
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    ],
+    ids=["nonsense", "flipped", "bad-record", "truncated"],
+)
+async def test_a_damaged_database_is_kept_aside_and_a_new_one_started(tmp_path: Path, damage: object) -> None:
+    path = tmp_path / "db"
+    store = Store(path)
+    for number in range(50):
+        await store.put_model(registration(f"a/m{number}", f"a/M{number}"))
+    identity = store.id
+    store.close()
+    damage(path)  # type: ignore[operator]
+    damaged = path.read_bytes()
+    fresh = Store(path)
+    assert fresh.load() == ([], [])
+    assert fresh.id not in ("", identity), "nodes must see that this is not the store they knew"
+    [aside] = [
+        each for each in tmp_path.iterdir() if ".damaged-" in each.name and not each.name.endswith(("-wal", "-shm"))
+    ]
+    assert aside.read_bytes() == damaged
+    assert aside.name in fresh.notice
+    await fresh.put_model(registration())
+    fresh.close()
+    assert Store(path).notice == ""
+
+
+def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+    Store(tmp_path / "db").close()
+    with sqlite3.connect(tmp_path / "db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    before = (tmp_path / "db").read_bytes()
+    with pytest.raises(StoreTooNew):
+        Store(tmp_path / "db")
+    assert (tmp_path / "db").read_bytes() == before
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"precious")
+    (tmp_path / "db").symlink_to(tmp_path / "mine")
+    with pytest.raises(StoreFailed):
+        Store(tmp_path / "db")
+    assert (tmp_path / "mine").read_bytes() == b"precious"
+
+
+async def test_a_full_disk_is_507_and_memory_stays_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_service(tmp_path) as service:
+        await service.router.registry.add(registration())
+        # The smallest real limit: the database may not grow by a page.
+        pages = service.router.store._db.execute("PRAGMA page_count").fetchone()[0]
+        service.router.store._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreFailed, match="full"):
+            for number in range(200):
+                await service.router.registry.add(registration(repo=f"acme/m{number}"))
+        known = [*service.router.registry.records]
+        node = {"machine_name": "x" * 200, "ip_address": "::1", "runtime_version": "1", "gpu_available": False}
+        for port in range(200):
+            answer = await service.node.post("/v0/nodes", json={**node, "runtime_port": port})
+            if answer.status_code != 201:
+                break
+        assert (answer.status_code, answer.json()["code"]) == (507, "no_space")
+    async with open_service(tmp_path) as service:
+        assert [*service.router.registry.records] == known
+
+
+async def test_a_locked_database_is_503_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_service(tmp_path) as service:
+        await service.router.registry.add(registration())
+        service.router.store._db.execute("PRAGMA busy_timeout = 50")
+        other = sqlite3.connect(tmp_path / "modelhub.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        answer = await service.admin.delete("/v0/models/acme/tiny-gguf")
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_error")
+        assert (await service.models())["acme/tiny-gguf"]["registered"] is True
+        other.execute("ROLLBACK")
+        other.close()
+        assert (await service.admin.delete("/v0/models/acme/tiny-gguf")).status_code == 204
+
+
+async def test_two_registrations_of_one_model_at_once_give_one(tmp_path: Path) -> None:
+    async with open_service(tmp_path) as service:
+        add = service.router.registry.add
+        results = await asyncio.gather(*(add(registration()) for _ in range(10)), return_exceptions=True)
+        assert len([each for each in results if not isinstance(each, Exception)]) == 1
+        assert len(service.router.registry.records) == 1
