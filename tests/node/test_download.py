@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -444,6 +445,29 @@ def test_no_room_pauses_and_goes_on_when_there_is_room(
         assert not empty_hub.served_bytes("*.gguf")
         free[0] = 50 * MIB
         router.wait_whole(NAME)
+
+
+def test_a_disk_that_fills_up_in_the_middle_pauses_and_keeps_every_byte(
+    router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, room = os.pwrite, [2 * MIB + 5]
+
+    def pwrite(fd: int, data: memoryview, at: int) -> int:
+        left = room[0] - at
+        if left <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data[:left], at)  # as a full disk does: a part of it
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    repo = tiny(empty_hub, 4 * MIB)
+    router.register(NAME, manifest_of(repo, "tiny.gguf"))
+    with NodeThread(router, empty_hub, tmp_path):
+        paused = router.wait_phase(NAME, "paused")
+        assert paused["error_code"] == "no_space" and paused["error"].startswith("Needs 2.1 MB, free ")
+        assert [each.stat().st_size for each in parts(tmp_path)] == [room[0]] and paused["bytes_done"] == room[0]
+        room[0] = 100 * MIB
+        placed = router.wait_whole(NAME)
+        assert sha256(placed["path"]) == repo["tiny.gguf"].sha256
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

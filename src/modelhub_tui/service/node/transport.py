@@ -170,6 +170,7 @@ class _HttpBody:
         self.headers: dict[str, str] = {name.lower(): value for name, value in response.getheaders()}
         self._left = None if response.chunked else response.length
         self._ended = self._left == 0
+        self._fresh = True
 
     def read_into(self, view: memoryview) -> int:
         if self._left is None:
@@ -181,7 +182,15 @@ class _HttpBody:
             return 0
         # HTTPResponse.readinto would wait until the whole view is full, and forget what it has when the connection
         # breaks; readinto1 of the buffered reader below it hands over what one recv brought, without a copy.
-        count = self._response.fp.readinto1(view[: self._left] if self._left < len(view) else view)
+        wanted = view[: self._left] if self._left < len(view) else view
+        if self._fresh:
+            # What came along with the head. readinto1 would wait for more behind it, and lose it when nothing comes.
+            self._fresh = False
+            block = self._response.fp.read1(min(len(wanted), 8192))
+            count = len(block)
+            wanted[:count] = block
+        else:
+            count = self._response.fp.readinto1(wanted)
         self._left -= count
         self._ended = self._left == 0
         if not count:
