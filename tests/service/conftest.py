@@ -108,12 +108,13 @@ async def open_service(
     endpoint: str = "http://127.0.0.1:9",
     *,
     catalog: tuple[CatalogEntry, ...] = CATALOG,
-    background: bool = True,
+    stats_dir: Path | None = None,
 ) -> AsyncIterator[Service]:
     """Run a router on the database in `folder`. Its hub is asked without pauses between attempts."""
     store = Store(folder / "modelhub.db")
     clock = Clock()
-    router = Router(store, catalog, endpoint, hub=Hub(endpoint, sleep=lambda _s: None), clock=clock, monotonic=clock)
+    hub = Hub(endpoint, sleep=lambda _s: None)
+    router = Router(store, catalog, endpoint, stats_dir=stats_dir, hub=hub, clock=clock, monotonic=clock)
     made: list[Service] = []
 
     def stop(if_idle: bool) -> bool:
@@ -131,8 +132,7 @@ async def open_service(
     async with client(ADMIN_KEY) as admin, client(NODE_KEY) as node, client(None) as bare:
         service = Service(router, admin, node, bare, clock)
         made.append(service)
-        if background:
-            router.start()
+        router.start()
         try:
             yield service
         finally:
