@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Any
 
 from modelhub_tui import __version__
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
             parents=[common],
             allow_abbrev=False,
             help=text,
-            description=f"{text[0].upper()}{text[1:]}. {more}".strip(),
+            description=textwrap.fill(f"{text[0].upper()}{text[1:]}. {more}".strip(), 78),
             epilog=f"examples:\n{shown}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

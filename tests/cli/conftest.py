@@ -1,0 +1,107 @@
+"""The command line run in this process, against a router of which the test decides every answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from modelhub_tui.cli import main
+from modelhub_tui.client.base import Registered, RegisterRequest
+from modelhub_tui.domain import RouterReport
+from modelhub_tui.errors import ModelHubError
+from tests.client.fakes import ENTRY, NODE, OTHER, FakeClient
+
+
+class ScriptedClient(FakeClient):
+    """After an action, each request for news is answered with the next report of a script; the last one stays."""
+
+    def __init__(self, report: RouterReport | None = None) -> None:
+        super().__init__(report)
+        self.script: list[RouterReport] = []
+        self.refusal: ModelHubError | None = None
+        self._acted = False
+
+    def then(self, *steps: tuple[Any, ...]) -> None:
+        """What the router lists, step by step, once it was asked to do something."""
+        self.script = [RouterReport(models, (NODE,)) for models in steps]
+
+    async def report(self, *, wait_s: float = 0.0) -> RouterReport:
+        if self._acted and self.script:
+            self.current = self.script.pop(0)
+        return await super().report(wait_s=wait_s)
+
+    async def register(self, request: RegisterRequest) -> Registered:
+        told = await super().register(request)
+        self._act()
+        return told
+
+    async def delete(self, name: str) -> None:
+        self._act()
+        self.calls.append(("delete", name))
+
+    async def retry(self, name: str) -> None:
+        self._act()
+        await super().retry(name)
+
+    def _act(self) -> None:
+        self._acted = True
+        if self.refusal is not None:
+            raise self.refusal
+
+    def asked(self, *kinds: str) -> list[tuple[object, ...]]:
+        """The requests of these kinds."""
+        return [call for call in self.calls if call[0] in kinds]
+
+
+@dataclass
+class Result:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def json_lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclass
+class CommandLine:
+    """Runs `modelhub` in this process."""
+
+    capsys: pytest.CaptureFixture[str]
+    client: ScriptedClient = field(default_factory=ScriptedClient)
+    problem: Exception | None = None
+    """What connecting fails with."""
+    settings: Any = None
+
+    def __call__(self, *argv: str) -> Result:
+        def connector(settings: object) -> Callable[[], Awaitable[ScriptedClient]]:
+            self.settings = settings
+            return self._connect
+
+        code = main([*argv], connector=connector)  # type: ignore[arg-type]
+        said = self.capsys.readouterr()
+        return Result(code, said.out, said.err)
+
+    async def _connect(self) -> ScriptedClient:
+        if self.problem is not None:
+            raise self.problem
+        return self.client
+
+
+@pytest.fixture
+def modelhub(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """`modelhub` with two supported models, and a router to script."""
+    for module in ("listing", "pull", "remove", "status"):
+        monkeypatch.setattr(f"modelhub_tui.cli.{module}.load_catalog", lambda *_: (ENTRY, OTHER))
+    return CommandLine(capsys)

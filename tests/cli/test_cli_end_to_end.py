@@ -1,0 +1,131 @@
+"""The real command, service, node and `hf`, against the loopback hub: the main job without a screen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hub import MIB, Generated, HubRepo, LoopbackHub
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class Shell:
+    """Runs `modelhub`, and stops its service at the end."""
+
+    def __call__(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "modelhub_tui", *argv]
+        return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+    def ok(self, *argv: str) -> str:
+        """What a command that must succeed printed."""
+        done = self(*argv)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """A command that is not waited for."""
+        command = [sys.executable, "-m", "modelhub_tui", *argv]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def modelhub(hub: LoopbackHub) -> Iterator[Shell]:
+    shell = Shell()
+    yield shell
+    shell("stop")
+
+
+def hf_cache() -> str:
+    """What the real `hf` command lists."""
+    command = [str(Path(sys.executable).with_name("hf")), "cache", "ls"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def bytes_on_disk() -> int:
+    cache = Path(os.environ["HF_HOME"]) / "hub"
+    return sum(each.stat().st_size for each in cache.rglob("*") if each.is_file() and not each.is_symlink())
+
+
+def test_register_pull_local_rm(modelhub: Shell, hub: LoopbackHub) -> None:
+    repo = hub.add(HubRepo("acme/Big-GGUF", {"big-Q4_K_M.gguf": Generated(3 * MIB, seed=5), "README.md": "# Big"}))
+    told = json.loads(modelhub.ok("register", f"{hub.url}/acme/Big-GGUF/blob/main/big-Q4_K_M.gguf", "--json"))
+    assert (told["name"], told["file"], told["size_bytes"]) == ("acme/big-gguf", "big-Q4_K_M.gguf", 3 * MIB)
+
+    path = Path(modelhub.ok("pull", "big-gguf").strip())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == repo["big-Q4_K_M.gguf"].sha256
+
+    (local,) = json.loads(modelhub.ok("local", "--json"))
+    assert (local["name"], local["path"], local["disk_bytes"]) == ("acme/big-gguf", str(path), 3 * MIB)
+    assert local["state"] == "downloaded" and local["placements"][0]["path"] == str(path)
+    assert re.search(r"acme/Big-GGUF", hf_cache())
+    assert "is registered already" in modelhub("register", "acme/Big-GGUF", "--file", "big-Q4_K_M.gguf").stderr
+
+    before = bytes_on_disk()
+    assert modelhub.ok("rm", "big-gguf", "--yes") == "Deleted acme/big-gguf; 3.1 MB freed.\n"
+    assert not path.exists() and before - bytes_on_disk() >= 3 * MIB
+    assert json.loads(modelhub.ok("local", "--json")) == []
+    assert "acme/Big-GGUF" not in hf_cache()
+    assert modelhub("rm", "big-gguf", "--yes").returncode == 5
+
+
+def test_wrong_input_is_one_sentence(modelhub: Shell, hub: LoopbackHub) -> None:
+    for repo, says in (
+        ("acme/Tiny-GGUF", "Choose one of: Tiny-Q4_K_M.gguf"),
+        ("acme/nothing-there", ""),
+        ("acme/Tiny-GGUF:none.gguf", ""),
+        ("acme/Empty", ""),
+    ):
+        done = modelhub("register", repo)
+        assert done.returncode in (1, 5) and done.stdout == ""
+        assert done.stderr.startswith("modelhub: ") and done.stderr.count("\n") == 1 and says in done.stderr
+
+
+def test_an_interrupted_pull_goes_on_in_the_background(modelhub: Shell, hub: LoopbackHub) -> None:
+    hub.add(HubRepo("acme/Slow-GGUF", {"slow-Q4_K_M.gguf": Generated(2 * MIB, seed=6)}))
+    stall = hub.fault(server="cdn", path="*slow*", stall_after=MIB)
+    process = modelhub.start("pull", "acme/Slow-GGUF", "--json")
+    assert process.stdout is not None and process.stderr is not None
+    for line in process.stdout:
+        if (json.loads(line)["progress"] or {}).get("bytes_done"):
+            break
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    said = process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+    assert "goes on in the background" in said and "Traceback" not in said
+    (transfer,) = json.loads(modelhub.ok("status", "--json"))["transfers"]
+    assert (transfer["name"], transfer["state"]) == ("acme/slow-gguf", "downloading")
+    stall.release()
+    assert modelhub.ok("pull", "slow-gguf").strip().endswith("slow-Q4_K_M.gguf")
+
+
+def test_a_service_that_is_killed_is_started_again_and_resumes(modelhub: Shell, hub: LoopbackHub) -> None:
+    repo = hub.add(HubRepo("acme/Slow-GGUF", {"slow-Q4_K_M.gguf": Generated(4 * MIB, seed=7)}))
+    hub.throttle_bps = 4 * MIB
+    process = modelhub.start("pull", "acme/Slow-GGUF", "--json")
+    assert process.stdout is not None and process.stderr is not None
+    killed = False
+    path = ""
+    for line in process.stdout:
+        event = json.loads(line)
+        path = event["path"] or path
+        if not killed and (event["progress"] or {}).get("bytes_done", 0) > MIB // 2:
+            killed = True
+            os.kill(json.loads(modelhub.ok("status", "--json"))["service"]["pid"], signal.SIGKILL)
+    said = process.stderr.read()
+    assert process.wait(120) == 0, said
+    process.stdout.close()
+    process.stderr.close()
+    assert killed
+    assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == repo["slow-Q4_K_M.gguf"].sha256

@@ -1,0 +1,417 @@
+"""Each subcommand: what it asks the router, what it prints where, and the exit code."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from modelhub_tui.client.base import RegisterRequest
+from modelhub_tui.domain import Node, NodeStatus, Phase, Placement, RouterReport, Transfer
+from modelhub_tui.errors import (
+    AlreadyRegistered,
+    Forbidden,
+    NotARouter,
+    Rejected,
+    RouterFault,
+    ServiceFailed,
+    Unauthorised,
+    Unreachable,
+)
+from tests.cli.conftest import CommandLine
+from tests.client.fakes import NODE, told
+
+PLACED = told(placements=(Placement("gpu-01", "/m/tiny-Q4.gguf", ("/m/tiny-Q4.gguf",), 1000),))
+FETCHING = told(transfers=(Transfer("gpu-01", Phase.FETCHING, 400, 1000, 50.0, 12.0, "tiny-Q4.gguf", 1, 1),))
+FAILED = told(transfers=(Transfer("gpu-01", Phase.FAILED, 400, 1000, error="The disk of gpu-01 is full."),))
+STRANGER = told(name="zed/model-gguf", repo="Zed/Model-GGUF", file="m.gguf")
+
+LIST_KEYS = {
+    "id", "name", "title", "repo", "files", "state", "size_bytes", "required_memory_bytes", "tags", "downloads",
+    "likes", "progress", "placements",
+}  # fmt: skip
+
+
+# -- list, local ------------------------------------------------------------------------------------------------------
+
+
+def test_list_prints_a_plain_table(modelhub: CommandLine) -> None:
+    modelhub.client.say(FETCHING, STRANGER)
+    result = modelhub("list")
+    assert result.code == 0 and result.err == ""
+    assert [line.split()[:3] for line in result.out.splitlines()] == [
+        ["STATE", "NAME", "SIZE"],
+        ["downloading", "40%", "tiny"],
+        ["available", "other", "2"],
+        ["queued", "zed/model-gguf", "Model-GGUF"],
+    ]
+    assert "\x1b" not in result.out
+    assert modelhub.client.closed
+
+
+def test_list_json_has_the_documented_shape(modelhub: CommandLine) -> None:
+    modelhub.client.say(FETCHING, STRANGER)
+    tiny, other, zed = modelhub("list", "--json").json
+    assert tiny.keys() >= LIST_KEYS
+    assert (tiny["id"], tiny["name"], tiny["state"]) == ("tiny", "acme/tiny-gguf", "downloading")
+    assert tiny["files"] == ["tiny-Q4.gguf"] and tiny["size_bytes"] == 1000
+    assert tiny["progress"].items() >= {
+        "bytes_done": 400, "bytes_total": 1000, "bytes_per_s": 50, "eta_s": 12.0, "phase": "fetching", "error": None,
+    }.items()  # fmt: skip
+    assert (other["state"], other["progress"], other["downloads"]) == ("available", None, None)
+    assert (zed["id"], zed["state"], zed["reason"]) == (None, "queued", "waiting for gpu-01")
+
+
+def test_list_narrows(modelhub: CommandLine) -> None:
+    modelhub.client.say(PLACED, nodes=(replace(NODE, ram_bytes=10),))
+    assert [each["id"] for each in modelhub("list", "--search", "OTH", "--json").json] == ["other"]
+    assert [each["id"] for each in modelhub("list", "--status", "downloaded", "--json").json] == ["tiny"]
+    assert modelhub("list", "--fits", "--json").json == []
+    result = modelhub("list", "--search", "nothing like it")
+    assert (result.code, result.out, result.err) == (0, "", "No model matches.\n")
+    assert modelhub("list", "--status", "flying").code == 2
+
+
+def test_list_prints_the_catalog_if_no_service_starts(modelhub: CommandLine) -> None:
+    modelhub.problem = ServiceFailed("The port is taken.")
+    result = modelhub("list", "--json")
+    assert result.code == 0
+    assert [each["state"] for each in result.json] == ["available", "available"]
+    assert "The port is taken." in result.err
+
+
+def test_local_lists_only_what_is_on_disk(modelhub: CommandLine) -> None:
+    modelhub.client.say(PLACED, STRANGER)
+    (tiny,) = modelhub("local", "--json").json
+    assert tiny.keys() >= LIST_KEYS | {"path", "paths", "disk_bytes"}
+    assert (tiny["path"], tiny["paths"], tiny["disk_bytes"]) == ("/m/tiny-Q4.gguf", ["/m/tiny-Q4.gguf"], 1000)
+    result = modelhub("local")
+    assert result.out.splitlines()[1].split() == ["tiny", "1", "kB", "gpu-01", "/m/tiny-Q4.gguf"]
+    modelhub.client.say(STRANGER)
+    assert modelhub("local", "--json").json == []
+    result = modelhub("local")
+    assert (result.code, result.out) == (0, "") and "modelhub pull" in result.err
+
+
+# -- pull -------------------------------------------------------------------------------------------------------------
+
+
+def test_pull_waits_and_prints_the_path(modelhub: CommandLine) -> None:
+    modelhub.client.then((told(),), (FETCHING,), (PLACED,))
+    result = modelhub("pull", "TINY")
+    assert (result.code, result.out) == (0, "/m/tiny-Q4.gguf\n")
+    assert "400 B of 1 kB" in result.err and "tiny is downloaded, 1 kB." in result.err
+    assert "\r" not in result.err and "\x1b" not in result.err
+    sent = RegisterRequest("Acme/Tiny-GGUF", "tiny-Q4.gguf", "abc", "Tiny Instruct")
+    assert modelhub.client.asked("register") == [("register", sent)]
+    assert modelhub.client.closed
+
+
+def test_pull_json_is_a_line_for_each_step(modelhub: CommandLine) -> None:
+    modelhub.client.then((told(),), (FETCHING,), (PLACED,))
+    result = modelhub("pull", "tiny", "--json")
+    assert (result.code, result.err) == (0, "")
+    states = [each["state"] for each in result.json_lines]
+    assert states[-2:] == ["downloading", "downloaded"] and states[0] == "queued"
+    assert result.json_lines[-2]["progress"]["bytes_done"] == 400
+    assert result.json_lines[-1]["path"] == "/m/tiny-Q4.gguf"
+
+
+def test_a_failed_pull_says_why(modelhub: CommandLine) -> None:
+    modelhub.client.then((told(),), (FETCHING,), (FAILED,))
+    result = modelhub("pull", "tiny")
+    assert (result.code, result.out) == (1, "")
+    assert "tiny failed: The disk of gpu-01 is full." in result.err
+
+
+def test_pulling_what_failed_tries_again(modelhub: CommandLine) -> None:
+    modelhub.client.say(FAILED)
+    modelhub.client.then((FETCHING,), (PLACED,))
+    result = modelhub("pull", "tiny")
+    assert result.code == 0
+    assert modelhub.client.asked("retry", "register") == [("retry", "acme/tiny-gguf")]
+
+
+def test_pulling_what_is_here_asks_for_nothing(modelhub: CommandLine) -> None:
+    modelhub.client.say(PLACED)
+    result = modelhub("pull", "tiny")
+    assert (result.code, result.out) == (0, "/m/tiny-Q4.gguf\n")
+    assert modelhub.client.asked("register", "retry") == []
+
+
+def test_pull_of_another_repo_registers_it(modelhub: CommandLine) -> None:
+    done = replace(STRANGER, placements=(Placement("gpu-01", "/m/m.gguf", ("/m/m.gguf",), 5),))
+    modelhub.client.then((STRANGER,), (done,))
+    result = modelhub("pull", "https://evil.example/Zed/Model-GGUF")
+    assert result.code == 2 and "set HF_ENDPOINT to use it" in result.err
+    result = modelhub("pull", "https://huggingface.co/Zed/Model-GGUF/blob/main/m.gguf")
+    assert (result.code, result.out) == (0, "/m/m.gguf\n")
+    assert modelhub.client.asked("register") == [("register", RegisterRequest("Zed/Model-GGUF", "m.gguf"))]
+
+
+def test_pull_of_a_catalog_repo_by_its_file_is_the_catalog_model(modelhub: CommandLine) -> None:
+    modelhub.client.then((PLACED,))
+    assert modelhub("pull", "acme/tiny-gguf:tiny-Q4.gguf").code == 0
+    assert modelhub.client.asked("register")[0][1].revision == "abc"  # type: ignore[attr-defined]
+    modelhub.client.calls.clear()
+    modelhub.client.refusal = Rejected("No such file.")
+    assert modelhub("pull", "Acme/Tiny-GGUF:tiny-Q8.gguf").code == 1
+    assert modelhub.client.asked("register") == [("register", RegisterRequest("Acme/Tiny-GGUF", "tiny-Q8.gguf"))]
+
+
+def test_no_wait_returns_at_once(modelhub: CommandLine) -> None:
+    result = modelhub("pull", "tiny", "other", "--no-wait")
+    assert result.code == 0 and result.out == ""
+    assert result.err.count("is being fetched") == 2
+    assert len(modelhub.client.asked("register")) == 2
+    (line,) = modelhub("pull", "tiny", "--no-wait", "--json").json_lines
+    assert (line["name"], line["state"]) == ("acme/tiny-gguf", "queued")
+
+
+def test_a_refused_pull_does_not_stop_the_others(modelhub: CommandLine) -> None:
+    modelhub.client.refusal = Rejected("That repo has several files.", candidates=("a.gguf", "b.gguf"))
+    result = modelhub("pull", "zed/model")
+    assert result.code == 1
+    assert "That repo has several files. Choose one of: a.gguf, b.gguf." in result.err
+    modelhub.client.say(PLACED)
+    result = modelhub("pull", "zed/model", "tiny")
+    assert (result.code, result.out) == (1, "/m/tiny-Q4.gguf\n")
+
+
+def test_a_pull_that_somebody_cancels_fails(modelhub: CommandLine) -> None:
+    modelhub.client.then((told(),), (FETCHING,), ())
+    result = modelhub("pull", "tiny")
+    assert result.code == 1 and "cancelled" in result.err
+    modelhub.client.then((STRANGER,), (STRANGER,), ())
+    modelhub.client.calls.clear()
+    result = modelhub("pull", "zed/model-gguf")
+    assert result.code == 1 and "removed while it was being fetched" in result.err
+
+
+def test_registered_already_by_somebody_else_is_followed(modelhub: CommandLine) -> None:
+    modelhub.client.refusal = AlreadyRegistered("acme/tiny-gguf")
+    modelhub.client.then((FETCHING,), (PLACED,))
+    assert modelhub("pull", "tiny").out == "/m/tiny-Q4.gguf\n"
+
+
+def test_an_interrupt_leaves_the_download_running(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modelhub_tui.cli.pull._advance", interrupt)
+    result = modelhub("pull", "tiny")
+    assert result.code == 130
+    assert "tiny: the download goes on in the background" in result.err and "modelhub rm tiny" in result.err
+
+
+# -- rm ---------------------------------------------------------------------------------------------------------------
+
+
+def test_rm_waits_until_the_bytes_are_gone(modelhub: CommandLine) -> None:
+    modelhub.client.say(PLACED)
+    leaving = replace(PLACED, registered=False, deleting=True)
+    modelhub.client.then((leaving,), (leaving,), ())
+    result = modelhub("rm", "tiny", "--yes")
+    assert (result.code, result.out) == (0, "Deleted tiny; 1 kB freed.\n")
+    assert modelhub.client.asked("delete") == [("delete", "acme/tiny-gguf")]
+    assert modelhub.client.script == []
+
+
+def test_rm_json(modelhub: CommandLine) -> None:
+    modelhub.client.say(FETCHING)
+    modelhub.client.then(())
+    assert modelhub("rm", "tiny", "-y", "--json").json == [
+        {"id": "tiny", "name": "acme/tiny-gguf", "deleted": True, "freed_bytes": 400}
+    ]
+
+
+def test_rm_asks_and_needs_somebody_to_answer(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    modelhub.client.say(PLACED)
+    result = modelhub("rm", "tiny")
+    assert result.code == 2 and "--yes" in result.err
+    asked: list[str] = []
+
+    def answer(yes: bool) -> None:
+        monkeypatch.setattr(
+            "modelhub_tui.cli.output.Console.confirm", lambda _, question: (asked.append(question), yes)[1]
+        )
+
+    answer(False)
+    result = modelhub("rm", "tiny")
+    assert (result.code, result.err) == (1, "Nothing was deleted.\n")
+    assert asked == ["Delete tiny (1 kB on gpu-01)?"]
+    assert modelhub.client.asked("delete") == []
+    answer(True)
+    modelhub.client.then(())
+    assert modelhub("rm", "tiny").code == 0
+
+
+def test_rm_of_what_is_not_here_is_not_found(modelhub: CommandLine) -> None:
+    modelhub.client.say(PLACED)
+    assert modelhub("rm", "other", "--yes").code == 5
+    assert modelhub("rm", "nonsense", "--yes").code == 5
+    assert modelhub.client.asked("delete") == []
+
+
+def test_rm_does_not_wait_for_a_node_that_is_away(modelhub: CommandLine) -> None:
+    away = Node("n1", "gpu-01", NodeStatus.OFFLINE)
+    modelhub.client.say(PLACED, nodes=(away,))
+    leaving = RouterReport((replace(PLACED, registered=False, deleting=True),), (away,))
+    modelhub.client.script = [leaving]
+    result = modelhub("rm", "tiny", "--yes")
+    assert result.code == 1 and "gpu-01 is offline" in result.err and result.out == ""
+
+
+# -- register ---------------------------------------------------------------------------------------------------------
+
+
+def test_register_prints_the_routers_name(modelhub: CommandLine) -> None:
+    result = modelhub("register", "Zed/Model-GGUF", "--file", "m.gguf")
+    assert (result.code, result.out) == (0, "zed/model-gguf\n")
+    assert modelhub.client.asked("register") == [("register", RegisterRequest("Zed/Model-GGUF", "m.gguf"))]
+    assert modelhub("register", "http://127.0.0.1:9/Zed/M/resolve/v2/a/b.gguf?download=true", "--json").json == {
+        "name": "zed/m", "new": True, "file": "a/b.gguf", "size_bytes": None, "warnings": [],
+    }  # fmt: skip
+    assert modelhub.client.asked("register")[1] == ("register", RegisterRequest("Zed/M", "a/b.gguf", "v2"))
+
+
+def test_registering_twice_is_fine(modelhub: CommandLine) -> None:
+    modelhub.client.refusal = AlreadyRegistered("zed/model-gguf")
+    result = modelhub("register", "Zed/Model-GGUF")
+    assert (result.code, result.out) == (0, "zed/model-gguf\n") and "already" in result.err
+
+
+@pytest.mark.parametrize(
+    "repo",
+    [
+        "plain",
+        "https://evil.example/a/b",
+        "a/b/../../etc",
+        "https://huggingface.co/datasets/a/b",
+        "a b/c",
+        "",
+        "ftp://a/b",
+    ],
+)
+def test_a_bad_reference_is_a_usage_error(modelhub: CommandLine, repo: str) -> None:
+    result = modelhub("register", repo)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("modelhub: ") and result.err.count("\n") == 1
+    assert modelhub.client.calls == []
+
+
+def test_a_bad_file_name_is_a_usage_error(modelhub: CommandLine) -> None:
+    assert modelhub("register", "a/b", "--file", "../../x").code == 2
+
+
+# -- status, catalog, errors ------------------------------------------------------------------------------------------
+
+
+def test_status_of_a_remote_router(modelhub: CommandLine) -> None:
+    modelhub.client.say(FETCHING)
+    told_back = modelhub("status", "--json", "--router", "http://r:1").json
+    assert told_back.keys() == {"version", "mode", "router", "service", "nodes", "transfers"}
+    assert (told_back["mode"], told_back["service"]) == ("remote", None)
+    assert told_back["router"].keys() == {"url", "generation", "version"}
+    assert (
+        told_back["nodes"][0]["name"] == "gpu-01" and told_back["nodes"][0]["last_seen"] == "1970-01-01T00:01:40.000Z"
+    )
+    assert told_back["transfers"][0]["progress"]["bytes_done"] == 400
+    result = modelhub("--router", "http://r:1", "status")
+    assert "gpu-01: online" in result.out and "downloading" in result.out and "40%" in result.out
+    assert modelhub("status", "--show-key", "--router", "http://r:1").code == 2
+
+
+def test_status_starts_no_service(modelhub: CommandLine) -> None:
+    told_back = modelhub("status", "--json").json
+    assert (told_back["mode"], told_back["router"], told_back["service"]) == ("embedded", None, None)
+    assert modelhub.client.calls == []
+    assert "No service runs" in modelhub("status").out
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        (Unreachable("http://r:1"), 3),
+        (NotARouter("http://r:1", "a web page"), 3),
+        (Unauthorised(), 4),
+        (Forbidden(), 4),
+        (RouterFault("oops."), 1),
+    ],
+)
+@pytest.mark.parametrize("command", [["list"], ["local"], ["pull", "tiny"], ["rm", "tiny", "-y"], ["register", "a/b"]])
+def test_each_kind_of_error_has_its_exit_code(
+    modelhub: CommandLine, command: list[str], problem: Exception, code: int
+) -> None:
+    modelhub.problem = problem
+    result = modelhub(*command)
+    assert (result.code, result.out) == (code, "")
+    assert result.err.startswith("modelhub: ") and result.err.count("\n") == 1 and "Traceback" not in result.err
+
+
+def test_a_bug_is_one_sentence_and_a_log(
+    modelhub: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELHUB_STATE_DIR", str(tmp_path / "s"))
+    monkeypatch.setenv("MODELHUB_API_KEY", "sk_very_secret")
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    modelhub.problem = ZeroDivisionError("a bug with sk_very_secret")
+    result = modelhub("list")
+    assert result.code == 1 and "Traceback" not in result.err and "sk_very" not in result.err
+    logged = (tmp_path / "s" / "cli.log").read_text()
+    assert "ZeroDivisionError" in logged and "sk_very_secret" not in logged
+    assert (tmp_path / "s" / "cli.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_global_flags_stand_before_or_after(modelhub: CommandLine) -> None:
+    for argv in (
+        ["--router", "http://r:1", "--api-key", "k", "list"],
+        ["list", "--router", "http://r:1", "--api-key=k"],
+    ):
+        assert modelhub(*argv).code == 0
+        assert (modelhub.settings.router, modelhub.settings.api_key) == ("http://r:1", "k")
+    assert modelhub("--router", "http://r:1", "list", "--router", "http://s:2").code == 0
+    assert modelhub.settings.router == "http://s:2"
+
+
+@pytest.mark.parametrize("argv", [["nonsense"], ["pull"], ["list", "--bogus"], ["serve", "--port", "70000"], ["lis"]])
+def test_wrong_usage_is_exit_code_2(modelhub: CommandLine, argv: list[str]) -> None:
+    result = modelhub(*argv)
+    assert result.code == 2 and result.out == "" and "usage: modelhub" in result.err
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "local", "pull", "rm", "register", "status", "serve", "node", "stop", "catalog"]
+)
+def test_every_command_explains_itself_with_examples(modelhub: CommandLine, command: str) -> None:
+    result = modelhub(command, "--help")
+    assert result.code == 0
+    assert f"examples:\n  modelhub {command}" in result.out
+    assert all(len(line) <= 100 for line in result.out.splitlines())
+
+
+def test_node_needs_a_router_and_a_key(modelhub: CommandLine) -> None:
+    assert "--router" in modelhub("node").err
+    result = modelhub("node", "--router", "http://r:1")
+    assert result.code == 2 and "MODELHUB_API_KEY" in result.err
+
+
+def test_catalog_check(modelhub: CommandLine, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("schema: 1\nmodels:\n- id: x\n")
+    result = modelhub("catalog", "check", str(bad))
+    assert result.code == 1 and f"{bad}:" in result.out and "problem" in result.err
+    assert modelhub("catalog", "check", str(bad), "--json").json["problems"]
+    assert modelhub("catalog", "check").code == 0
+    assert modelhub("catalog", "check", "--json").json["problems"] == []
+    result = modelhub("catalog", "check", "--catalog", str(tmp_path / "none.yaml"))
+    assert result.code == 1
+
+
+def test_hostile_text_does_not_reach_the_terminal(modelhub: CommandLine) -> None:
+    modelhub.client.say(replace(STRANGER, title="plain"))
+    result = modelhub("pull", "a\x1b[31m\u202eb")
+    assert result.code == 5 and "\x1b" not in result.err and "\u202e" not in result.err

@@ -1,0 +1,103 @@
+"""Which model a name means."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelhub_tui.cli.names import resolve, resolve_pull
+from modelhub_tui.cli.output import Console, cell_width, cut
+from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.client.base import RegisterRequest
+from modelhub_tui.domain import Model, ModelState
+from modelhub_tui.errors import BadReference, NotFound
+
+HUB = "https://huggingface.co"
+
+
+def model(name: str, title: str = "", catalog_id: str | None = None, repo: str = "", file: str = "f.gguf") -> Model:
+    return Model(
+        key=name, name=name, title=title or name, description="", repo=repo or name, file=file, files=(file,),
+        state=ModelState.AVAILABLE, catalog_id=catalog_id,
+    )  # fmt: skip
+
+
+QWEN = model("q/qwen-7b-gguf", "Qwen 7B", "qwen-7b", "Q/Qwen-7B-GGUF", "qwen-q4.gguf")
+CODER = model("q/qwen-7b-coder-gguf", "Qwen 7B Coder", "qwen-7b-coder", "Q/Qwen-7B-Coder-GGUF")
+SECOND = model("q/qwen-7b-gguf:q8_0", "Qwen 7B Q8", None, "Q/Qwen-7B-GGUF", "qwen-q8.gguf")
+GEMMA = model("g/gemma", "Gemma 2", "gemma-2")
+ALL = (QWEN, CODER, SECOND, GEMMA)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("qwen-7b", QWEN),
+        ("QWEN-7B", QWEN),
+        ("qwen 7b", QWEN),
+        ("q/qwen-7b-gguf", QWEN),
+        ("q/qwen-7b-gguf:q8_0", SECOND),
+        ("coder", CODER),
+        (" gem ", GEMMA),
+        ("q8", SECOND),
+    ],
+)
+def test_exact_beats_part_and_case_does_not_matter(name: str, expected: Model) -> None:
+    assert resolve(ALL, name) is expected
+
+
+def test_ambiguity_lists_at_most_ten() -> None:
+    many = [model(f"a/m{number}", catalog_id=f"m{number}") for number in range(15)]
+    with pytest.raises(BadUsage, match=r"m0, m1, .*m9 and 5 more") as caught:
+        resolve(many, "a/m")
+    assert "m10" not in caught.value.reason
+    with pytest.raises(BadUsage, match="qwen-7b, qwen-7b-coder, q/qwen-7b-gguf:q8_0"):
+        resolve(ALL, "qwen")
+
+
+@pytest.mark.parametrize("name", ["", " ", "llama", "\x1b"])
+def test_nobody_has_that_name(name: str) -> None:
+    with pytest.raises(NotFound):
+        resolve(ALL, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("qwen-7b", QWEN),
+        (f"{HUB}/Q/Qwen-7B-GGUF/blob/main/qwen-q8.gguf", SECOND),
+        ("hf.co/G/Gemma", GEMMA),
+        ("Q/Qwen-7B-GGUF:other.gguf", RegisterRequest("Q/Qwen-7B-GGUF", "other.gguf")),
+        (f"{HUB}/Q/Qwen-7B-GGUF/blob/v2/qwen-q8.gguf", RegisterRequest("Q/Qwen-7B-GGUF", "qwen-q8.gguf", "v2")),
+        ("New/Repo", RegisterRequest("New/Repo")),
+    ],
+)
+def test_a_pull_may_name_any_repo(name: str, expected: Model | RegisterRequest) -> None:
+    assert resolve_pull(ALL, name, HUB) == expected
+
+
+def test_what_is_no_repo_is_not_registered() -> None:
+    with pytest.raises(NotFound):
+        resolve_pull(ALL, "llama", HUB)
+    with pytest.raises(NotFound):
+        resolve_pull(ALL, "what/ever/../it", HUB)
+    with pytest.raises(BadReference):
+        resolve_pull(ALL, "https://evil.example/a/b", HUB)
+    with pytest.raises(BadUsage):
+        resolve_pull(ALL, f"{HUB}/Q/Qwen-7B-GGUF", HUB)
+
+
+def test_text_is_cut_by_columns() -> None:
+    assert cell_width("abc") == 3 and cell_width("日本") == 4 and cell_width("e\u0301") == 1
+    assert cut("日本語", 5) == "日本…" and cut("日本語", 6) == "日本語" and cut("abcdef", 4) == "abc…"
+
+
+def test_a_table_fits_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.width = 40
+    rows = [("ok", "a" * 30, "日本語の長い名前" * 4), ("downloading", "b", "c")]
+    console.table(("STATE", "NAME", "TITLE"), rows, shrink=(2, 1))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(cell_width, lines)) <= 40
+    console.width = 0
+    console.table(("STATE", "NAME", "TITLE"), rows, shrink=(2, 1))
+    assert "日本語の長い名前" * 4 in capsys.readouterr().out

@@ -1,0 +1,79 @@
+"""The real command in a process of its own: what it imports, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODELHUB = [sys.executable, "-m", "modelhub_tui"]
+HEAVY = ["textual", "rich", "httpx", "pydantic", "huggingface_hub", "diskcache", "yaml", "starlette", "uvicorn"]
+
+
+def run(*argv: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MODELHUB, *argv], capture_output=True, text=True, timeout=90, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def imported(code: str) -> set[str]:
+    """Which heavy packages a piece of code loads in a fresh interpreter."""
+    script = f"{code}\nimport sys; print('\\n' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--version"], ["list", "--version"], ["--help"], ["pull", "--help"], ["bogus"], ["catalog", "check", "--help"]],
+)
+def test_answering_about_itself_loads_nothing_heavy(argv: list[str]) -> None:
+    assert imported(f"from modelhub_tui.cli import main; main({argv!r})") == set()
+
+
+def test_the_commands_load_no_textual(tmp_path: Path) -> None:
+    code = "from modelhub_tui.cli import main; main(['list', '--router', 'http://127.0.0.1:9'])"
+    assert not imported(code) & {"textual", "rich", "huggingface_hub", "diskcache", "starlette", "uvicorn"}
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "modelhub 0.1.0\n", "")
+
+
+def test_nobody_at_the_routers_address_is_exit_code_3() -> None:
+    done = run("list", "--json", "--router", "http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "No router answers at http://127.0.0.1:9." in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_bad_config_file_is_one_sentence(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("router = \n")
+    done = run("list", "--config", str(config))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and str(config) in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    with subprocess.Popen(
+        [*MODELHUB, "catalog", "check", "--json", "/dev/null"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.wait(60) in (128 + 13, 1)
+        assert process.stderr.read() == b""
+
+
+def test_output_that_the_terminal_cannot_spell(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = run("register", "日本/語", env=env)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_status_without_a_service_starts_none(tmp_path: Path) -> None:
+    done = run("status", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["service"] is None
+    assert not (Path(os.environ["MODELHUB_STATE_DIR"]) / "service.log").exists()
