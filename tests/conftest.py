@@ -12,7 +12,13 @@ from tests.hub.fixtures import hub  # noqa: F401
 
 # Read when Textual is imported, so they are settled before any test module is.
 for name in [*os.environ]:
-    if name.startswith(("TEXTUAL", "MODELHUB_", "HF_", "HUGGING_FACE", "XDG_")) or name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+    if name.startswith("TEXTUAL_SNAPSHOT"):
+        continue  # the folder in which the picture tests gather their report
+    if name.startswith(("TEXTUAL", "MODELHUB_", "HF_", "HUGGING_FACE", "XDG_")) or name in (
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "COLORTERM",
+    ):
         del os.environ[name]
 os.environ.update(
     LC_ALL="C.UTF-8",
