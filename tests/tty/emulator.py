@@ -95,20 +95,13 @@ class Emulator:
         return "\n".join(self.screen.display)
 
     def looks(self) -> list[list[Look]]:
-        """Every cell as it looks, for comparing two screens."""
-        return [
-            [
-                (
-                    cell.data,
-                    cell.fg,
-                    cell.bg,
-                    cell.bold,
-                    cell.italics,
-                    cell.underscore,
-                    cell.strikethrough,
-                    cell.reverse,
-                )
-                for cell in (self.screen.buffer[y][x] for x in range(self.screen.columns))
-            ]
-            for y in range(self.screen.lines)
-        ]
+        """Every cell as it looks, for comparing two screens. The colour of text does not show on a blank."""
+        rows = range(self.screen.lines)
+        return [[_look(self.screen.buffer[y][x]) for x in range(self.screen.columns)] for y in rows]
+
+
+def _look(cell: Any) -> Look:
+    drawn = (cell.underscore, cell.strikethrough, cell.reverse)
+    if cell.data == " " and not any(drawn):
+        return (" ", "default", cell.bg, False, False, *drawn)
+    return (cell.data, cell.fg, cell.bg, cell.bold, cell.italics, *drawn)

@@ -48,7 +48,8 @@ class _Glyphs(dict[str, Cell]):
         self.style = style
 
     def __missing__(self, text: str) -> Cell:
-        cell = self[text] = (text, self.style)
+        # Blanks that look alike are alike, whatever colour the text would have: fewer cells differ, and fewer styles.
+        cell = self[text] = (text, blank_style(self.style) if text == " " else self.style)
         if is_fragile(text):
             _fragile_seen.add(text)
         return cell
@@ -104,6 +105,22 @@ def _parts(style: str) -> tuple[tuple[str, ...], str, str, str]:
             attributes.append(part)
         at += size
     return tuple(attributes), foreground, background, link
+
+
+_UNSEEN = frozenset({"1", "2", "3"})
+"""Bold, dim and italic: they show on text only."""
+
+
+@lru_cache(maxsize=4096)
+def blank_style(style: str) -> str:
+    """The part of a style that shows on a blank: its background, if nothing is drawn on blanks too, such as a line."""
+    attributes, _, background, link = _parts(style)
+    return style if link or not _UNSEEN.issuperset(attributes) else background
+
+
+def _goes_with(cell: Cell, style: str) -> bool:
+    """Whether a cell may be written while the terminal's style is this one."""
+    return cell[1] == style or (cell[0] == " " and cell[1] == blank_style(style))
 
 
 @lru_cache(maxsize=8192)
@@ -220,7 +237,7 @@ class Canvas:
                     continue
                 if self._x is None:
                     self._move(x, y)
-                if style != self._style:
+                if style != self._style and not _goes_with(new[x], self._style):
                     self._restyle(style)
                 self._out.append(text)
                 if is_fragile(text):
@@ -279,7 +296,7 @@ def _spans(old: Row, new: Row) -> list[tuple[int, int]]:
         if spans and start <= (last := spans[-1])[1] + _MAX_GAP:
             gap = new[last[1] : start]
             if (
-                all(cell[1] == new[last[1] - 1][1] for cell in gap)
+                all(_goes_with(cell, new[last[1] - 1][1]) for cell in gap)
                 and sum(len(cell[0].encode()) for cell in gap) <= _JUMP_BYTES
             ):
                 spans[-1] = (last[0], max(end, last[1]))
@@ -299,7 +316,7 @@ def picture(rows: Iterable[Row]) -> str:
         style: str | None = None
         for x, (text, styled) in enumerate(row):
             sgr = styled.partition("\n")[0]
-            if text and sgr != style:
+            if text and (style is None or not _goes_with((text, sgr), style)):
                 out.append(f"\x1b[0;{sgr}m" if sgr else "\x1b[0m")
                 style = sgr
             out.append(text)

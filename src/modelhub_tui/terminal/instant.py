@@ -245,7 +245,7 @@ def begin(cache_dir: str, key: str) -> None:
     if held is None:
         return
     # The C half of `signal`, which needs no import of enum: the picture must not be on the screen without this.
-    import _signal
+    import _signal  # type: ignore[import-not-found]
     import atexit
 
     atexit.register(restore)
