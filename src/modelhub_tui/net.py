@@ -43,6 +43,7 @@ def new_client(
     import ssl
     from http.cookiejar import CookieJar, DefaultCookiePolicy
 
+    spare_httpx_its_command()
     import httpx
 
     parts = urlsplit(url)
@@ -61,6 +62,18 @@ def new_client(
         limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})},
     )
+
+
+def spare_httpx_its_command() -> None:
+    """Import httpx without the command-line tool in it: that alone pulls in rich, click and pygments (40 ms)."""
+    import sys
+
+    if "httpx" not in sys.modules:
+        sys.modules["httpx._main"] = None  # type: ignore[assignment]  # means: cannot be imported, which httpx expects
+        try:
+            import httpx  # noqa: F401
+        finally:
+            del sys.modules["httpx._main"]
 
 
 def is_loopback(host: str) -> bool:

@@ -27,7 +27,7 @@ def imported(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "argv",
-    [["--version"], ["list", "--version"], ["--help"], ["pull", "--help"], ["bogus"], ["catalog", "check", "--help"]],
+    [["--version"], ["list", "--version"], ["--help"], ["pull", "--help"], ["bogus"], ["catalog", "--help"]],
 )
 def test_answering_about_itself_loads_nothing_heavy(argv: list[str]) -> None:
     assert imported(f"from modelhub_tui.cli import main; main({argv!r})") == set()

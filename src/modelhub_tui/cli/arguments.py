@@ -35,9 +35,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
-    def add(name: str, text: str, *examples: str, json: bool = True, more: str = "") -> argparse.ArgumentParser:
+    def add(
+        name: str,
+        text: str,
+        *examples: str,
+        json: bool = True,
+        more: str = "",
+        below: Any = commands,
+    ) -> argparse.ArgumentParser:
         shown = "\n".join(f"  modelhub {each}" for each in examples)
-        added: argparse.ArgumentParser = commands.add_parser(
+        added: argparse.ArgumentParser = below.add_parser(
             name,
             parents=[common],
             allow_abbrev=False,
@@ -107,9 +114,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("stop", "stop the local service; its downloads resume when it starts again", "stop", json=False)
 
-    catalog = add("catalog", "check a catalog file", "catalog check", "catalog check my-catalog.yaml")
-    catalog.add_argument("action", choices=["check"])
-    catalog.add_argument("file", nargs="?", metavar="FILE", help="default: the catalog in use")
+    examples = ("catalog check", "catalog check my-catalog.yaml")
+    catalog = add("catalog", "look after catalog files", *examples, json=False)
+    actions = catalog.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
+    check = add("check", "list every problem of a catalog file", *examples, below=actions)
+    check.add_argument("file", nargs="?", metavar="FILE", help="default: the catalog in use")
     return parser
 
 

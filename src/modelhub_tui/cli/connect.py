@@ -26,6 +26,9 @@ def connector(settings: Settings) -> Callable[[], Awaitable[RouterClient]]:
 
 
 def _open(settings: Settings) -> RouterClient:
+    from modelhub_tui.net import spare_httpx_its_command
+
+    spare_httpx_its_command()
     if settings.router is not None:
         from modelhub_tui.client.v0 import V0Client
 
