@@ -94,10 +94,19 @@ def test_text_is_cut_by_columns() -> None:
 def test_a_table_fits_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console()
     console.width = 40
-    rows = [("ok", "a" * 30, "日本語の長い名前" * 4), ("downloading", "b", "c")]
-    console.table(("STATE", "NAME", "TITLE"), rows, shrink=(2, 1))
+    head = ("STATE", "NAME", "EMPTY", "TITLE")
+    rows = [("ok", "a" * 12, "", "日本語の長い名前" * 4), ("downloading", "b", "", "c")]
+    console.table(head, rows, shrink=("TITLE",), drop=("TITLE",))
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(cell_width, lines)) <= 40
+    assert lines[1].startswith("ok           aaaaaaaaaaaa  日本") and max(map(cell_width, lines)) <= 40
+    console.width = 38
+    console.table(head, rows, shrink=("TITLE",), drop=("TITLE",))
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["STATE", "NAME"],
+        ["ok", "a" * 12],
+        ["downloading", "b"],
+    ]
     console.width = 0
-    console.table(("STATE", "NAME", "TITLE"), rows, shrink=(2, 1))
-    assert "日本語の長い名前" * 4 in capsys.readouterr().out
+    console.table(head, rows, shrink=("TITLE",), drop=("TITLE",))
+    printed = capsys.readouterr().out
+    assert "日本語の長い名前" * 4 in printed and "EMPTY" not in printed

@@ -12,10 +12,9 @@ from modelhub_tui.cli.fleet import Connect, look
 from modelhub_tui.cli.names import handle
 from modelhub_tui.cli.output import STATE_COLOURS, Console
 from modelhub_tui.cli.shapes import local_json, model_json
-from modelhub_tui.cli.trouble import reason_of
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import FitKind, Fleet, Model, ModelState, fit, join_models
-from modelhub_tui.errors import ServiceFailed
+from modelhub_tui.errors import ServiceFailed, explain
 from modelhub_tui.filtering import Filter, apply
 from modelhub_tui.units import human_count, human_size
 
@@ -29,7 +28,7 @@ def list_models(arguments: Namespace, settings: Settings, console: Console, conn
         fleet = asyncio.run(look(connect, catalog))
     except ServiceFailed as error:
         # The catalog needs no router: better a list without states than none.
-        console.say(f"modelhub: {reason_of(error)} The list below is the catalog alone.", "yellow")
+        console.say(f"modelhub: {explain(error).what} The list below is the catalog alone.", "yellow")
         fleet = Fleet(join_models(catalog, None))
     states = frozenset({ModelState(arguments.status)}) if arguments.status else frozenset()
     wanted = Filter(arguments.search, states=states, fits_only=arguments.fits)
@@ -43,7 +42,14 @@ def list_models(arguments: Namespace, settings: Settings, console: Console, conn
     rows = [_row(model, fleet) for model in models]
     head = ("STATE", "NAME", "SIZE", "MEMORY", "FITS", "DOWNLOADS", "LIKES", "TITLE")
     colours = [STATE_COLOURS[model.state] for model in models]
-    console.table(head, rows, right=frozenset({2, 3, 5, 6}), shrink=(7, 1), colours=colours)
+    console.table(
+        head,
+        rows,
+        right=("SIZE", "MEMORY", "DOWNLOADS", "LIKES"),
+        shrink=("TITLE",),
+        drop=("TITLE", "LIKES", "DOWNLOADS", "FITS"),
+        colours=colours,
+    )
     return OK
 
 
@@ -58,7 +64,7 @@ def list_local(arguments: Namespace, settings: Settings, console: Console, conne
         console.say("Nothing here yet. `modelhub list` shows what there is, `modelhub pull NAME` fetches it.")
         return OK
     rows = [_local_row(model) for model in models]
-    console.table(("NAME", "DISK", "NODES", "PATH"), rows, right=frozenset({1}), shrink=(3, 0))
+    console.table(("NAME", "DISK", "NODES", "PATH"), rows, right=("DISK",), drop=("NODES",))
     return OK
 
 

@@ -7,13 +7,13 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 from modelhub_tui.domain import ModelState
-from modelhub_tui.untrusted import clean
 
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
+_LEAST_CELLS = 12
 STATE_COLOURS = {
     ModelState.AVAILABLE: "",
     ModelState.QUEUED: "yellow",
@@ -38,6 +38,8 @@ class Console:
         """Columns of the terminal on stdout; 0 if there is none, which means any width will do."""
         self.live = _is_tty(sys.stderr) and os.environ.get("TERM") != "dumb"
         """True if stderr is a terminal on which a line can be rewritten."""
+        self.unicode = (getattr(sys.stderr, "encoding", None) or "").lower().startswith("utf")
+        """True if stderr can spell more than ASCII."""
         self._shown = ""
 
     def print(self, text: str = "", colour: str = "") -> None:
@@ -92,29 +94,42 @@ class Console:
         head: Sequence[str],
         rows: Sequence[Sequence[str]],
         *,
-        right: frozenset[int] = frozenset(),
-        shrink: Sequence[int] = (),
+        right: Iterable[str] = (),
+        shrink: Sequence[str] = (),
+        drop: Sequence[str] = (),
         colours: Sequence[str] = (),
     ) -> None:
-        """Print aligned columns.
+        """Print aligned columns, without those that are empty in every row.
 
         Args:
             right: Columns aligned to the right.
-            shrink: Columns that are cut when the terminal is too narrow, first one first, never below ten columns.
+            shrink: Columns that are cut if the terminal is too narrow, first one first, to twelve cells at the least.
+            drop: Columns that are left out, first one first, if that is not enough.
             colours: The colour of the first cell of each row.
         """
-        widths = [max(cell_width(line[at]) for line in (head, *rows)) for at in range(len(head))]
-        for at in shrink:
-            excess = sum(widths) + 2 * (len(widths) - 1) - self.width
-            if self.width and excess > 0:
-                widths[at] = max(min(widths[at], 10), widths[at] - excess)
-        self.print(_aligned(head, widths, right).rstrip(), "bold")
-        for number, row in enumerate(rows):
-            line = _aligned(row, widths, right)
-            colour = colours[number] if colours else ""
-            # Padded first, painted then: escape sequences have no width, but would count as if they had.
-            first = cut(row[0], widths[0])
-            self.print((self._paint(first, colour, sys.stdout) + line[len(first) :]).rstrip())
+        columns = [name for at, name in enumerate(head) if any(row[at] for row in rows)]
+        widths = {name: max(cell_width(line[head.index(name)]) for line in (head, *rows)) for name in columns}
+        for name in (None, *drop):
+            if name in columns:
+                columns.remove(name)
+            least = sum(min(widths[each], _LEAST_CELLS) if each in shrink else widths[each] for each in columns)
+            if not self.width or least + 2 * (len(columns) - 1) <= self.width:
+                break
+        for name in shrink:
+            excess = sum(widths[each] for each in columns) + 2 * (len(columns) - 1) - self.width
+            if self.width and excess > 0 and name in columns:
+                widths[name] = max(min(widths[name], _LEAST_CELLS), widths[name] - excess)
+        to_right = frozenset(right)
+        for number, row in enumerate((head, *rows)):
+            line = ""
+            for name in columns:
+                text = cut(row[head.index(name)], widths[name])
+                gap = " " * (widths[name] - cell_width(text))
+                # Padded first, painted then: escape sequences have no width, but would count as if they had.
+                if number and not line and colours:
+                    text = self._paint(text, colours[number - 1], sys.stdout)
+                line += (gap + text if name in to_right else text + gap) + "  "
+            self.print(line.rstrip(), "" if number else "bold")
 
     def _paint(self, text: str, colour: str, stream: IO[str]) -> str:
         plain = not colour or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not _is_tty(stream)
@@ -140,20 +155,6 @@ def cut(text: str, width: int) -> str:
             break
         kept += char
     return kept + "…"
-
-
-def _aligned(cells: Sequence[str], widths: Sequence[int], right: frozenset[int]) -> str:
-    out = []
-    for at, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        text = cut(cell, width)
-        gap = " " * (width - cell_width(text))
-        out.append(gap + text if at in right else text + gap)
-    return "  ".join(out)
-
-
-def one_line(text: str) -> str:
-    """A text that came from a person or the system, safe to print."""
-    return clean(text, 500)
 
 
 def _is_tty(stream: Any) -> bool:

@@ -20,6 +20,7 @@ from modelhub_tui.errors import AlreadyRegistered, ModelHubError, explain
 from modelhub_tui.units import human_duration, human_rate, human_size
 
 _BAR_CELLS = 24
+_BAR, _PLAIN_BAR = ("━", "─"), ("#", "-")
 _PLAIN_STEP = 0.1
 """Without a terminal a line is printed for every tenth."""
 
@@ -138,7 +139,7 @@ def _advance(targets: list[_Target], fleet: Fleet, console: Console) -> None:
         done = sum(target.code is not None for target in targets)
         prefix = f"{done + 1} of {len(targets)}: " if len(targets) > 1 else ""
         first = max(going, key=lambda model: model.transfer is not None)
-        console.show_live(prefix + _line(first, bar=True))
+        console.show_live(prefix + _line(first, bar=True, unicode=console.unicode))
 
 
 def _take(target: _Target, model: Model, console: Console) -> None:
@@ -180,7 +181,7 @@ def _step(model: Model) -> str:
     return f"{model.state} {transfer.phase if transfer else ''} {tenth} {model.reason}"
 
 
-def _line(model: Model, *, bar: bool = False) -> str:
+def _line(model: Model, *, bar: bool = False, unicode: bool = False) -> str:
     """Where a model is, in one line."""
     transfer = model.transfer
     words = [model.title]
@@ -190,7 +191,8 @@ def _line(model: Model, *, bar: bool = False) -> str:
     if transfer.fraction is not None:
         if bar:
             full = round(transfer.fraction * _BAR_CELLS)
-            words.append("━" * full + "─" * (_BAR_CELLS - full))
+            done, left = _BAR if unicode else _PLAIN_BAR
+            words.append(done * full + left * (_BAR_CELLS - full))
         words.append(f"{int(transfer.fraction * 100)}%")
     words.append(f"{human_size(transfer.bytes_done)} of {human_size(transfer.bytes_total)}")
     if transfer.phase is Phase.VERIFYING:

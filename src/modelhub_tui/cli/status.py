@@ -87,7 +87,7 @@ def _print_fleet(console: Console, fleet: Fleet) -> None:
     colours = [STATE_COLOURS[model.state] for model in moving]
     rows = [_transfer_row(model) for model in moving]
     console.table(
-        ("STATE", "NAME", "DONE", "SPEED", "WHY"), rows, right=frozenset({2, 3}), shrink=(4, 1), colours=colours
+        ("STATE", "NAME", "DONE", "SPEED", "WHY"), rows, right=("DONE", "SPEED"), shrink=("WHY",), colours=colours
     )
 
 

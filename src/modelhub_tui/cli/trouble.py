@@ -11,7 +11,6 @@ from modelhub_tui.errors import (
     BadReference,
     BadSettings,
     Forbidden,
-    ModelHubError,
     NotARouter,
     NotFound,
     Unauthorised,
@@ -45,13 +44,6 @@ def exit_code(error: BaseException) -> int:
             return NOT_FOUND
         case _:
             return FAILED
-
-
-def reason_of(error: ModelHubError) -> str:
-    """What happened, in one sentence, without the advice."""
-    from modelhub_tui.errors import explain
-
-    return explain(error).what
 
 
 def log_to_file(settings: Settings) -> None:
