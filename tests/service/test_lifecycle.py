@@ -27,7 +27,6 @@ from modelhub_tui.service import lifecycle, statefile
 from modelhub_tui.service.lifecycle import ServiceInfo, ensure_service, find_service, stop_service
 
 PATIENCE_S = 60.0
-pytestmark = pytest.mark.xdist_group("lifecycle")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from modelhub_tui.domain import CatalogEntry, CatalogFile
+from modelhub_tui.service.router.bodies import NodeBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.records import ManifestFile, Registration
 from tests.service.conftest import FakeNode, Service, open_service, until
@@ -64,9 +65,16 @@ async def test_a_node_with_the_services_key_is_online_at_once(service: Service) 
     assert not {"gpu_devices", "gpu_count", "sync_state"} & {*item}
 
 
+async def test_a_node_with_the_admin_key_is_online_at_once_too(service: Service) -> None:
+    await FakeNode(service.admin, machine_name="far").register()
+    assert [(each["machine_name"], each["status"]) for each in await nodes(service)] == [("far", "online")]
+
+
 async def test_a_strange_node_waits_for_approval(service: Service) -> None:
     node = FakeNode(service.admin, machine_name="other")
-    await node.register()
+    body = NodeBody.model_validate({**node.body})
+    record, node.token, _ = service.router.register_node(body, trusted=False, supervised=False)
+    node.id = record.id
     assert (await nodes(service))[0]["status"] == "pending"
     await node.beat()
     assert (await nodes(service))[0]["status"] == "pending"
@@ -201,7 +209,6 @@ async def test_a_silent_node_is_offline_and_its_transfers_stand_still(service: S
     ours, strange = FakeNode(service.node), FakeNode(service.admin, machine_name="far")
     await ours.register()
     await strange.register()
-    await service.admin.post(f"/v0/nodes/{strange.id}/approve")
     await ours.beat(transfers=[FETCHING], placements=[{"name": "acme/one-gguf"}])
     service.clock.now += 11
     service.router.fleet.tick()

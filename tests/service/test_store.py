@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from modelhub_tui.domain import Placement
 from modelhub_tui.service.router.records import NodeRecord
 from modelhub_tui.service.router.store import Store, StoreFailed, StoreTooNew
+from tests.hub import LoopbackHub
 from tests.service.conftest import open_service
 from tests.service.test_nodes_api import registration
 
@@ -100,7 +102,7 @@ async def test_kill_9_loses_nothing_acknowledged(tmp_path: Path, after: int) -> 
     async with open_service(tmp_path) as service:
         names = [*service.router.registry.records]
         # The one being written when the end came may be there or not; nothing else may differ.
-        assert names[: len(acknowledged)] == acknowledged and len(names) <= len(acknowledged) + 1
+        assert all(acknowledged) and names[: len(acknowledged)] == acknowledged and len(names) <= len(acknowledged) + 1
         assert service.router.store.notice == ""
 
 
@@ -168,27 +170,25 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_bytes() == b"precious"
 
 
-async def test_a_full_disk_is_507_and_memory_stays_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_service(tmp_path) as service:
-        await service.router.registry.add(registration())
+async def test_a_full_disk_is_507_and_memory_stays_true(tmp_path: Path, hub: LoopbackHub) -> None:
+    async with open_service(tmp_path, hub.url) as service:
         # The smallest real limit: the database may not grow by a page.
         pages = service.router.store._db.execute("PRAGMA page_count").fetchone()[0]
         service.router.store._db.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(StoreFailed, match="full"):
-            for number in range(200):
-                await service.router.registry.add(registration(repo=f"acme/m{number}"))
+        for length in (20_000, 2_000, 0):
+            with pytest.raises(StoreFailed, match="full"):
+                for number in range(1000):
+                    record = registration(repo=f"acme/m{length}-{number}")
+                    await service.router.registry.add(replace(record, description="x" * length))
         known = [*service.router.registry.records]
-        node = {"machine_name": "x" * 200, "ip_address": "::1", "runtime_version": "1", "gpu_available": False}
-        for port in range(200):
-            answer = await service.node.post("/v0/nodes", json={**node, "runtime_port": port})
-            if answer.status_code != 201:
-                break
+        answer = await service.register("acme/One-GGUF")
         assert (answer.status_code, answer.json()["code"]) == (507, "no_space")
+        assert [*service.router.registry.records] == known
     async with open_service(tmp_path) as service:
         assert [*service.router.registry.records] == known
 
 
-async def test_a_locked_database_is_503_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_locked_database_is_503_and_passes(tmp_path: Path) -> None:
     async with open_service(tmp_path) as service:
         await service.router.registry.add(registration())
         service.router.store._db.execute("PRAGMA busy_timeout = 50")
@@ -208,3 +208,48 @@ async def test_two_registrations_of_one_model_at_once_give_one(tmp_path: Path) -
         results = await asyncio.gather(*(add(registration()) for _ in range(10)), return_exceptions=True)
         assert len([each for each in results if not isinstance(each, Exception)]) == 1
         assert len(service.router.registry.records) == 1
+
+
+FULL = """
+    import asyncio, resource, signal, sys
+    from dataclasses import replace
+    from pathlib import Path
+    from tests.service.conftest import FakeNode, open_service
+    from tests.service.test_nodes_api import registration
+
+    async def main():
+        async with open_service(Path(sys.argv[1])) as service:
+            for number in range(20):
+                await service.router.registry.add(registration(repo=f"acme/m{number}"))
+            sizes = [each.stat().st_size for each in Path(sys.argv[1]).iterdir()]
+            # No file may grow any more: what a full disk does.
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes), max(sizes)))
+            node = FakeNode(service.node)
+            await node.register()
+            held = [{"name": f"acme/m{number}"} for number in range(10)]
+            assert (await node.beat(transfers=[], placements=held)).status_code == 200
+            for number in range(20):
+                answer = await service.admin.delete(f"/v0/models/acme/m{number}")
+                assert answer.status_code == 204, answer.text
+            assert (await node.beat(transfers=[], placements=[])).status_code == 200
+            big = registration(repo="acme/big")
+            answer = None
+            try:
+                for number in range(1000):
+                    await service.router.registry.add(replace(big, repo=f"acme/big{number}", description="x" * 20_000))
+            except Exception as error:
+                answer = str(error)
+            assert answer is not None and ("full" in answer or "failed" in answer), answer
+            assert (await node.beat(transfers=[], placements=[])).status_code == 200
+            print("done")
+
+    asyncio.run(main())
+"""
+
+
+def test_models_can_be_deleted_and_nodes_heard_while_the_disk_is_full(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", textwrap.dedent(FULL), str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "done\n", done.stderr[-3000:]

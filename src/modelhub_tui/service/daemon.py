@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import logging
 import os
@@ -132,9 +133,11 @@ def _run_locked(
             admin_key = api_key or store.remember("admin_key", lambda: secrets.token_urlsafe(32))
             node_key = store.remember("node_key", lambda: secrets.token_urlsafe(32))
             formatter.secrets += [admin_key, node_key, os.environ.get("HF_TOKEN", "")]
-            listener = _listen(host, port, int(store.get_meta("port") or 0))
+            last_port = store.get_meta("port") or ""
+            listener = _listen(host, port, int(last_port) if last_port.isdigit() and int(last_port) < 65536 else 0)
             port = listener.getsockname()[1]
-            store.set_meta("port", str(port))
+            if last_port != str(port):
+                store.set_meta("port", str(port))
         except StoreFailed as error:
             raise ServiceFailed(
                 error.reason, "Free some space, or choose another folder with MODELHUB_STATE_DIR."
@@ -151,7 +154,9 @@ def _run_locked(
         service = Service(
             settings, state, store, listener, host=host, idle_exit_s=_idle_exit_s(foreground), ready=ready
         )
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if not foreground:
+            # The end of the terminal, or of the SSH session, that happened to start us is not ours.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return asyncio.run(service.run(catalog))
     finally:
         store.close()
@@ -185,7 +190,10 @@ class Service:
         self._stopping = asyncio.Event()
         self._use = Use()
         loop = asyncio.get_running_loop()
-        for sign in (signal.SIGTERM, signal.SIGINT):
+        ends = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            ends.append(signal.SIGHUP)
+        for sign in ends:
             loop.add_signal_handler(sign, self._stopping.set)
         router = Router(
             self._store, catalog, self._settings.hf_endpoint, stats_dir=self._settings.cache_dir / "hub-stats"
@@ -382,6 +390,13 @@ def tell(fd: int, message: dict[str, object]) -> None:
 
 def main(settings: Settings, ready_fd: int) -> int:
     """Run detached, started by `lifecycle.ensure_service`."""
+
+    def ready() -> None:
+        tell(ready_fd, {"ok": True})
+        # What the start made stays for good; from here on the collector has little to look at.
+        gc.freeze()
+        gc.enable()
+
     try:
         return run(
             settings,
@@ -389,7 +404,7 @@ def main(settings: Settings, ready_fd: int) -> int:
             port=0,
             foreground=False,
             api_key=None,
-            ready=lambda: tell(ready_fd, {"ok": True}),
+            ready=ready,
         )
     except ServiceFailed as error:
         tell(ready_fd, {"error": error.reason, "todo": error.todo})

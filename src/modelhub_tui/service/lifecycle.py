@@ -80,19 +80,16 @@ def ensure_service(settings: Settings, *, timeout_s: float = 15.0) -> ServiceInf
         return _info(settings, found)
     # Only one starter at a time: fifty programs opened at once start one service, not fifty that race for the lock.
     with held_lock(settings.state_dir / START_LOCK_FILE):
-        found = _find(settings.state_dir)
+        # Somebody may be starting one by hand at this moment.
+        found = _wait_for(settings.state_dir, deadline)
         if found is not None:
             if _suits(found.identity, wanted) or not _replace(settings, found, wanted):
                 return _info(settings, found)
         elif (holder := lock_holder(settings.state_dir)) is not None:
-            found = _wait_for(settings.state_dir, deadline)
-            if found is not None:
-                return _info(settings, found)
-            if lock_holder(settings.state_dir) is not None:
-                raise ServiceFailed(
-                    f"A modelhub service (process {holder}) holds {settings.state_dir} but does not answer.",
-                    "Stop it with `modelhub stop`, then try again.",
-                )
+            raise ServiceFailed(
+                f"A modelhub service (process {holder}) holds {settings.state_dir} but does not answer.",
+                "Stop it with `modelhub stop`, then try again.",
+            )
         return _info(settings, _start(settings, deadline))
 
 
@@ -261,6 +258,9 @@ def _start(settings: Settings, deadline: float) -> ServiceState:
     # It is not our child to wait for: unless it has ended already, init will reap it. Do not warn about that.
     process.returncode = process.poll() or 0
     if "error" in told:
+        found = _wait_for(settings.state_dir, deadline)
+        if found is not None:  # somebody else was faster
+            return found
         raise ServiceFailed(str(told["error"]), str(told.get("todo", "")))
     found = _wait_for(settings.state_dir, max(deadline, time.monotonic() + ANSWER_S))
     if found is None:

@@ -65,9 +65,7 @@ def endpoint_table(endpoints: Endpoints) -> tuple[Endpoint, ...]:
         Endpoint("GET", "/v1/models", e.list_usable, (200, 304), schema="OpenAIModels"),
         Endpoint("GET", "/v1/models/{name:path}", e.usable_model, (200, 404), schema="OpenAIModel"),
         Endpoint("GET", "/v0/nodes", e.list_nodes, (200, 304), schema="Nodes"),
-        Endpoint(
-            "POST", "/v0/nodes", e.register_node, (200, 201, 400, 413, 415, 422, 503, 507), NodeBody, "NodeRegistered"
-        ),
+        Endpoint("POST", "/v0/nodes", e.register_node, (200, 201, 400, 413, 415, 422), NodeBody, "NodeRegistered"),
         Endpoint("DELETE", "/v0/nodes/{node_id}", e.delete_node, (204, 404, 503, 507)),
         Endpoint("POST", "/v0/nodes/{node_id}/approve", e.approve_node, (200, 400, 404, 503, 507), schema="Node"),
         Endpoint("POST", "/v0/health", e.heartbeat, (200, 400, 404, 413, 415, 422, 503, 507), Heartbeat),

@@ -21,12 +21,14 @@ from modelhub_tui.service.router.records import Registration
 from modelhub_tui.service.router.registry import Registry, Taken
 from modelhub_tui.service.router.resolve import Resolver
 from modelhub_tui.service.router.stats import StatsFeed
-from modelhub_tui.service.router.store import Store
+from modelhub_tui.service.router.store import Store, StoreFailed
 from modelhub_tui.units import human_size
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+SAVE_AGAIN_S = 10.0
+"""Pause before what could not be written is tried again."""
 
 
 class Router:
@@ -57,23 +59,28 @@ class Router:
         self.stats = StatsFeed(stats_dir, endpoint, self._repos, self.changes.touch) if stats_dir is not None else None
         self.listing = Listing(self.registry, self.fleet, self.changes, lambda: self.stats.known if self.stats else {})
         self._tasks: list[asyncio.Task[None]] = []
+        self._unsaved: set[str] = set()
+        self._save = asyncio.Event()
 
     # -- life -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin what runs in the background."""
         self._tasks.append(asyncio.create_task(self._tick()))
+        self._tasks.append(asyncio.create_task(self._save_nodes()))
         if self.stats is not None:
             self._tasks.append(asyncio.create_task(self.stats.run()))
 
     async def stop(self) -> None:
-        """Send waiting readers home and end the background work. The store stays open."""
+        """Send waiting readers home, end the background work and write what is left. The store stays open."""
         self.changes.close()
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        with contextlib.suppress(StoreFailed):
+            await self._write_nodes()
 
     @property
     def busy(self) -> bool:
@@ -86,6 +93,34 @@ class Router:
         while True:
             await asyncio.sleep(TICK_S)
             self.fleet.tick()
+
+    async def _save_nodes(self) -> None:
+        """Write changed nodes behind their heartbeats.
+
+        What nodes say can be heard again, so a full disk must not make the router refuse it: that is when people need
+        to see what happens.
+        """
+        while True:
+            await self._save.wait()
+            self._save.clear()
+            try:
+                await self._write_nodes()
+                await self._drop_removed()
+            except StoreFailed as error:
+                log.error("store: %s", error.reason)
+                self._save.set()
+                await asyncio.sleep(SAVE_AGAIN_S)
+
+    async def _write_nodes(self) -> None:
+        for node_id in [*self._unsaved]:
+            node = self.fleet.nodes.get(node_id)
+            if node is not None:
+                await self.store.put_node(node.record)
+            self._unsaved.discard(node_id)
+
+    def _save_soon(self, node: LiveNode) -> None:
+        self._unsaved.add(node.id)
+        self._save.set()
 
     def _repos(self) -> list[str]:
         return [*(each.repo for each in self.registry.catalog), *(each.repo for each in self.registry.records.values())]
@@ -160,18 +195,18 @@ class Router:
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
-    async def register_node(self, body: NodeBody, *, trusted: bool, supervised: bool) -> tuple[LiveNode, str, bool]:
+    def register_node(self, body: NodeBody, *, trusted: bool, supervised: bool) -> tuple[LiveNode, str, bool]:
         """Take in a node; returns it, its new token, and whether it is new."""
         node, token, new = self.fleet.register(body, trusted=trusted, supervised=supervised)
-        await self.store.put_node(node.record)
+        self._save_soon(node)
         log.info("node %s registered (%s)", node.name, node.status)
         return node, token, new
 
-    async def approve_node(self, node_id: str) -> LiveNode | None:
+    def approve_node(self, node_id: str) -> LiveNode | None:
         """Let a node in; None if there is no such node."""
         node = self.fleet.approve(node_id)
         if node is not None:
-            await self.store.put_node(node.record)
+            self._save_soon(node)
         return node
 
     async def remove_node(self, node_id: str) -> bool:
@@ -186,11 +221,18 @@ class Router:
         """Take in what a node says about itself."""
         if self.fleet.heartbeat(node, beat, self.registry.records):
             node.record = replace(node.record, placements=tuple(node.placements.items()))
-            await self.store.put_node(node.record)
+            self._save_soon(node)
         await self._forget_removed()
 
     async def _forget_removed(self) -> None:
-        """Drop the deleted models that no node holds any more."""
+        """Drop the deleted models that no node holds any more; later, if the store cannot be written now."""
+        try:
+            await self._drop_removed()
+        except StoreFailed as error:
+            log.error("store: %s", error.reason)
+            self._save.set()
+
+    async def _drop_removed(self) -> None:
         for name in [
             each.name for each in self.registry.records.values() if each.deleting and not self.fleet.holds(each.name)
         ]:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_MS = 5000
+BALLAST_BYTES = 256 * 1024
+"""Room that the files keep in reserve: on a full disk a person must still be able to delete models."""
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE models (seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL) STRICT;
@@ -66,6 +68,7 @@ class Store:
             raise _failed(error) from error
         except OSError as error:
             raise StoreFailed(f"{path} cannot be opened ({error.strerror}).", full=error.errno == 28) from error
+        self._make_room()
         self.id = self._meta("store_id") or ""
         """Identity of this database: a node deletes nothing on the word of another one."""
 
@@ -115,6 +118,17 @@ class Store:
             db.close()
             raise
         return db
+
+    def _make_room(self) -> None:
+        """Let database and log grow and shrink once: SQLite then reuses their blocks, and needs none of the disk's."""
+        log_file = self.path.with_name(f"{self.path.name}-wal")
+        try:
+            if log_file.stat().st_size < BALLAST_BYTES:
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('ballast', ?)", ("x" * BALLAST_BYTES,))
+                self._db.execute("DELETE FROM meta WHERE key = 'ballast'")
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        except (OSError, sqlite3.Error) as error:
+            log.warning("no room could be kept in reserve (%s)", error)
 
     def _set_aside(self) -> Path:
         """Rename the database and what belongs to it, keeping every byte for whoever wants to look."""
