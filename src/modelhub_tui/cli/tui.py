@@ -26,7 +26,7 @@ from modelhub_tui.filtering import Filter, SortKey
 from modelhub_tui.screens.main import HUB
 from modelhub_tui.snapshot import fleet_path, load_fleet, rejoin, save_fleet
 from modelhub_tui.terminal import instant
-from modelhub_tui.terminal.cells import Row, picture
+from modelhub_tui.terminal.cells import Row, cells_of, picture
 from modelhub_tui.terminal.delta import DeltaOutput
 from modelhub_tui.terminal.driver import HandoverDriver
 from modelhub_tui.widgets.status_line import StatusLine
@@ -178,15 +178,18 @@ class _Session:
         app = self.app
         if not self._picture_key or app.home_rows is None or app.theme != self._first_theme:
             return
-        height, width = len(app.home_rows), len(app.home_rows[0])
-        path = instant.path_for(str(self._settings.cache_dir), width, height)
-        row, column, _ = app.home_slot
-        style = app.home_rows[row][column][1].partition("\n")[0]
+        rows = list(app.home_rows)
+        path = instant.path_for(str(self._settings.cache_dir), len(rows[0]), len(rows))
+        row, column, width = app.home_slot
+        # What the status line said is not true any more when the picture is shown; its age will be there instead.
+        status = rows[row][column : column + width]
+        style = next((style for text, style in status if text not in ("", " ")), status[0][1]).partition("\n")[0]
+        rows[row] = [*rows[row][:column], *cells_of(" " * len(status), status[0][1]), *rows[row][column + width :]]
         try:
             instant.save(
                 path,
                 self._picture_key,
-                picture(app.home_rows),
+                picture(rows),
                 slot=app.home_slot,
                 style=style,
                 heard_at=app.home_heard_at,
