@@ -92,7 +92,7 @@ class ModelHubApp(App[None]):
     CSS_PATH = "app.tcss"
     COMMANDS = {_commands}
 
-    fleet: reactive[Fleet] = reactive(Fleet, always_update=False)
+    fleet: reactive[Fleet] = reactive(Fleet, repaint=False)
     """What is shown: the router's last word, and what was asked of it since (the watcher adds that)."""
 
     def __init__(

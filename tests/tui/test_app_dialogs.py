@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from textual.widgets import Checkbox, Input, OptionList, Static
+from textual.widgets import Input, OptionList, Static
 
 from modelhub_tui.client.base import Registered, RegisterRequest
 from modelhub_tui.domain import Link, ModelState
@@ -226,8 +226,7 @@ async def test_a_refusal_asks_for_a_key_once_and_uses_it(make_app: MakeApp) -> N
         assert isinstance(screen, ApiKeyScreen)
         assert screen.query_one("#api-key", Input).password
         await pilot.press(*"sk-1")
-        screen.query_one(Checkbox).value = True
-        await pilot.press("enter")
+        await pilot.press("tab", "tab", "tab", "enter")
         await settle(pilot)
         assert used == [("sk-1", True)]
         assert app.watcher.refreshed == 1

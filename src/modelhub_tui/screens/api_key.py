@@ -8,7 +8,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.widgets import Button, Checkbox, Input, Static
+from textual.widgets import Button, Input, Static
 
 from modelhub_tui.screens.dialog import Dialog
 
@@ -26,10 +26,7 @@ class ApiKeyScreen(Dialog[GivenKey]):
 
     AUTO_FOCUS = "#api-key"
     DEFAULT_CSS = """
-    ApiKeyScreen {
-        & #api-key { margin-top: 1; }
-        & Checkbox, & Checkbox:focus { margin-top: 1; border: none; padding: 0; background: transparent; }
-    }
+    ApiKeyScreen #api-key { margin-top: 1; }
     """
 
     def __init__(self, router: str, problem: str) -> None:
@@ -46,23 +43,30 @@ class ApiKeyScreen(Dialog[GivenKey]):
         with Vertical(classes="dialog") as box:
             box.border_title = "API key"
             yield Static(Content(self._problem), classes="dialog-problem")
-            yield Static(
-                Content(f"Give a key for {self._router}. It is sent to this router only."), classes="dialog-text"
-            )
+            text = f"Give a key for {self._router}. It is sent to this router only."
+            yield Static(Content(text), classes="dialog-text")
             key = Input(placeholder="key", password=True, id="api-key", compact=True, select_on_focus=False)
             key.cursor_blink = False
             yield key
-            yield Checkbox("Remember it in a file only you can read", id="api-key-remember", compact=True)
+            yield Static("Remembered, it goes into a file that only you can read.", classes="dialog-hint")
             with Horizontal(classes="dialog-buttons"):
                 yield Button("Cancel (esc)", id="api-key-cancel", compact=True)
-                yield Button("Use it (enter)", id="api-key-use", variant="primary", compact=True)
+                yield Button("Use once (enter)", id="api-key-use", compact=True)
+                yield Button("Use and remember", id="api-key-remember", compact=True)
 
     @on(Input.Submitted)
     @on(Button.Pressed, "#api-key-use")
     def _use(self) -> None:
+        self._give(remember=False)
+
+    @on(Button.Pressed, "#api-key-remember")
+    def _use_and_remember(self) -> None:
+        self._give(remember=True)
+
+    def _give(self, *, remember: bool) -> None:
         key = self.query_one("#api-key", Input).value.strip()
         if key:
-            self.dismiss(GivenKey(key, self.query_one(Checkbox).value))
+            self.dismiss(GivenKey(key, remember))
 
     @on(Button.Pressed, "#api-key-cancel")
     def _cancel(self) -> None:

@@ -25,7 +25,6 @@ class ConfirmScreen(Dialog[bool]):
     ]
     DEFAULT_CSS = """
     ConfirmScreen .dialog { width: 64; border: round $error; border-title-color: $text-error; }
-    .-ascii ConfirmScreen .dialog { border: ascii $error; }
     """
 
     def __init__(self, question: str, lines: tuple[str, ...], *, yes: str, no: str = "Keep") -> None:

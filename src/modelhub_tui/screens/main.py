@@ -60,7 +60,7 @@ class MainScreen(Screen[None]):
         if each.keys and each.action
     ]
 
-    fleet: reactive[Fleet] = reactive(Fleet)
+    fleet: reactive[Fleet] = reactive(Fleet, repaint=False)
     """What to show; bound to the app's."""
     wanted: var[Filter] = var(Filter())
     """What the list is narrowed to, the search text included."""
@@ -100,6 +100,9 @@ class MainScreen(Screen[None]):
         self._glyphs, self._clock = glyphs, clock
         self._endpoint, self._version, self._can_use_key = endpoint, version, can_use_key
         self._view = ModelView()
+        self._local: tuple[Model, ...] = ()
+        self._moving: tuple[Model, ...] = ()
+        """Both found once for each fleet, not on every key."""
         self._awaited: str | None = None
         """Name of a model to highlight as soon as it is listed: it was just registered."""
 
@@ -139,6 +142,11 @@ class MainScreen(Screen[None]):
         """Whether the search has the focus."""
         return isinstance(self.focused, SearchInput)
 
+    @property
+    def _of_tab(self) -> tuple[Model, ...]:
+        """All models of the tab in front."""
+        return self._local if self.tab == LOCAL else self.fleet.models
+
     def situation(self) -> Situation:
         """What decides which commands apply now."""
         model = self.grid.highlighted
@@ -163,15 +171,16 @@ class MainScreen(Screen[None]):
 
     # --- what shows ---
 
-    def watch_fleet(self) -> None:
+    def watch_fleet(self, fleet: Fleet) -> None:
         """New data: hand every widget its part."""
+        self._local, self._moving = fleet.local, fleet.transferring
         if self.is_mounted:
             self.show_fleet()
 
     def show_fleet(self) -> None:
         """Bring all widgets up to date with fleet, filter, order and tab."""
         fleet, grid = self.fleet, self.grid
-        of_tab = fleet.local if self.tab == LOCAL else fleet.models
+        of_tab = self._of_tab
         shown = self._view.show(of_tab, self.wanted, self.sort, fleet.nodes)
         grid.nodes = fleet.nodes
         grid.dimmed = fleet.connection.link in (Link.LOST, Link.REFUSED)
@@ -183,9 +192,9 @@ class MainScreen(Screen[None]):
         bar.choices, bar.sort = self.wanted.choices, self.sort
         tabs = self.query_one(TabBar)
         tabs.active = self.tab
-        tabs.set_counts(hub=len(fleet.models), local=len(fleet.local))
+        tabs.set_counts(hub=len(fleet.models), local=len(self._local))
         # What moved when the router was last heard says nothing about now.
-        self.query_one(TransfersStrip).models = () if grid.dimmed else fleet.transferring
+        self.query_one(TransfersStrip).models = () if grid.dimmed else self._moving
         self.show_situation()
 
     def _show_awaited(self, grid: CardGrid) -> None:
@@ -261,8 +270,7 @@ class MainScreen(Screen[None]):
         """Choose states, tags and capabilities; the list follows while the dialog is open."""
         from modelhub_tui.screens.filter import FilterScreen
 
-        models = self.fleet.local if self.tab == LOCAL else self.fleet.models
-        self.app.push_screen(FilterScreen(models, self.fleet.nodes, self.wanted, self._glyphs, self._take_filter))
+        self.app.push_screen(FilterScreen(self._of_tab, self.fleet.nodes, self.wanted, self._glyphs, self._take_filter))
 
     def _take_filter(self, wanted: Filter) -> None:
         self.wanted = wanted

@@ -72,8 +72,6 @@ class SearchBar(Horizontal):
         & #search-count { width: 26; text-align: right; color: $text-muted; }
         & #search-sort { width: 24; text-align: right; color: $text-muted; }
     }
-    .-narrow SearchBar #search-sort { width: 22; }
-    .-narrow SearchBar #search-count { width: 22; }
     """
     CHOICES_WORD: ClassVar[str] = "filtered"
 
