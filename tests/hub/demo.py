@@ -129,6 +129,8 @@ def _serve(env: Mapping[str, str]) -> int:
     for name, value in env.items():
         print(f"export {name}={shlex.quote(value)}")
     sys.stdout.flush()
+    # A shell starts background jobs with SIGINT ignored; here it is the one way to end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import yaml
 from huggingface_hub import HfApi, errors, hf_hub_download
@@ -107,6 +108,23 @@ def test_it_runs_the_program_in_the_demos_own_environment_and_stops_the_service(
     kept = next(tmp_path.glob("modelhub-demo-*"))
     assert f"Kept: {kept}" in capfd.readouterr().err
     assert (kept / "catalog.yaml").is_file()
+
+
+def test_the_installed_program_pulls_over_the_bad_line_and_nothing_stays(small, tmp_path):
+    options = ["--models", "8", "--speed", "200", "--", "pull", small.flaky.id]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.hub.demo", *options],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).name == small.flaky.file
+    assert [*tmp_path.glob("modelhub-demo-*")] == []
+    started = [each for each in psutil.process_iter(["environ"]) if str(tmp_path) in str(each.info["environ"])]
+    assert started == []
 
 
 @pytest.mark.parametrize("said", ["--speed=0", "--speed=fast", "--nonsense"])
