@@ -116,6 +116,11 @@ def test_a_pipeline_of_several_networks_comes_with_all_of_them() -> None:
     assert sorted(chosen(paths)[1]) == sorted(paths[:-1])
 
 
+def test_a_checkpoint_beside_a_pipeline_is_whole_by_itself() -> None:
+    paths = ["model_index.json", "unet/config.json", "unet/w.safetensors", "v1.safetensors"]
+    assert chosen(paths, "v1.safetensors") == ("v1.safetensors", ["v1.safetensors"])
+
+
 def test_an_onnx_repo_comes_whole() -> None:
     paths = ["config.json", "tokenizer.json", "model.onnx", "model.onnx_data", "README.md", "x.bin"]
     assert chosen(paths) == ("model.onnx", ["config.json", "tokenizer.json", "model.onnx", "model.onnx_data"])

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from modelhub_tui.catalog import load_catalog
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from tests.hub import GOOD_TOKEN, STRANGER_TOKEN, HubRepo, LoopbackHub
 from tests.service.conftest import CATALOG, FakeNode, Service, open_service
@@ -490,6 +491,61 @@ async def test_unknown_members_of_a_request_are_ignored(online: Service) -> None
         await online.register("acme/One-GGUF", nonsense={"a": 1}, chat_template="{{ x }}", display_name="Mine")
     ).status_code == 201
     assert (await online.models())["acme/one-gguf"]["chat_template"] == "{{ x }}"
+
+
+def _hub_of(catalog: tuple[CatalogEntry, ...], hub: LoopbackHub) -> None:
+    """Every repo of the catalog, with a few bytes for each file and what else such repos hold."""
+    contents: dict[str, dict[str, str]] = {}
+    commits: dict[str, str] = {}
+    for entry in catalog:
+        for file in (*entry.files, *entry.companions):
+            repo = file.repo or entry.repo
+            contents.setdefault(repo, {"README.md": "x", "config.json": "{}", "tokenizer.json": "{}"})[file.path] = (
+                file.path
+            )
+        if entry.revision:
+            commits[entry.repo] = entry.revision
+    for repo, files in contents.items():
+        hub.add(HubRepo(repo, files, commit_id=commits.get(repo)))
+
+
+async def test_every_supported_model_can_be_registered(tmp_path: Path, hub: LoopbackHub) -> None:
+    catalog = load_catalog()
+    _hub_of(catalog, hub)
+    async with open_service(tmp_path, hub.url, catalog=catalog) as service:
+        offered = await service.models()
+        assert len(offered) == len(catalog), "names are unique"
+        for entry in catalog:
+            answer = await service.register(entry.repo, filename=entry.file)
+            assert answer.status_code == 201, (entry.id, answer.text)
+            name = answer.json()["name"]
+            assert offered[name]["id"] == entry.id, "the name that was listed is the name that is given"
+            record = service.router.registry.records[name]
+            wanted = {(each.repo or entry.repo, each.path) for each in (*entry.files, *entry.companions)}
+            extra = {(each.repo, each.path) for each in record.files} - wanted
+            assert wanted <= {(each.repo, each.path) for each in record.files}, entry.id
+            assert entry.format in ("safetensors", "onnx") or not extra, entry.id
+            assert (record.filename, record.format, record.catalog_id) == (entry.file, entry.format, entry.id)
+        models = await service.models()
+        assert {each["status"] for each in models.values()} == {"registered"} and [*models] == [*offered]
+        for name in models:
+            assert (
+                await service.node.get(f"/v0/models/registry/{quote(name, safe='')}/manifest.json")
+            ).status_code == 200
+
+
+async def test_a_repo_of_several_supported_models_asks_which(tmp_path: Path, hub: LoopbackHub) -> None:
+    catalog = load_catalog()
+    _hub_of(catalog, hub)
+    async with open_service(tmp_path, hub.url, catalog=catalog) as service:
+        answer = await service.register("ggerganov/whisper.cpp")
+        assert refusal(answer) == (400, "several_files") and answer.json()["candidates"][0] == "ggml-tiny.bin"
+        chosen = await service.register("ggerganov/whisper.cpp", filename="ggml-base.bin")
+        assert chosen.json()["name"] == "ggerganov/whisper.cpp:ggml-base"
+        manifest = (
+            await service.node.get("/v0/models/registry/ggerganov%2Fwhisper.cpp%3Aggml-base/manifest.json")
+        ).json()
+        assert (manifest["format"], manifest["files"][0]["runtimes"]) == ("ggml", ["whisper_cpp"])
 
 
 def test_the_tests_catalog_is_in_the_standard_hub(hub: LoopbackHub) -> None:

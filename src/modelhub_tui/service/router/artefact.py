@@ -202,7 +202,10 @@ def _weights(files: dict[str, RepoFile], weights: Sequence[str], wanted: str | N
     if not chosen:
         raise Refused("no_such_file", f"The repo has no safetensors for {wanted}; choose another file.")
     filename = wanted or chosen[0]
-    everything = dict.fromkeys([*_support(files, chosen), *([filename] if filename in files else []), *chosen])
+    # A checkpoint beside a pipeline of folders holds all of it: the folders' configurations are not its own.
+    whole = wanted is not None and "model_index.json" in files and not _folder(wanted)
+    support = [] if whole else _support(files, chosen)
+    everything = dict.fromkeys([*support, *([filename] if filename in files else []), *chosen])
     return Choice("safetensors", filename, tuple(files[path] for path in everything), quantization(filename))
 
 

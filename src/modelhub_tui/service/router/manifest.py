@@ -7,6 +7,9 @@ from urllib.parse import quote
 
 from modelhub_tui.service.router.records import ManifestFile, Registration
 
+_RUNTIMES = {"gguf": "llama_cpp", "onnx": "onnx_runtime", "ggml": "whisper_cpp"}
+"""In upstream's words. Safetensors name none: what can load them depends on their configuration."""
+_WEIGHTS = (".gguf", ".safetensors", ".onnx", ".onnx_data", ".data", ".bin")
 _CONFIG_PRIORITY, _INDEX_PRIORITY = 10, 5
 
 
@@ -38,10 +41,8 @@ def _file(file: ManifestFile, record: Registration, endpoint: str, name: str) ->
         "url": file_url(file, endpoint),
         "priority": _priority(file.path),
     }
-    if record.format == "gguf":
-        told["runtimes"] = ["llama_cpp"]
-    elif record.format == "onnx":
-        told["runtimes"] = ["onnx_runtime"]
+    if record.format in _RUNTIMES:
+        told["runtimes"] = [_RUNTIMES[record.format]]
     return {
         **told,
         "size": file.size,
@@ -55,4 +56,4 @@ def _file(file: ManifestFile, record: Registration, endpoint: str, name: str) ->
 def _priority(path: str) -> int:
     if path.endswith(".index.json"):
         return _INDEX_PRIORITY
-    return 0 if path.lower().endswith((".gguf", ".safetensors", ".onnx", ".onnx_data", ".data")) else _CONFIG_PRIORITY
+    return 0 if path.lower().endswith(_WEIGHTS) else _CONFIG_PRIORITY

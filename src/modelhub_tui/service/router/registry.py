@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -47,12 +48,17 @@ class Registry:
             self._first_of_repo.setdefault(entry.repo.lower(), entry)
             for file in entry.files:
                 self._entries.setdefault((entry.repo.lower(), file.path), entry)
+        self._names_of_entries = self._curated_names()
 
     def entry_for(self, repo: str, file: str | None) -> CatalogEntry | None:
         """The catalog entry that a repo and file name; without a file, the repo's first entry."""
         if file is None:
             return self._first_of_repo.get(repo.lower())
         return self._entries.get((repo.lower(), file))
+
+    def entries_of(self, repo: str) -> list[CatalogEntry]:
+        """The catalog entries of a repo."""
+        return [entry for entry in self.catalog if entry.repo.lower() == repo.lower()]
 
     def find(self, repo: str, file: str) -> Registration | None:
         """The registered model that holds this file of this repo; None if there is none, or it is being deleted."""
@@ -78,21 +84,32 @@ class Registry:
     def name_for(self, repo: str, file: str, quantization: str = "") -> str:
         """The name that registering this file gives: `lower(repo)`, with a suffix when that is another file's.
 
-        The catalog's first entry of a repo goes by the bare name and its other entries never do, so that a listed name
-        does not depend on what was registered first.
+        A catalog entry's name does not depend on what was registered first: see `_curated_names`.
         """
         base = repo.lower()
         same = next((each.name for each in self._of_repo(base) if each.filename == file), None)
         if same is not None:
             return same
         entry = self._entries.get((base, file))
-        only_suffixed = entry is not None and entry is not self._first_of_repo.get(base)
-        if base not in self.records and not only_suffixed:
-            return base
-        stem = _slug(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
-        wanted = [f"{base}:{_slug(quantization)}" if quantization else f"{base}:{stem}", f"{base}:{stem}"]
-        wanted += [f"{base}:{stem}-{number}" for number in range(2, 1000)]
-        return next(name for name in wanted if name not in self.records)
+        reserved = set() if entry is None else set(self._names_of_entries[base].values()) - {base}
+        wanted = [self._names_of_entries[base][entry.id]] if entry is not None else [base]
+        wanted += _suffixed(base, file, quantization)
+        return next(name for name in wanted if name not in self.records and (name not in reserved or name == wanted[0]))
+
+    def _curated_names(self) -> dict[str, dict[str, str]]:
+        """Names of the catalog's entries by `lower(repo)` and id: the first of a repo goes by the bare name."""
+        names: dict[str, dict[str, str]] = {}
+        quants = Counter((entry.repo.lower(), entry.quantization.lower()) for entry in self.catalog)
+        for entry in self.catalog:
+            base = entry.repo.lower()
+            there = names.setdefault(base, {})
+            # Several files of one quantization (whisper's sizes): only the file's own name tells them apart.
+            telling = entry.quantization if quants[base, entry.quantization.lower()] == 1 else ""
+            wanted = (
+                [base, *_suffixed(base, entry.file, telling)] if not there else _suffixed(base, entry.file, telling)
+            )
+            there[entry.id] = next(name for name in wanted if name not in there.values())
+        return names
 
     async def add(self, record: Registration) -> Registration:
         """Store a new model under its final name; durable when this returns.
@@ -145,6 +162,13 @@ class Registry:
                 await self._store.drop_model(name)
                 self._pop(name)
                 self._changes.touch()
+
+
+def _suffixed(base: str, file: str, quantization: str) -> list[str]:
+    """Names for a further file of a repo, in order of preference."""
+    stem = _slug(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+    first = [f"{base}:{_slug(quantization)}"] if quantization else []
+    return [*first, f"{base}:{stem}", *(f"{base}:{stem}-{number}" for number in range(2, 1000))]
 
 
 def _slug(text: str) -> str:

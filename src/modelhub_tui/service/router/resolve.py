@@ -60,6 +60,12 @@ class Resolver:
         """
         ref = self._parse(body)
         entry = self._registry.entry_for(ref.repo, ref.file) if ref.revision is None else None
+        curated = self._registry.entries_of(ref.repo) if ref.file is None else []
+        if len(curated) > 1:
+            files = tuple(each.file for each in curated)
+            raise Refused(
+                "several_files", "Several supported models share this repo; specify filename", candidates=files
+            )
         file = ref.file or (entry.file if entry else None)
         there = self._registry.find(ref.repo, file) if file else None
         if there is not None:
@@ -160,7 +166,7 @@ class Resolver:
                 "no_such_file", f"{facts.repo} no longer has {missing[0]}; choose another file.", candidates=candidates
             )
         files = self._pinned(facts, [listing[file.path] for file in weights])
-        if entry.format != "gguf":
+        if entry.format in ("safetensors", "onnx"):
             # The catalog may list the weights alone; a loader also wants the configuration beside them.
             extra = [
                 each for each in choose(facts.files, entry.file).files if each.path not in {file.path for file in files}
