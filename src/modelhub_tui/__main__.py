@@ -69,11 +69,11 @@ def _dashboard(flags: dict[str, str]) -> int:
     try:
         folder, key = picture_place(flags, os.environ)
         instant.begin(folder, key)
-        from modelhub_tui.cli.logs import log_to_file
+        from modelhub_tui.cli.trouble import log_to_file
         from modelhub_tui.config import load_settings
 
         settings = load_settings(flags)
-        log_to_file(settings.state_dir)
+        log_to_file(settings)
         from modelhub_tui.cli.tui import run_tui
 
         return run_tui(settings, picture_key=key)
@@ -85,10 +85,11 @@ def _dashboard(flags: dict[str, str]) -> int:
         error = caught
     finally:
         instant.restore()
-    from modelhub_tui.errors import BadCatalog, BadSettings, explain
+    from modelhub_tui.cli.trouble import exit_code
+    from modelhub_tui.errors import explain
 
     _say(str(explain(error)))
-    return 2 if isinstance(error, BadSettings | BadCatalog) else 1
+    return exit_code(error)
 
 
 def picture_place(flags: Mapping[str, str], env: Mapping[str, str]) -> tuple[str, str]:

@@ -19,7 +19,7 @@ import modelhub_tui.app as dashboard
 from modelhub_tui import __version__
 from modelhub_tui.catalog import catalog_path, load_catalog
 from modelhub_tui.cli.keys import keep_key, kept_key
-from modelhub_tui.cli.logs import log_to_file
+from modelhub_tui.cli.trouble import log_to_file
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Link
 from modelhub_tui.filtering import Filter, SortKey
@@ -94,7 +94,7 @@ def run_tui(settings: Settings, *, picture_key: str = "") -> int:
         sentence = "The dashboard needs a terminal. `modelhub list` prints the models without one."
         print(f"modelhub: {sentence}", file=sys.stderr)
         return 2
-    log_to_file(settings.state_dir)
+    log_to_file(settings)
     session = _Session(settings, picture_key)
     app = session.app
     app.on_first_paint = _settle_memory
@@ -146,11 +146,14 @@ class _Session:
             sys.setswitchinterval(switching)
 
     def _make_watcher(self) -> FleetWatcher:
-        from modelhub_tui.hub_stats import HubStatsCache, HubStatsService
         from modelhub_tui.watch import FleetWatcher
 
         settings = self._settings
         catalog = load_catalog(settings.catalog, settings.cache_dir)
+        if settings.embedded:  # our own service tells them with its list
+            return FleetWatcher(self._connect, catalog)
+        from modelhub_tui.hub_stats import HubStatsCache, HubStatsService
+
         stats = HubStatsService(HubStatsCache(settings.cache_dir / "hub-stats"), settings.hf_endpoint)
         return FleetWatcher(self._connect, catalog, stats=stats)
 
