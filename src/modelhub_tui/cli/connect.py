@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+
+from modelhub_tui.domain import RouterInfo, RouterReport
 
 if TYPE_CHECKING:
     from modelhub_tui.client.base import RouterClient
     from modelhub_tui.config import Settings
 
+THIS_MACHINE = "this machine"
 
-def connector(settings: Settings) -> Callable[[], Awaitable[RouterClient]]:
-    """Return what makes a client: of the configured router, or of this machine's own service.
 
-    The returned function may be called again after a loss; the local service is then found anew, or started anew.
-    It raises `ServiceFailed` if that cannot be, and `BadSettings` if the API key cannot be sent.
-    """
+def connector(settings: Settings) -> Connector:
+    """Return what makes a client: of the configured router, or of this machine's own service."""
+    return Connector(settings)
 
-    async def connect() -> RouterClient:
+
+class Connector:
+    """Makes clients; may be called again after a loss: the local service is then found anew, or started anew."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def __call__(self) -> RouterClient:
+        """Make a client.
+
+        Raises:
+            ServiceFailed: The local service cannot be started.
+            BadSettings: The API key cannot be sent.
+        """
+        import asyncio
+
         # Imports, TLS and the service's start block: not on the loop.
-        return await asyncio.to_thread(_open, settings)
+        return await asyncio.to_thread(self._open)
 
-    return connect
+    def at_once(self) -> tuple[RouterInfo, RouterReport] | None:
+        """Look at this machine's service without a client, which would cost ten times as much; None if that cannot be.
 
+        Raises:
+            ServiceFailed: The local service cannot be started.
+        """
+        if not self._settings.embedded:
+            return None
+        from modelhub_tui.client import quick
+        from modelhub_tui.service.lifecycle import ensure_service
 
-def _open(settings: Settings) -> RouterClient:
-    from modelhub_tui.net import spare_httpx_its_command
+        service = ensure_service(self._settings)
+        try:
+            report = quick.report(service.url, service.key)
+        except quick.NotSimpleError:
+            return None
+        return RouterInfo(THIS_MACHINE, service.url, service.version, "local", supplies_stats=True), report
 
-    spare_httpx_its_command()
-    if settings.router is not None:
+    def _open(self) -> RouterClient:
+        from modelhub_tui.net import spare_httpx_its_command
+
+        spare_httpx_its_command()
+        if self._settings.router is not None:
+            from modelhub_tui.client.v0 import V0Client
+
+            return V0Client(self._settings.router, self._settings.api_key)
+        from modelhub_tui.service.lifecycle import ensure_service
+
+        service = ensure_service(self._settings)
         from modelhub_tui.client.v0 import V0Client
 
-        return V0Client(settings.router, settings.api_key)
-    from modelhub_tui.service.lifecycle import ensure_service
-
-    service = ensure_service(settings)
-    from modelhub_tui.client.v0 import V0Client
-
-    return V0Client(service.url, service.key, label="this machine")
+        return V0Client(service.url, service.key, label=THIS_MACHINE)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import modelhub_tui.app as dashboard
 from modelhub_tui import __version__
 from modelhub_tui.catalog import catalog_path, load_catalog
-from modelhub_tui.cli.keys import keep_key, kept_key
+from modelhub_tui.cli.keys import keep_key
 from modelhub_tui.cli.trouble import log_to_file
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Link
@@ -108,12 +108,15 @@ def run_tui(settings: Settings, *, picture_key: str = "") -> int:
     return app.return_code or 0
 
 
+def session_app(settings: Settings) -> TerminalApp:
+    """The dashboard as `run_tui()` runs it, for somebody else to run: it connects, and keeps no picture."""
+    return _Session(settings, "").app
+
+
 class _Session:
     """One run of the dashboard: what it starts from, how it connects, what it leaves behind."""
 
     def __init__(self, settings: Settings, picture_key: str) -> None:
-        if settings.router is not None and settings.api_key is None:
-            settings = replace(settings, api_key=kept_key(settings))
         self._settings, self._picture_key = settings, picture_key
         source = catalog_path(settings.catalog)
         self._fleet_path = fleet_path(settings.cache_dir, settings.router, str(source))
