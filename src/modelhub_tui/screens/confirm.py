@@ -45,7 +45,7 @@ class ConfirmScreen(Dialog[bool]):
             yield Static("\n".join(self._lines), classes="dialog-text", markup=False)
             with Horizontal(classes="dialog-buttons"):
                 yield Button(Content(f"{self._no} (n)"), id="no", compact=True)
-                yield Button(Content(f"{self._yes} (y)"), id="yes", variant="error", compact=True)
+                yield Button(Content(f"{self._yes} (y)"), id="yes", classes="danger", compact=True)
 
     @on(Button.Pressed)
     def _answer_by_button(self, event: Button.Pressed) -> None:

@@ -34,10 +34,10 @@ class Dialog(ModalScreen[Result | None]):
         & .dialog-problem { width: 100%; height: auto; color: $text-error; }
         & .dialog-buttons { width: 100%; height: 1; align-horizontal: right; margin-top: 1; }
         & .dialog-buttons Button { margin-left: 2; background: $panel; color: $foreground; }
-        & .dialog-buttons Button.-error { color: $text-error; }
+        & .dialog-buttons Button.danger { color: $text-error; }
         & .dialog-buttons Button:hover { background: $primary 40%; }
         & .dialog-buttons Button:focus { background: $primary; color: $background; text-style: bold; }
-        & .dialog-buttons Button.-error:focus { background: $error; }
+        & .dialog-buttons Button.danger:focus { background: $error; color: $background; }
         & Input.-textual-compact { background: $panel; padding: 0 1; }
         & Input.-textual-compact:focus { background-tint: $primary 20%; }
         & OptionList, & VerticalScroll { scrollbar-size-vertical: 1; }

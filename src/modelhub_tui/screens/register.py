@@ -95,7 +95,7 @@ class RegisterScreen(Dialog[str]):
             yield OptionList(id="register-candidates", compact=True, markup=False)
             with Horizontal(classes="dialog-buttons"):
                 yield Button("Cancel (esc)", id="register-cancel", compact=True)
-                yield Button("Register (enter)", id="register-send", variant="primary", compact=True)
+                yield Button("Register (enter)", id="register-send", compact=True)
 
     def on_mount(self) -> None:
         """Judge what the field starts with."""
