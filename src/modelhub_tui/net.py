@@ -1,14 +1,14 @@
-"""How we open HTTP connections: one set of rules for routers and hubs. httpx is imported only when a client is made."""
+"""How we open HTTP connections: one set of rules for routers and hubs.
+
+httpx is imported only when a client is made, and nothing else that a quick command can do without either.
+"""
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import AsyncIterator, Mapping
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from modelhub_tui import __version__
 
@@ -42,6 +42,7 @@ def new_client(
     """
     import ssl
     from http.cookiejar import CookieJar, DefaultCookiePolicy
+    from urllib.request import getproxies
 
     spare_httpx_its_command()
     import httpx
@@ -78,6 +79,8 @@ def spare_httpx_its_command() -> None:
 
 def is_loopback(host: str) -> bool:
     """True for this machine's own names and addresses."""
+    import ipaddress
+
     if host.lower() in ("localhost", "localhost."):
         return True
     try:
@@ -121,6 +124,8 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
         wait_s = float(said)
     except ValueError:
         if said:
+            from email.utils import parsedate_to_datetime
+
             try:
                 wait_s = parsedate_to_datetime(said).timestamp() - now
             except (ValueError, OverflowError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +73,18 @@ class Result:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
+class Connect:
+    """Makes clients for a `CommandLine`."""
+
+    def __init__(self, line: CommandLine) -> None:
+        self._line = line
+
+    async def __call__(self) -> ScriptedClient:
+        if self._line.problem is not None:
+            raise self._line.problem
+        return self._line.client
+
+
 @dataclass
 class CommandLine:
     """Runs `modelhub` in this process."""
@@ -85,18 +96,13 @@ class CommandLine:
     settings: Any = None
 
     def __call__(self, *argv: str) -> Result:
-        def connector(settings: object) -> Callable[[], Awaitable[ScriptedClient]]:
+        def connector(settings: object) -> Connect:
             self.settings = settings
-            return self._connect
+            return Connect(self)
 
         code = main([*argv], connector=connector)  # type: ignore[arg-type]
         said = self.capsys.readouterr()
         return Result(code, said.out, said.err)
-
-    async def _connect(self) -> ScriptedClient:
-        if self.problem is not None:
-            raise self.problem
-        return self.client
 
 
 @pytest.fixture

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from modelhub_tui.cli.connect import connector
 from modelhub_tui.client.base import RegisterRequest
-from modelhub_tui.domain import Node, NodeStatus, Phase, Placement, RouterReport, Transfer
+from modelhub_tui.config import Settings
+from modelhub_tui.domain import Node, NodeStatus, Phase, Placement, RouterInfo, RouterReport, Transfer
 from modelhub_tui.errors import (
     AlreadyRegistered,
     Forbidden,
@@ -20,7 +23,7 @@ from modelhub_tui.errors import (
     Unauthorised,
     Unreachable,
 )
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import CommandLine, Connect
 from tests.client.fakes import NODE, told
 
 PLACED = told(placements=(Placement("gpu-01", "/m/tiny-Q4.gguf", ("/m/tiny-Q4.gguf",), 1000),))
@@ -415,3 +418,26 @@ def test_hostile_text_does_not_reach_the_terminal(modelhub: CommandLine) -> None
     modelhub.client.say(replace(STRANGER, title="plain"))
     result = modelhub("pull", "a\x1b[31m\u202eb")
     assert result.code == 5 and "\x1b" not in result.err and "\u202e" not in result.err
+
+
+def test_a_look_at_this_machines_service_needs_no_client(
+    modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = RouterReport((PLACED,), (NODE,))
+    router = RouterInfo("this machine", "http://127.0.0.1:1", "0.1.0", "local", supplies_stats=True)
+    seen: list[tuple[RouterInfo, RouterReport] | None] = [(router, report), None]
+    monkeypatch.setattr(Connect, "at_once", lambda _: seen.pop(0), raising=False)
+    modelhub.problem = RouterFault("a client was made.")
+    assert [each["id"] for each in modelhub("local", "--json").json] == ["tiny"]
+    assert "a client was made." in modelhub("local", "--json").err  # not simple: the whole client is asked
+
+
+def test_the_real_connector_looks_at_once_only_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = Settings(tmp_path, tmp_path, tmp_path)
+    service = SimpleNamespace(url="http://127.0.0.1:9", key="k", version="0.1.0")
+    monkeypatch.setattr("modelhub_tui.service.lifecycle.ensure_service", lambda _: service)
+    report = RouterReport((PLACED,), (NODE,))
+    monkeypatch.setattr("modelhub_tui.client.quick.report", lambda url, key: report)
+    seen = connector(settings).at_once()
+    assert seen is not None and seen[1] is report and seen[0].label == "this machine" and seen[0].supplies_stats
+    assert connector(replace(settings, router="http://r:1")).at_once() is None

@@ -12,7 +12,7 @@ from modelhub_tui.cli.output import Console
 from modelhub_tui.config import Settings
 
 if TYPE_CHECKING:
-    from modelhub_tui.cli.fleet import Connect
+    from modelhub_tui.cli.look import Connect
 
 
 def check(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:  # noqa: ARG001

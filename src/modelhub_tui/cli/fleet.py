@@ -1,4 +1,4 @@
-"""Look at the fleet once, or follow it."""
+"""Follow the fleet until a command is done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from modelhub_tui.cli.trouble import RouterLost
 from modelhub_tui.client.base import RouterClient
-from modelhub_tui.domain import CatalogEntry, Connection, Fleet, Link, join_models
+from modelhub_tui.domain import CatalogEntry, Fleet, Link
 from modelhub_tui.errors import Unreachable
 from modelhub_tui.watch import FleetWatcher
 
@@ -16,21 +16,6 @@ Connect = Callable[[], Awaitable[RouterClient]]
 
 PATIENCE_S = 60.0
 """How long a router that went away may stay away while we wait for something."""
-
-
-async def look(connect: Connect, catalog: tuple[CatalogEntry, ...]) -> Fleet:
-    """Ask once.
-
-    Raises:
-        ModelHubError: The router cannot be reached, or refuses.
-    """
-    client = await connect()
-    try:
-        router = await client.info()  # first: it knows best what somebody who is no router looks like
-        report = await client.report()
-    finally:
-        await client.aclose()
-    return Fleet(join_models(catalog, report), report.nodes, router, Connection(Link.LIVE))
 
 
 class Followed:

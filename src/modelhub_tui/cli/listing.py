@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.cli import OK
-from modelhub_tui.cli.fleet import Connect, look
+from modelhub_tui.cli.look import look
 from modelhub_tui.cli.names import handle
 from modelhub_tui.cli.output import STATE_COLOURS, Console
 from modelhub_tui.cli.shapes import local_json, model_json
@@ -18,6 +16,11 @@ from modelhub_tui.errors import ServiceFailed, explain
 from modelhub_tui.filtering import Filter, apply
 from modelhub_tui.units import human_count, human_size
 
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from modelhub_tui.cli.look import Connect
+
 _FIT_MARKS = {FitKind.GPU: "yes", FitKind.RAM: "in RAM", FitKind.TOO_BIG: "no", FitKind.UNKNOWN: ""}
 
 
@@ -25,7 +28,7 @@ def list_models(arguments: Namespace, settings: Settings, console: Console, conn
     """Print the supported and registered models with their state."""
     catalog = load_catalog(settings.catalog, settings.cache_dir)
     try:
-        fleet = asyncio.run(look(connect, catalog))
+        fleet = look(connect, catalog)
     except ServiceFailed as error:
         # The catalog needs no router: better a list without states than none.
         console.say(f"modelhub: {explain(error).what} The list below is the catalog alone.", "yellow")
@@ -55,7 +58,7 @@ def list_models(arguments: Namespace, settings: Settings, console: Console, conn
 
 def list_local(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:  # noqa: ARG001
     """Print the models that are on disk."""
-    fleet = asyncio.run(look(connect, load_catalog(settings.catalog, settings.cache_dir)))
+    fleet = look(connect, load_catalog(settings.catalog, settings.cache_dir))
     models = [model for model in fleet.models if model.state is ModelState.DOWNLOADED]
     if console.as_json:
         console.json([local_json(model, fleet.nodes) for model in models])

@@ -11,7 +11,7 @@ from modelhub_tui.cli.trouble import BadUsage
 from modelhub_tui.config import Settings
 
 if TYPE_CHECKING:
-    from modelhub_tui.cli.fleet import Connect
+    from modelhub_tui.cli.look import Connect
 
 
 def serve(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:  # noqa: ARG001

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from modelhub_tui import __version__
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.cli import OK
-from modelhub_tui.cli.fleet import Connect, look
+from modelhub_tui.cli.look import look
 from modelhub_tui.cli.names import handle
 from modelhub_tui.cli.output import STATE_COLOURS, Console
 from modelhub_tui.cli.shapes import event_json, node_json
@@ -19,6 +18,7 @@ from modelhub_tui.domain import Fleet, Model, Node
 from modelhub_tui.units import human_rate, human_size
 
 if TYPE_CHECKING:
+    from modelhub_tui.cli.look import Connect
     from modelhub_tui.service.lifecycle import ServiceInfo
 
 
@@ -33,7 +33,7 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
         service = find_service(settings)
     fleet: Fleet | None = None
     if service is not None or not settings.embedded:
-        fleet = asyncio.run(look(connect, load_catalog(settings.catalog, settings.cache_dir)))
+        fleet = look(connect, load_catalog(settings.catalog, settings.cache_dir))
     if console.as_json:
         console.json(_status_json(settings, service, fleet, show_key=arguments.show_key))
         return OK

@@ -55,8 +55,8 @@ class V0Client:
     async def info(self) -> RouterInfo:
         """Say who answers, by `GET /health`; see `RouterClient.info`."""
         answer = await self._http.request("GET", "/health")
-        told = wire.read_health(answer.body) if answer.status == 200 else None
-        if told is None:
+        version = wire.read_health(answer.body) if answer.status == 200 else None
+        if version is None:
             if answer.status in (401, 403):
                 raise to_error(answer.status, answer.headers, answer.body)
             if answer.status >= 500:
@@ -64,7 +64,7 @@ class V0Client:
             raise NotARouter(self._http.url, await self._guess(answer))
         url = self._http.url
         label = self._label or urlsplit(url).netloc
-        return RouterInfo(label=label, url=url, version=told.version, generation="local", supplies_stats=True)
+        return RouterInfo(label=label, url=url, version=version, generation="local", supplies_stats=True)
 
     async def report(self, *, wait_s: float = 0.0) -> RouterReport:
         """Return all models and nodes; see `RouterClient.report`."""

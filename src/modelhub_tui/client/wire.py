@@ -1,18 +1,17 @@
-"""The `/v0` protocol's JSON, as it enters: validated with pydantic, cleaned, and turned into domain values.
+"""The `/v0` protocol's JSON, as it enters: checked member by member, cleaned, and turned into domain values.
 
 Tolerant: absent, null and unknown members are fine, an unknown word falls back, a decorative member of the wrong type
 counts as absent, and a record whose identity is unusable is left out without harm to the rest of its list.
+
+Plain functions, not pydantic: nearly every member would need a validator of its own for that, and importing pydantic
+would double the time of `modelhub list` (docs/decisions/0007).
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, TypeAdapter, ValidationError
+from typing import Any, Generic, TypeVar
 
 from modelhub_tui import net
 from modelhub_tui.client.base import Registered
@@ -22,9 +21,8 @@ from modelhub_tui.untrusted import clean, clean_block
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-W = TypeVar("W", bound=BaseModel)
 
-_NAME_LIMIT, _PATH_LIMIT, _TEXT_LIMIT = 500, 4096, 2000
+_NAME_LIMIT, _PATH_LIMIT = 500, 4096
 _MOST = 1000
 """Transfers, placements, tags or paths of one record that are read; more is nonsense."""
 
@@ -33,19 +31,35 @@ class WrongShapeError(ValueError):
     """A body that is no JSON, or not the list or object it should be."""
 
 
-def _identity(text: str) -> str:
+class UnusableError(ValueError):
+    """A record that cannot be taken, because it is not clear what it is about."""
+
+
+def _identity(value: Any) -> str:
     """A name goes back to the router in requests, so it is taken as it is or not at all."""
-    if not text or clean(text, _NAME_LIMIT) != text:
-        raise ValueError("unusable name")
-    return text
+    if not isinstance(value, str) or not value or clean(value, _NAME_LIMIT) != value:
+        raise UnusableError("unusable name")
+    return value
+
+
+def _identity_or_none(value: Any) -> str | None:
+    return None if value is None else _identity(value)
+
+
+def _word(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise UnusableError("not a word")
+
+
+def _record(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise UnusableError("not an object")
 
 
 def _line(value: Any) -> str:
     return clean(value) if isinstance(value, str) else ""
-
-
-def _text(value: Any) -> str:
-    return clean(value, _TEXT_LIMIT) if isinstance(value, str) else ""
 
 
 def _path(value: Any) -> str | None:
@@ -53,27 +67,18 @@ def _path(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e18 < value < 1e18:
+    """A number of sane size; NaN, infinities, booleans and negative ones are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
         return None
     return float(value)
 
 
 def _count(value: Any) -> int | None:
-    number = _number(value)
-    return int(value) if number is not None and number >= 0 and number == math.floor(number) else None
+    return int(value) if _number(value) is not None and value == int(value) else None
 
 
-def _positive(value: Any) -> float | None:
-    number = _number(value)
-    return number if number is not None and number >= 0 else None
-
-
-def _flag(value: Any) -> bool:
-    return value is True
-
-
-def _lines(value: Any) -> tuple[str, ...]:
-    found = (clean(each, 100) for each in value[:_MOST] if isinstance(each, str)) if isinstance(value, list) else ()
+def _lines(value: Any, limit: int = 100) -> tuple[str, ...]:
+    found = (clean(each, limit) for each in value[:_MOST] if isinstance(each, str)) if isinstance(value, list) else ()
     return tuple(each for each in found if each)
 
 
@@ -84,6 +89,8 @@ def _paths(value: Any) -> tuple[str, ...]:
 
 def _time(value: Any) -> float | None:
     """RFC 3339 with any number of fractional digits, `Z` or an offset, as seconds since the epoch."""
+    from datetime import UTC, datetime  # a router without nodes names no time
+
     try:
         at = datetime.fromisoformat(value)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
@@ -91,236 +98,133 @@ def _time(value: Any) -> float | None:
         return None
 
 
-Identity = Annotated[str, AfterValidator(_identity)]
-Line = Annotated[str, PlainValidator(_line)]
-Text = Annotated[str, PlainValidator(_text)]
-Path = Annotated[str | None, PlainValidator(_path)]
-Count = Annotated[int | None, PlainValidator(_count)]
-Positive = Annotated[float | None, PlainValidator(_positive)]
-Flag = Annotated[bool, PlainValidator(_flag)]
-Lines = Annotated[tuple[str, ...], PlainValidator(_lines)]
-Paths = Annotated[tuple[str, ...], PlainValidator(_paths)]
-Time = Annotated[float | None, PlainValidator(_time)]
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-
-class WireTransfer(_Wire):
-    """One member of `transfers`."""
-
-    phase: str
-    node: Line = ""
-    bytes_done: Count = 0
-    bytes_total: Count = None
-    bytes_per_s: Positive = None
-    eta_s: Positive = None
-    file: Path = None
-    file_index: Count = 0
-    file_count: Count = 0
-    attempt: Count = 0
-    max_attempts: Count = 0
-    retry_in_s: Positive = None
-    error: Line = ""
-
-    def to_domain(self) -> Transfer:
-        """As the rest of the program knows it. An unknown phase is one that a person need not act on: waiting."""
-        return Transfer(
-            node=self.node,
-            phase=Phase(self.phase) if self.phase in _PHASES else Phase.WAITING,
-            bytes_done=self.bytes_done or 0,
-            bytes_total=self.bytes_total or None,
-            bytes_per_s=self.bytes_per_s,
-            eta_s=self.eta_s,
-            file=self.file,
-            file_index=self.file_index or 0,
-            file_count=self.file_count or 0,
-            attempt=self.attempt or 0,
-            max_attempts=self.max_attempts or 0,
-            retry_in_s=self.retry_in_s,
-            error=self.error or None,
-        )
-
-
-class WirePlacement(_Wire):
-    """One member of `placements`."""
-
-    node: Line = ""
-    path: Path = None
-    paths: Paths = ()
-    disk_bytes: Count = None
-
-    def to_domain(self) -> Placement:
-        """As the rest of the program knows it."""
-        path = self.path or (self.paths[0] if self.paths else None)
-        return Placement(self.node, path, self.paths or ((path,) if path else ()), self.disk_bytes)
-
-
-class WireStats(_Wire):
-    """`hf_info`"""
-
-    downloads: Count = None
-    likes: Count = None
-    stale: Flag = False
-
-
-class WireModel(_Wire):
-    """One member of `GET /v0/models`."""
-
-    name: Identity
-    repo: Identity | None = None
-    filename: Identity | None = None
-    registered: bool | None = None
-    status: str | None = None
-    title: Line = ""
-    description: Annotated[str, PlainValidator(lambda value: clean_block(value) if isinstance(value, str) else "")] = ""
-    revision: Line = ""
-    size: Count = None
-    required_memory: Count = None
-    tags: Lines = ()
-    capabilities: Lines = ()
-    source: Line = ""
-    format: Line = ""
-    quantization: Line = ""
-    parameter_count: Line = ""
-    context_length: Count = None
-    license: Line = ""
-    gated: Flag = False
-    transfers: Any = None
-    placements: Any = None
-    hf_info: Any = None
-
-    def to_domain(self) -> RouterModel:
-        """As the rest of the program knows it. Who does not say `registered` lists only what is, as upstream does."""
-        registered = self.registered
-        if registered is None:
-            registered = self.status not in ("available", "deleting")
-        return RouterModel(
-            name=self.name,
-            repo=self.repo or self.name,
-            file=self.filename,
-            registered=registered,
-            title=self.title,
-            description=self.description,
-            revision=self.revision or None,
-            size_bytes=self.size or None,
-            required_memory_bytes=self.required_memory or None,
-            quantization=self.quantization,
-            parameters=self.parameter_count,
-            context_length=self.context_length,
-            license=self.license,
-            gated=self.gated,
-            tags=self.tags,
-            capabilities=self.capabilities,
-            format=self.format or _FORMATS.get(self.source, ""),
-            deleting=self.status == "deleting",
-            transfers=tuple(each.to_domain() for each in _each(_TRANSFER, self.transfers)),
-            placements=tuple(each.to_domain() for each in _each(_PLACEMENT, self.placements)),
-            stats=_stats(self.hf_info),
-        )
-
-
-class WireGpu(_Wire):
-    """One member of a node's `gpu_devices`."""
-
-    model: Line = ""
-    count: Count = 1
-    memory: Count = None
-
-
-class WireNode(_Wire):
-    """One member of `GET /v0/nodes`."""
-
-    id: Identity
-    machine_name: Line = ""
-    custom_name: Line = ""
-    status: str = ""
-    last_seen: Time = None
-    runtime_version: Line = ""
-    gpu_devices: Any = None
-    ram_bytes: Count = None
-    disk_free_bytes: Count = None
-    disk_total_bytes: Count = None
-    models_dir: Path = None
-
-    def to_domain(self) -> Node:
-        """As the rest of the program knows it. An unknown status is not one to rely on: offline."""
-        gpus = (each for each in _each(_GPU, self.gpu_devices) if each.memory)
-        return Node(
-            id=self.id,
-            name=self.custom_name or self.machine_name or self.id,
-            status=NodeStatus(self.status) if self.status in _NODE_STATES else NodeStatus.OFFLINE,
-            last_seen=self.last_seen,
-            gpus=tuple(Gpu(each.model, each.memory or 0, min(each.count or 1, 1024)) for each in gpus),
-            ram_bytes=self.ram_bytes,
-            disk_free_bytes=self.disk_free_bytes,
-            disk_total_bytes=self.disk_total_bytes,
-            models_dir=self.models_dir,
-            version=self.runtime_version,
-        )
-
-
-class WireRegistered(_Wire):
-    """The answer to a registration."""
-
-    name: Identity
-    filename: Path = None
-    size_bytes: Count = None
-    warnings: Lines = ()
-
-    def to_domain(self) -> Registered:
-        """As the rest of the program knows it."""
-        return Registered(self.name, self.filename, self.size_bytes or None, self.warnings)
-
-
-class WireHealth(_Wire):
-    """`GET /health` of our own service."""
-
-    service: str
-    version: Line = ""
-
-
 _PHASES, _NODE_STATES = frozenset(Phase), frozenset(NodeStatus)
 _FORMATS = {"hf_gguf": "gguf", "hf_safetensors": "safetensors", "hf_onnx": "onnx"}
-_TRANSFER, _PLACEMENT = TypeAdapter(WireTransfer), TypeAdapter(WirePlacement)
-_MODEL, _NODE, _GPU, _STATS = (
-    TypeAdapter(WireModel),
-    TypeAdapter(WireNode),
-    TypeAdapter(WireGpu),
-    TypeAdapter(WireStats),
-)
-_REGISTERED, _HEALTH = TypeAdapter(WireRegistered), TypeAdapter(WireHealth)
 
 
-def _valid(adapter: TypeAdapter[W], value: Any) -> W | None:
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        log.debug("left out: %s", clean(error, 500))
-        return None
+def _transfer(value: Any) -> Transfer:
+    """One member of `transfers`. An unknown phase is one that a person need not act on: waiting."""
+    told = _record(value)
+    phase = told.get("phase")
+    if not isinstance(phase, str):
+        raise UnusableError("no phase")
+    return Transfer(
+        node=_line(told.get("node")),
+        phase=Phase(phase) if phase in _PHASES else Phase.WAITING,
+        bytes_done=_count(told.get("bytes_done")) or 0,
+        bytes_total=_count(told.get("bytes_total")) or None,
+        bytes_per_s=_number(told.get("bytes_per_s")),
+        eta_s=_number(told.get("eta_s")),
+        file=_path(told.get("file")),
+        file_index=_count(told.get("file_index")) or 0,
+        file_count=_count(told.get("file_count")) or 0,
+        attempt=_count(told.get("attempt")) or 0,
+        max_attempts=_count(told.get("max_attempts")) or 0,
+        retry_in_s=_number(told.get("retry_in_s")),
+        error=_line(told.get("error")) or None,
+    )
 
 
-def _each(adapter: TypeAdapter[W], value: Any) -> list[W]:
-    """The usable members of a list, or nothing if it is none."""
-    found = (_valid(adapter, each) for each in value[:_MOST]) if isinstance(value, list) else ()
-    return [each for each in found if each is not None]
+def _placement(value: Any) -> Placement:
+    """One member of `placements`."""
+    told = _record(value)
+    paths = _paths(told.get("paths"))
+    path = _path(told.get("path")) or (paths[0] if paths else None)
+    disk_bytes = _count(told.get("disk_bytes"))
+    return Placement(_line(told.get("node")), path, paths or ((path,) if path else ()), disk_bytes)
 
 
 def _stats(value: Any) -> HubStats | None:
-    told = _valid(_STATS, value) if isinstance(value, dict) else None
-    if told is None or (told.downloads is None and told.likes is None):
+    """`hf_info`; None if it says nothing."""
+    if not isinstance(value, dict):
         return None
-    return HubStats(told.downloads, told.likes, told.stale)
+    downloads, likes = _count(value.get("downloads")), _count(value.get("likes"))
+    return None if downloads is None and likes is None else HubStats(downloads, likes, value.get("stale") is True)
 
 
-def read_health(body: bytes) -> WireHealth | None:
-    """Our own service's greeting, or None if it is somebody else's."""
+def _model(value: Any) -> RouterModel:
+    """One member of `GET /v0/models`. Who does not say `registered` lists only what is, as upstream does."""
+    told = _record(value)
+    name, status, registered = _identity(told.get("name")), _word(told.get("status")), told.get("registered")
+    if registered is None:
+        registered = status not in ("available", "deleting")
+    elif not isinstance(registered, bool):
+        raise UnusableError("registered is neither true nor false")
+    description = told.get("description")
+    return RouterModel(
+        name=name,
+        repo=_identity_or_none(told.get("repo")) or name,
+        file=_identity_or_none(told.get("filename")),
+        registered=registered,
+        title=_line(told.get("title")),
+        description=clean_block(description) if isinstance(description, str) else "",
+        revision=_line(told.get("revision")) or None,
+        size_bytes=_count(told.get("size")) or None,
+        required_memory_bytes=_count(told.get("required_memory")) or None,
+        quantization=_line(told.get("quantization")),
+        parameters=_line(told.get("parameter_count")),
+        context_length=_count(told.get("context_length")),
+        license=_line(told.get("license")),
+        gated=told.get("gated") is True,
+        tags=_lines(told.get("tags")),
+        capabilities=_lines(told.get("capabilities")),
+        format=_line(told.get("format")) or _FORMATS.get(_line(told.get("source")), ""),
+        deleting=status == "deleting",
+        transfers=_each(_transfer, told.get("transfers")),
+        placements=_each(_placement, told.get("placements")),
+        stats=_stats(told.get("hf_info")),
+    )
+
+
+def _gpu(value: Any) -> Gpu:
+    told = _record(value)
+    memory_bytes = _count(told.get("memory"))
+    if not memory_bytes:
+        raise UnusableError("a card without memory")
+    return Gpu(_line(told.get("model")), memory_bytes, min(_count(told.get("count")) or 1, 1024))
+
+
+def _node(value: Any) -> Node:
+    """One member of `GET /v0/nodes`. An unknown status is not one to rely on: offline."""
+    told = _record(value)
+    node_id, status = _identity(told.get("id")), _word(told.get("status"))
+    return Node(
+        id=node_id,
+        name=_line(told.get("custom_name")) or _line(told.get("machine_name")) or node_id,
+        status=NodeStatus(status) if status in _NODE_STATES else NodeStatus.OFFLINE,
+        last_seen=_time(told.get("last_seen")),
+        gpus=_each(_gpu, told.get("gpu_devices")),
+        ram_bytes=_count(told.get("ram_bytes")),
+        disk_free_bytes=_count(told.get("disk_free_bytes")),
+        disk_total_bytes=_count(told.get("disk_total_bytes")),
+        models_dir=_path(told.get("models_dir")),
+        version=_line(told.get("runtime_version")),
+    )
+
+
+def _each(convert: Callable[[Any], T], value: Any) -> tuple[T, ...]:
+    """The usable members of a list, or nothing if it is none."""
+    found = (_usable(convert, each) for each in value[:_MOST]) if isinstance(value, list) else ()
+    return tuple(each for each in found if each is not None)
+
+
+def _usable(convert: Callable[[Any], T], value: Any) -> T | None:
     try:
-        told = _valid(_HEALTH, net.loads(body))
+        return convert(value)
+    except UnusableError as error:
+        log.debug("left out: %s", error)
+        return None
+
+
+def read_health(body: bytes) -> str | None:
+    """The version in our own service's greeting, or None if it is somebody else's."""
+    try:
+        told = net.loads(body)
     except ValueError:
         return None
-    return told if told is not None and told.service == "modelhub" else None
+    if not isinstance(told, dict) or told.get("service") != "modelhub":
+        return None
+    return _line(told.get("version"))
 
 
 def read_registered(body: bytes) -> Registered:
@@ -330,22 +234,12 @@ def read_registered(body: bytes) -> Registered:
         WrongShapeError: It is not one.
     """
     try:
-        told = _valid(_REGISTERED, net.loads(body))
+        told = _record(net.loads(body))
+        name = _identity(told.get("name"))
     except ValueError as error:
-        raise WrongShapeError("no JSON") from error
-    if told is None:
-        raise WrongShapeError("no name")
-    return told.to_domain()
-
-
-def _to_model(record: Any) -> RouterModel | None:
-    told = _valid(_MODEL, record)
-    return told.to_domain() if told is not None else None
-
-
-def _to_node(record: Any) -> Node | None:
-    told = _valid(_NODE, record)
-    return told.to_domain() if told is not None else None
+        raise WrongShapeError("no name") from error
+    size_bytes = _count(told.get("size_bytes")) or None
+    return Registered(name, _path(told.get("filename")), size_bytes, _lines(told.get("warnings"), 300))
 
 
 class ListReader(Generic[T]):
@@ -355,7 +249,7 @@ class ListReader(Generic[T]):
     models this is the difference between 3 ms and 40.
     """
 
-    def __init__(self, convert: Callable[[Any], T | None]) -> None:
+    def __init__(self, convert: Callable[[Any], T]) -> None:
         self._convert = convert
         self._seen: list[tuple[Any, T | None]] = []
 
@@ -389,7 +283,7 @@ class ListReader(Generic[T]):
                 moved = {_key(each): (each, value) for each, value in old}
             known = moved.get(_key(record))
             if known is None or known[0] != record:
-                known = (record, self._convert(net.loads(record) if parse else record))
+                known = (record, _usable(self._convert, net.loads(record) if parse else record))
             seen.append(known)
         self._seen = seen
         return tuple(value for _, value in seen if value is not None)
@@ -397,12 +291,12 @@ class ListReader(Generic[T]):
 
 def models_reader() -> ListReader[RouterModel]:
     """Reads `GET /v0/models`."""
-    return ListReader(_to_model)
+    return ListReader(_model)
 
 
 def nodes_reader() -> ListReader[Node]:
     """Reads `GET /v0/nodes`."""
-    return ListReader(_to_node)
+    return ListReader(_node)
 
 
 def _split(body: bytes) -> list[bytes] | None:

@@ -1,0 +1,65 @@
+"""One look at a service on this machine, by plain socket: no event loop, no HTTP library, a few milliseconds.
+
+`modelhub list` is over before either would be imported. Whatever is not simple is left to `V0Client`.
+"""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+
+from modelhub_tui.client import wire
+from modelhub_tui.domain import RouterReport
+
+TIMEOUT_S = 5.0
+BODY_LIMIT = 64 * 1024 * 1024
+
+
+class NotSimpleError(Exception):
+    """This exchange needs the whole client, which also knows what to say about it."""
+
+
+def report(url: str, api_key: str) -> RouterReport:
+    """Ask a service for its models and nodes once.
+
+    Args:
+        url: `http://` and an address of this machine.
+
+    Raises:
+        NotSimpleError: Any answer but the two plain lists.
+    """
+    try:
+        models = wire.models_reader().read(_get(url, "/v0/models", api_key))
+        nodes = wire.nodes_reader().read(_get(url, "/v0/nodes", api_key))
+    except (OSError, ValueError) as error:
+        raise NotSimpleError from error
+    return RouterReport(models, nodes)
+
+
+def _get(url: str, path: str, api_key: str) -> bytes:
+    """The body of a plain 200 answer.
+
+    Raises:
+        OSError: Nobody answers in time.
+        ValueError: Any other answer.
+    """
+    where = urlsplit(url)
+    if where.scheme != "http" or not where.hostname or not where.port:
+        raise ValueError("not a plain address")
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("not a plain key")
+    head = f"GET {path} HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {api_key}\r\n"
+    with socket.create_connection((where.hostname, where.port), timeout=TIMEOUT_S) as connection:
+        connection.sendall(f"{head}Connection: close\r\n\r\n".encode("ascii"))
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := connection.recv(1 << 18):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > BODY_LIMIT:
+                raise ValueError("too large")
+    told, _, body = b"".join(chunks).partition(b"\r\n\r\n")
+    first, *headers = told.lower().split(b"\r\n")
+    if first.split()[1:2] != [b"200"] or f"content-length: {len(body)}".encode() not in headers:
+        raise ValueError("not a plain answer")
+    return body
