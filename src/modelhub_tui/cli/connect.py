@@ -59,9 +59,10 @@ class Connector:
 
         spare_httpx_its_command()
         if self._settings.router is not None:
+            from modelhub_tui.cli.keys import kept_key
             from modelhub_tui.client.v0 import V0Client
 
-            return V0Client(self._settings.router, self._settings.api_key)
+            return V0Client(self._settings.router, self._settings.api_key or kept_key(self._settings))
         from modelhub_tui.service.lifecycle import ensure_service
 
         service = ensure_service(self._settings)
