@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && n=4; echo $$n)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test demo lint format snapshots bench clean
+.PHONY: help run test demo lint format snapshots pictures bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ format: $(VENV)/.installed-dev ## format the code
 
 snapshots: $(VENV)/.installed-dev ## draw the pictures that the tests compare with anew (look at the report first)
 	@$(PYTEST) -n $(WORKERS) tests/tui -m snapshot --snapshot-update
+
+pictures: $(VENV)/.installed-dev ## draw the README's pictures anew, from the demo
+	@$(BIN)/python -m tests.hub.pictures
 
 bench: $(VENV)/.installed-dev ## measure start-up, keys and bytes
 	@$(BIN)/python -m benchmarks $(ARGS)

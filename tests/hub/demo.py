@@ -49,7 +49,7 @@ def _demo(options: argparse.Namespace, theirs: Sequence[str]) -> int:
         try:
             return _serve(env) if options.hub_only else _run(theirs, env)
         finally:
-            _stop_service(env)
+            stop_service(env)
 
 
 def environment(hub: LoopbackHub, demo: Demo, folder: Path) -> dict[str, str]:
@@ -154,7 +154,7 @@ def _run(arguments: Sequence[str], env: Mapping[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _stop_service(env: Mapping[str, str]) -> None:
+def stop_service(env: Mapping[str, str]) -> None:
     """Stop what `modelhub` started in the background; its folder is about to go."""
     if not Path(env["MODELHUB_STATE_DIR"]).exists():
         return
