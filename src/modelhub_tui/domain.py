@@ -43,6 +43,30 @@ class Phase(StrEnum):
     """Gave up; `error` says why, and a person has to act."""
 
 
+class Ability(StrEnum):
+    """What a router generation lets us do; the UI offers nothing else."""
+
+    REGISTER = "register"
+    PULL = "pull"
+    """Registering makes nodes fetch the model."""
+    PULL_ON_NODE = "pull_on_node"
+    """A download is ordered on one chosen endpoint (G4)."""
+    QUANTIZATION = "quantization"
+    """Such an order may name any quantization."""
+    CANCEL = "cancel"
+    RETRY = "retry"
+    DELETE = "delete"
+    """Removes the registration; nodes follow where the generation has nodes."""
+    DELETE_ON_NODE = "delete_on_node"
+    """Removes the model from one chosen endpoint (G4, Ollama)."""
+    APPROVE = "approve"
+    """Lets a pending node in (G1, G2)."""
+
+
+LOCAL_ABILITIES = frozenset({Ability.REGISTER, Ability.PULL, Ability.CANCEL, Ability.RETRY, Ability.DELETE})
+"""Of our own service."""
+
+
 @dataclass(frozen=True, slots=True)
 class CatalogFile:
     """One file of a catalog entry."""
@@ -130,6 +154,7 @@ class Transfer:
     retry_in_s: float | None = None
     error: str | None = None
     """One sentence: why it failed, or why it is being retried."""
+    node_id: str = ""
 
     @property
     def fraction(self) -> float | None:
@@ -146,6 +171,7 @@ class Placement:
     """Absolute path of the first file on that node, if it tells."""
     paths: tuple[str, ...] = ()
     disk_bytes: int | None = None
+    node_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +206,20 @@ class Node:
     disk_total_bytes: int | None = None
     models_dir: str | None = None
     version: str = ""
+    kind: str = "node"
+    """`node` (it reports to the router) or `endpoint` (the router asks it)."""
+    software: str = ""
+    """What an endpoint runs, such as `ollama`; empty for a node."""
+    takes_downloads: bool = False
+    """Whether a download can be ordered here (G4)."""
+    deletes: bool = False
+    """Whether a model can be deleted here (G4)."""
+    cpu_percent: float | None = None
+    memory_percent: float | None = None
+    gpu_percent: float | None = None
+    latency_ms: float | None = None
+    problem: str = ""
+    """What the router last had to complain about, in its own words; empty if nothing."""
 
     @property
     def gpu_memory_bytes(self) -> int:
@@ -228,6 +268,7 @@ class RouterInfo:
     """`local` for our own service; `G1`..`G4` for the upstream router's generations."""
     supplies_stats: bool = False
     """True when the router itself reports hub stats, so that nobody else has to ask the hub."""
+    abilities: frozenset[Ability] = LOCAL_ABILITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +277,8 @@ class RouterReport:
 
     models: tuple[RouterModel, ...] = ()
     nodes: tuple[Node, ...] = ()
+    notices: tuple[str, ...] = ()
+    """What the user should know about these answers, one sentence each: a list that may not be read, for instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +360,8 @@ class Fleet:
     nodes: tuple[Node, ...] = ()
     router: RouterInfo = field(default_factory=lambda: RouterInfo(label=""))
     connection: Connection = field(default_factory=Connection)
+    notices: tuple[str, ...] = ()
+    """Sentences to show once each, such as that the router has undone a delete."""
 
     @property
     def transferring(self) -> tuple[Model, ...]:

@@ -29,6 +29,18 @@ class Registered:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class DownloadRequest:
+    """A model to download on one endpoint."""
+
+    node_id: str
+    name: str
+    """What the endpoint should fetch: the registered name or the repo."""
+    repo: str | None = None
+    quantization: str | None = None
+    """Such as `Q4_K_M`; None leaves the choice to the endpoint."""
+
+
 class RouterClient(Protocol):
     """One router, spoken to in its own protocol. Every method raises subclasses of `ModelHubError` only."""
 
@@ -72,6 +84,31 @@ class RouterClient(Protocol):
 
         Raises:
             NotSupported: This generation retries by itself.
+        """
+        ...
+
+    async def download(self, request: DownloadRequest) -> None:
+        """Order a download on one endpoint.
+
+        Raises:
+            NotSupported: This generation, or this endpoint's software, takes no such order.
+        """
+        ...
+
+    async def delete_on(self, node_id: str, name: str) -> None:
+        """Delete a model from one endpoint; the registration stays.
+
+        Raises:
+            NotSupported: As for `download()`.
+        """
+        ...
+
+    async def approve(self, node_id: str) -> None:
+        """Let a pending node in.
+
+        Raises:
+            NotSupported: This generation has no pending nodes.
+            Rejected: The node is not pending (any more).
         """
         ...
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 from modelhub_tui.client import wire
-from modelhub_tui.client.base import Registered, RegisterRequest
+from modelhub_tui.client.base import DownloadRequest, Registered, RegisterRequest
 from modelhub_tui.client.problems import to_error
 from modelhub_tui.client.transport import READ_S, Answer, RouterHttp
 from modelhub_tui.domain import RouterInfo, RouterReport
-from modelhub_tui.errors import NotARouter, RouterFault
+from modelhub_tui.errors import NotARouter, NotSupported, RouterFault
 
 if TYPE_CHECKING:
     import httpx
@@ -106,6 +106,20 @@ class V0Client:
         if not answer.ok:
             action = "start a failed transfer again; its nodes do that by themselves"
             raise to_error(answer.status, answer.headers, answer.body, model=name, action=action)
+
+    async def download(self, request: DownloadRequest) -> None:
+        """Nodes follow the registrations; none takes orders."""
+        raise NotSupported("order a download on one node; its nodes fetch what is registered")
+
+    async def delete_on(self, node_id: str, name: str) -> None:
+        """Nodes follow the registrations; none takes orders."""
+        raise NotSupported("delete a model from one node; its nodes drop what is deregistered")
+
+    async def approve(self, node_id: str) -> None:
+        """Let a pending node in, by `POST /v0/nodes/{id}/approve`; see `RouterClient.approve`."""
+        answer = await self._http.request("POST", f"/v0/nodes/{quote(node_id, safe='')}/approve")
+        if not answer.ok:
+            raise to_error(answer.status, answer.headers, answer.body, model=node_id)
 
     async def aclose(self) -> None:
         """Close connections; see `RouterClient.aclose`."""
