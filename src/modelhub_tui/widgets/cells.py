@@ -25,9 +25,11 @@ def take(text: str, width: int) -> str:
     """The longest start of `text` that is at most `width` cells wide."""
     if text.isascii():
         return text[: max(width, 0)]
-    cut = set_cell_size(text, width) if width > 0 else ""
+    if width <= 0 or cell_len(text) <= width:
+        return text if width > 0 else ""
+    cut = set_cell_size(text, width)
     # A wide character on the edge is replaced by a space: drop that, so that the result is a start of the text.
-    return cut if text.startswith(cut) and cell_len(cut) <= width else cut[:-1]
+    return cut if text.startswith(cut) else cut[:-1]
 
 
 def clip_middle(text: str, width: int, ellipsis: str = "…") -> str:

@@ -71,6 +71,8 @@ class DetailsPane(VerticalScroll, can_focus=True):
         padding: 0 1;
         scrollbar-size-vertical: 1;
         scrollbar-gutter: stable;
+        scrollbar-color: $foreground 30%;
+        scrollbar-background: $surface;
         #details-text { width: 1fr; height: auto; }
     }
     """
@@ -189,7 +191,8 @@ class DetailsPane(VerticalScroll, can_focus=True):
                 rows.append((name, value, style))
 
         row("Download", human_size(model.size_bytes) if model.size_bytes else "")
-        row(*self._memory(model))
+        for each in self._memory(model):
+            row(*each)
         row("Parameters", model.parameters)
         row("Quantization", model.quantization)
         row("Context", f"{human_context(model.context_length)} tokens" if model.context_length else "")
@@ -206,18 +209,21 @@ class DetailsPane(VerticalScroll, can_focus=True):
             said = [f"{downloads} downloads a month" if downloads else "", f"{likes} likes" if likes else ""]
             old = " (being refreshed)" if model.stats.stale else ""
             row("HuggingFace", ", ".join(filter(None, said)) + old if any(said) else "")
-        row("Known as", model.name)
-        return [Content.assemble((name.ljust(14), "$foreground 55%"), (value, style)) for name, value, style in rows]
+        row("Registered as" if model.registered else "Name", model.name)
+        return [
+            Content.assemble((name.ljust(13) + " ", "$foreground 55%"), (value, style)) for name, value, style in rows
+        ]
 
-    def _memory(self, model: Model) -> tuple[str, str, str]:
+    def _memory(self, model: Model) -> list[tuple[str, str, str]]:
         """Required memory, and why it is or is not there."""
         need = model.required_memory_bytes
         if not need:
-            return "Memory", "", ""
-        glyphs, verdict = self.glyphs, fit(need, self.nodes)
+            return []
         rule = f" ({model.required_memory_rule})" if model.required_memory_rule else ""
+        rows = [("Needs", f"{human_size(need)}{rule}", "$foreground 85%")]
+        verdict = fit(need, self.nodes)
         if verdict.kind is FitKind.UNKNOWN:
-            return "Memory", f"{human_size(need)}{rule}", "$foreground 85%"
+            return rows
         gpu = max(self.nodes, key=lambda each: each.gpu_memory_bytes)
         ram = max(self.nodes, key=lambda each: each.ram_bytes or 0)
         best, have, kind = (
@@ -225,9 +231,10 @@ class DetailsPane(VerticalScroll, can_focus=True):
         )
         where = f"{best.name} has {human_size(have)} {kind}"
         if verdict.kind is FitKind.TOO_BIG:
-            lacking = human_size(verdict.short_by_bytes)
-            return "Memory", f"{human_size(need)}{rule} {glyphs.no} needs {lacking} more: {where}", "$text-error"
-        return "Memory", f"{human_size(need)}{rule} {glyphs.yes} fits: {where}", "$text-success"
+            rows.append(("", f"{self.glyphs.no} {human_size(verdict.short_by_bytes)} too much: {where}", "$text-error"))
+        else:
+            rows.append(("", f"{self.glyphs.yes} fits: {where}", "$text-success"))
+        return rows
 
     def _placements(self, model: Model) -> list[Content]:
         out = [_heading("On disk")]
