@@ -129,7 +129,8 @@ def test_start_find_and_stop(settings: Settings) -> None:
     assert {*modes.values()} == {0o600}, modes
     assert stat.S_IMODE(settings.state_dir.stat().st_mode) == 0o700
     assert stop_service(settings) is True
-    assert find_service(settings) is None and not alive(info.pid)
+    assert find_service(settings) is None
+    until(lambda: not alive(info.pid), "its process is gone")
     assert not (settings.state_dir / "service.json").exists()
 
 
@@ -343,7 +344,7 @@ def test_other_settings_replace_an_idle_service(
     other = replace(settings, hf_endpoint="http://127.0.0.1:10")
     second = start(other)
     assert (second.pid != first.pid, second.hf_endpoint) == (True, "http://127.0.0.1:10")
-    assert not alive(first.pid)
+    until(lambda: not alive(first.pid), "the first is gone")
     moved = start(replace(other, hub_cache=tmp_path / "elsewhere"))
     assert moved.hub_cache == str(tmp_path / "elsewhere")
     monkeypatch.setenv("HF_TOKEN", "hf_newTokenForTheTest")
@@ -388,7 +389,7 @@ def test_a_service_that_no_longer_answers_is_named_and_can_be_stopped(settings: 
     finally:
         if alive(info.pid):
             os.kill(info.pid, signal.SIGCONT)
-    assert not alive(info.pid)
+    until(lambda: not alive(info.pid), "its process is gone")
 
 
 def _serve(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -493,6 +493,26 @@ async def test_unknown_members_of_a_request_are_ignored(online: Service) -> None
     assert (await online.models())["acme/one-gguf"]["chat_template"] == "{{ x }}"
 
 
+async def test_another_file_of_a_supported_repo_may_take_the_bare_name_but_no_other(
+    tmp_path: Path, hub: LoopbackHub
+) -> None:
+    def entry(id: str, file: str, quantization: str) -> CatalogEntry:
+        files = (CatalogFile(file),)
+        return CatalogEntry(id=id, name=id, description="", repo=TINY, files=files, quantization=quantization)
+
+    catalog = (entry("a", "Tiny-Q8_0.gguf", "Q8_0"), entry("b", "Tiny-Q4_K_M.gguf", "Q4_K_M"))
+    async with open_service(tmp_path, hub.url, catalog=catalog) as service:
+        assert [*await service.models()] == ["acme/tiny-gguf", "acme/tiny-gguf:q4_k_m"]
+        assert (await service.register(TINY, filename="Tiny-Q5_K_M.gguf")).json()["name"] == "acme/tiny-gguf"
+        models = await service.models()
+        assert {name: each["filename"] for name, each in models.items()} == {
+            "acme/tiny-gguf:q8_0": "Tiny-Q8_0.gguf",
+            "acme/tiny-gguf:q4_k_m": "Tiny-Q4_K_M.gguf",
+            "acme/tiny-gguf": "Tiny-Q5_K_M.gguf",
+        }
+        assert (await service.register(TINY, filename="Tiny-Q8_0.gguf")).json()["name"] == "acme/tiny-gguf:q8_0"
+
+
 def _hub_of(catalog: tuple[CatalogEntry, ...], hub: LoopbackHub) -> None:
     """Every repo of the catalog, with a few bytes for each file and what else such repos hold."""
     contents: dict[str, dict[str, str]] = {}

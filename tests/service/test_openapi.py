@@ -12,7 +12,7 @@ import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, settings
 
-from modelhub_tui.service.daemon import _listen
+from modelhub_tui.service.listen import listen
 from modelhub_tui.service.router.app import create_app
 from modelhub_tui.service.router.auth import Hosts
 from modelhub_tui.service.router.core import Router
@@ -26,7 +26,7 @@ from tests.service.test_nodes_api import registration
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server with one registered model; its hub is down."""
     folder: Path = tmp_path_factory.mktemp("openapi")
-    listener = _listen("127.0.0.1", 0, 0)
+    listener = listen("127.0.0.1", 0, 0)
     port = listener.getsockname()[1]
     started, stop = threading.Event(), []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import json
 import logging
@@ -23,6 +22,7 @@ from modelhub_tui import __version__
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import BadCatalog, ServiceFailed, explain
+from modelhub_tui.service.listen import LOOPBACK, listen, local_url
 from modelhub_tui.service.logs import start_log
 from modelhub_tui.service.statefile import (
     DATABASE,
@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 IDLE_EXIT_S = 15 * 60.0
 CLOSING_S = 1
 """Longest wait, in seconds, for answers under way when the service ends."""
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _LOCK_PATIENCE_S = 0.5
 _WARM_UP_AFTER_S = 2.0
 
@@ -76,14 +75,12 @@ def run(
             "The API key has characters that HTTP cannot carry.", "Use letters, digits and punctuation."
         )
     prepare_dir(settings.state_dir)
-    lock = _lock(settings.state_dir)
-    try:
-        return _run_locked(settings, host, port, foreground, api_key, ready)
-    finally:
-        lock.close()
+    # Never let go of: the process's end does that, and then nothing of it is left.
+    _lock(settings.state_dir)
+    return _run_locked(settings, host, port, foreground, api_key, ready)
 
 
-def _lock(state_dir: Path) -> Lock:
+def _lock(state_dir: Path) -> None:
     """Become the one service of this folder.
 
     Raises:
@@ -101,7 +98,6 @@ def _lock(state_dir: Path) -> Lock:
                 f"A modelhub service already runs in {state_dir}{who}.", "Use it, or stop it with `modelhub stop`."
             )
         time.sleep(0.01)
-    return lock
 
 
 def _run_locked(
@@ -134,7 +130,7 @@ def _run_locked(
             node_key = store.remember("node_key", lambda: secrets.token_urlsafe(32))
             formatter.secrets += [admin_key, node_key, os.environ.get("HF_TOKEN", "")]
             last_port = store.get_meta("port") or ""
-            listener = _listen(host, port, int(last_port) if last_port.isdigit() and int(last_port) < 65536 else 0)
+            listener = listen(host, port, int(last_port) if last_port.isdigit() and int(last_port) < 65536 else 0)
             port = listener.getsockname()[1]
             if last_port != str(port):
                 store.set_meta("port", str(port))
@@ -144,7 +140,7 @@ def _run_locked(
             ) from error
         state = ServiceState(
             pid=os.getpid(),
-            url=_url(host, port),
+            url=local_url(host, port),
             state_id=uuid.uuid4().hex,
             identity=identity_of(settings, __version__),
             key=admin_key,
@@ -299,55 +295,6 @@ def _server_until(stopping: asyncio.Event, closing: Callable[[], None], announce
             closing()
 
     return Server
-
-
-def _listen(host: str, port: int, last_port: int) -> socket.socket:
-    """A bound socket: on `port`, or with 0 on last time's port if it is free, else on any.
-
-    Raises:
-        ServiceFailed: With a sentence that names the address.
-    """
-    tries = [port] if port else [last_port, 0] if last_port else [0]
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError, OverflowError) as error:
-        raise ServiceFailed(
-            f"{host} is no address of this machine.", "Give one with --host, such as 127.0.0.1."
-        ) from error
-    for number in tries:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((address[0], number, *address[2:]))
-            # Listening decides whether the port is really free: two sockets may bind one with SO_REUSEADDR.
-            listener.listen(1024)
-            listener.setblocking(False)
-            return listener
-        except OSError as error:
-            listener.close()
-            if number != tries[-1]:
-                continue
-            if error.errno == errno.EADDRINUSE:
-                raise ServiceFailed(
-                    f"Port {number} is in use on {host}.", "Choose another with --port, or stop what uses it."
-                ) from error
-            if error.errno == errno.EACCES:
-                raise ServiceFailed(
-                    f"No permission to listen on port {number}.", "Choose one above 1023 with --port."
-                ) from error
-            reason = error.strerror or "it cannot be bound"
-            raise ServiceFailed(
-                f"{host} is no address of this machine ({reason}).", "Give one with --host, such as 127.0.0.1."
-            ) from error
-    raise AssertionError("unreachable")
-
-
-def _url(host: str, port: int) -> str:
-    """Where programs on this machine find a service bound to `host`."""
-    here = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
 
 
 def _idle_exit_s(foreground: bool) -> float | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import count
 
 from modelhub_tui.domain import CatalogEntry
 from modelhub_tui.service.router.changes import Changes
@@ -91,10 +92,14 @@ class Registry:
         if same is not None:
             return same
         entry = self._entries.get((base, file))
-        reserved = set() if entry is None else set(self._names_of_entries[base].values()) - {base}
-        wanted = [self._names_of_entries[base][entry.id]] if entry is not None else [base]
-        wanted += _suffixed(base, file, quantization)
-        return next(name for name in wanted if name not in self.records and (name not in reserved or name == wanted[0]))
+        names = self._names_of_entries.get(base, {})
+        own = names[entry.id] if entry is not None else base
+        if own not in self.records:
+            return own
+        reserved = set(names.values())
+        return next(
+            name for name in _suffixed(base, file, quantization) if name not in self.records and name not in reserved
+        )
 
     def _curated_names(self) -> dict[str, dict[str, str]]:
         """Names of the catalog's entries by `lower(repo)` and id: the first of a repo goes by the bare name."""
@@ -105,10 +110,8 @@ class Registry:
             there = names.setdefault(base, {})
             # Several files of one quantization (whisper's sizes): only the file's own name tells them apart.
             telling = entry.quantization if quants[base, entry.quantization.lower()] == 1 else ""
-            wanted = (
-                [base, *_suffixed(base, entry.file, telling)] if not there else _suffixed(base, entry.file, telling)
-            )
-            there[entry.id] = next(name for name in wanted if name not in there.values())
+            free = (name for name in _suffixed(base, entry.file, telling) if name not in there.values())
+            there[entry.id] = next(free) if there else base
         return names
 
     async def add(self, record: Registration) -> Registration:
@@ -164,11 +167,13 @@ class Registry:
                 self._changes.touch()
 
 
-def _suffixed(base: str, file: str, quantization: str) -> list[str]:
-    """Names for a further file of a repo, in order of preference."""
+def _suffixed(base: str, file: str, quantization: str) -> Iterator[str]:
+    """Names for a further file of a repo, in order of preference, without end."""
+    if quantization:
+        yield f"{base}:{_slug(quantization)}"
     stem = _slug(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
-    first = [f"{base}:{_slug(quantization)}"] if quantization else []
-    return [*first, f"{base}:{stem}", *(f"{base}:{stem}-{number}" for number in range(2, 1000))]
+    yield f"{base}:{stem}"
+    yield from (f"{base}:{stem}-{number}" for number in count(2))
 
 
 def _slug(text: str) -> str:
