@@ -1,0 +1,3 @@
+"""Measurements: `make bench`."""
+
+from __future__ import annotations
