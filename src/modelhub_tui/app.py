@@ -121,7 +121,8 @@ class ModelHubApp(App[None]):
             endpoint: The configured hub, whose URLs the register dialog understands.
             version: Shown by the help screen.
         """
-        super().__init__()
+        # Decided here because Textual picks the filter that takes colours away before it knows the theme.
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.animation_level = "none"
         environ = os.environ if env is None else env
         encoding = getattr(sys.__stdout__, "encoding", None) if env is None else None

@@ -57,7 +57,14 @@ LIGHT = Theme(
         "border-blurred": "#cfd4e2",
     },
 )
-ANSI = replace(BUILTIN_THEMES["ansi-dark"], name="ansi")
+_ANSI_DARK = BUILTIN_THEMES["ansi-dark"]
+# Reverse shows on any background; the original's black cursor does not on a black one.
+_CURSOR = {
+    "input-cursor-background": "ansi_default",
+    "input-cursor-foreground": "ansi_default",
+    "input-cursor-text-style": "reverse",
+}
+ANSI = replace(_ANSI_DARK, name="ansi", variables={**_ANSI_DARK.variables, **_CURSOR})
 
 OURS = (DARK, LIGHT, ANSI)
 DEFAULT = DARK.name

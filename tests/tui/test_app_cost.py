@@ -211,3 +211,23 @@ async def test_an_unknown_theme_is_named_and_not_fatal(make_app: MakeApp) -> Non
         await pilot.pause()
         assert app.theme == "dark"
         assert [each.title for each in app._notifications] == ["No theme is called [purple]"]
+
+
+@pytest.mark.parametrize("keys", [(), ("f",), ("question_mark",), ("r",), ("2",), ("ctrl+p",)])
+async def test_no_color_means_no_colour_anywhere(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = make_app(fleets.busy(), theme=None)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await pilot.press(*keys)
+        await pilot.pause()
+        coloured = {
+            (segment.text, str(segment.style))
+            for strip in app.screen._compositor.render_strips()
+            for segment in strip
+            if segment.style is not None
+            for color in (segment.style.color, segment.style.bgcolor)
+            if color is not None and not color.is_default
+        }
+        assert not coloured

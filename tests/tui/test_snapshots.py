@@ -103,7 +103,8 @@ def test_look(snap_compare: Any, make_app: MakeApp, name: str, size: tuple[int, 
 
 
 @pytest.mark.snapshot
-def test_look_without_colour(snap_compare: Any, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["hub", "delete", "filter", "search"])
+def test_look_without_colour(snap_compare: Any, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    app = make_app(fleets.busy(), theme=None)
-    assert snap_compare(app, terminal_size=(80, 24))
+    app = make_app(LOOKS[name].fleet(), theme=None)
+    assert snap_compare(app, terminal_size=(80, 24), run_before=_prepare(LOOKS[name]))

@@ -140,7 +140,7 @@ class FilterScreen(Dialog[None]):
         return Content.assemble(
             (f"  {mark} ", "bold"),
             (f"{line.label[:26]:<26}", "bold" if is_on else ""),
-            (f"{line.count:>5}", "$text-muted"),
+            f"{line.count:>5}",
         )
 
     @on(OptionList.OptionSelected, "#filter-choices")

@@ -349,7 +349,7 @@ class MainScreen(Screen[None]):
 
     # --- intents ---
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Whether a key does something here and now."""
         found = BY_ACTION.get(action)
         return True if found is None else found.when(self.situation())

@@ -517,6 +517,11 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             strips = [self._line(top + y, y in thumb) for y in range(crop.y, crop.bottom)]
         if crop.x or crop.width < width:
             strips = [strip.crop(crop.x, crop.right) for strip in strips]
+        if self.app.no_color:
+            # NO_COLOR takes effect in the styles cache, which these lines do not pass.
+            ground = self.styles.background
+            for each in self.app.get_line_filters():
+                strips = [strip.apply_filter(each, ground) for strip in strips]
         return strips
 
     def _empty_lines(self) -> list[Strip]:
