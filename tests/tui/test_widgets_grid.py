@@ -195,13 +195,12 @@ async def test_idle_is_silent():
         await pilot.pause(0.2)
         assert app.grid.refreshed == []
         assert writes == []
-        assert not [each for each in app.grid._timers]
+        assert not list(app.grid._timers)
 
 
 CHANGES = st.lists(
     st.sampled_from(
-        ["down", "up", "j", "k", "l", "h", "pagedown", "pageup", "space", "G", "g"]
-        + ["filter", "all", "reverse", "progress", "dim", "bright", "nodes", "wheel", "theme"]
+        "down up j k l h pagedown pageup space G g filter all reverse progress dim bright nodes wheel theme".split()
     ),
     max_size=12,
 )
