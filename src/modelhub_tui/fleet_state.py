@@ -6,11 +6,24 @@ No clock, no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from modelhub_tui.domain import Model, ModelState, Node, NodeStatus
+from modelhub_tui.domain import (
+    CatalogEntry,
+    HubStats,
+    Model,
+    ModelState,
+    Node,
+    NodeStatus,
+    RouterModel,
+    RouterReport,
+    join_models,
+    model_key,
+)
 
 T = TypeVar("T")
 
@@ -76,9 +89,79 @@ class Intents:
         return seen[2]
 
 
+class FleetJoin:
+    """Joins catalog and reports again and again; when only a few records changed, only they are joined anew.
+
+    Args:
+        catalog: The supported models.
+    """
+
+    def __init__(self, catalog: tuple[CatalogEntry, ...]) -> None:
+        self._catalog = catalog
+        self._entries = {model_key(entry.repo, entry.file): entry for entry in catalog}
+        self._report: RouterReport | None = None
+        self._stats: Mapping[str, HubStats] = {}
+        self._places: dict[str, int] = {}
+        """Position of the model made from the record with this name; a name that several have is not in it."""
+        self.models = join_models(catalog, None)
+        """The last result."""
+
+    def join(self, report: RouterReport | None, stats: Mapping[str, HubStats]) -> tuple[Model, ...]:
+        """Return all models; each that did not change is the same object as in the last result."""
+        changed = self._changed(report, stats)
+        few = self._join_few(changed, report, stats) if changed is not None and report is not None else None
+        if few is None:
+            self.models = steady_models(self.models, join_models(self._catalog, report, stats))
+            self._places = _places(self.models, report)
+        else:
+            self.models = few
+        self._report, self._stats = report, stats
+        return self.models
+
+    def _changed(self, report: RouterReport | None, stats: Mapping[str, HubStats]) -> list[RouterModel] | None:
+        """The records that changed, if nothing else did that decides which record goes with which entry."""
+        last = self._report
+        if last is None or report is None or stats is not self._stats or len(last.models) != len(report.models):
+            return None
+        if last.nodes is not report.nodes and _online(last.nodes) != _online(report.nodes):
+            return None
+        pairs = [(was, now) for was, now in zip(last.models, report.models, strict=True) if was is not now]
+        return [now for _, now in pairs] if all(_identity(was) == _identity(now) for was, now in pairs) else None
+
+    def _join_few(
+        self, changed: list[RouterModel], report: RouterReport, stats: Mapping[str, HubStats]
+    ) -> tuple[Model, ...] | None:
+        models = list(self.models)
+        for told in changed:
+            at = self._places.get(told.name)
+            if at is None:
+                return None
+            entry = self._entries.get(models[at].key)
+            found = join_models((entry,) if entry else (), RouterReport((told,), report.nodes), stats)
+            if len(found) != 1 or found[0].key != models[at].key:
+                return None
+            models[at] = _same(models[at], found[0])
+        return steady(self.models, tuple(models))
+
+
+def _places(models: tuple[Model, ...], report: RouterReport | None) -> dict[str, int]:
+    shown = Counter(model.name for model in models)
+    told = Counter(each.name for each in report.models) if report else Counter()
+    return {model.name: at for at, model in enumerate(models) if shown[model.name] == told[model.name] == 1}
+
+
+def _identity(told: RouterModel) -> tuple[object, ...]:
+    return (told.name, told.repo, told.file, told.registered)
+
+
+def _online(nodes: tuple[Node, ...]) -> list[str]:
+    """All that a model's state says about nodes that do nothing with it."""
+    return [node.name for node in nodes if node.status is NodeStatus.ONLINE]
+
+
 def steady(old: tuple[T, ...], new: tuple[T, ...]) -> tuple[T, ...]:
     """The old tuple itself if the new one holds the very same objects."""
-    return old if len(old) == len(new) and all(map(_is, old, new)) else new
+    return old if len(old) == len(new) and all(map(operator.is_, old, new)) else new
 
 
 def steady_models(old: tuple[Model, ...], new: Iterable[Model]) -> tuple[Model, ...]:
@@ -103,7 +186,3 @@ def _steady_node(old: Node | None, new: Node) -> Node:
 
 def _same(old: T | None, new: T) -> T:
     return old if old is not None and old == new else new
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other

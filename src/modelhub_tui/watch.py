@@ -29,7 +29,6 @@ from modelhub_tui.domain import (
     Node,
     RouterInfo,
     RouterReport,
-    join_models,
     model_key,
 )
 from modelhub_tui.errors import (
@@ -43,7 +42,7 @@ from modelhub_tui.errors import (
     Unreachable,
     explain,
 )
-from modelhub_tui.fleet_state import PRESENT, PULLABLE, Intent, Intents, steady, steady_models, steady_nodes
+from modelhub_tui.fleet_state import PRESENT, PULLABLE, FleetJoin, Intent, Intents, steady, steady_nodes
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ class FleetWatcher:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._connect, self._catalog, self._stats = connect, catalog, stats
+        self._connect, self._stats = connect, stats
         self._clock, self._sleep = clock, sleep
         self._client: RouterClient | None = None
         self._leases: Counter[RouterClient] = Counter()
@@ -103,7 +102,8 @@ class FleetWatcher:
         self._report: RouterReport | None = None
         self._requests = 0
         self._told_stats: Mapping[str, HubStats] = {}
-        self._models = join_models(catalog, None)
+        self._joined = FleetJoin(catalog)
+        self._models = self._joined.models
         self._nodes: tuple[Node, ...] = ()
         self._names: dict[str, str] = {}
         self._intents = Intents()
@@ -381,7 +381,7 @@ class FleetWatcher:
     # -- snapshots -------------------------------------------------------------------------------------------------
 
     def _join(self) -> None:
-        self._models = steady_models(self._models, join_models(self._catalog, self._report, self._told_stats))
+        self._models = self._joined.join(self._report, self._told_stats)
         self._show()
 
     def _show(self, *, urgent: bool = False) -> None:

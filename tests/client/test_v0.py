@@ -113,10 +113,11 @@ async def test_a_report_holds_all_that_the_wire_says(client: V0Client) -> None:
             1,
             1,
             6,
+            node_id="3f2c",
         ),
     )
     path = "/m/snapshots/8911/Qwen.gguf"
-    assert model.placements == (Placement("gpu-01", path, (path,), 4683074240),)
+    assert model.placements == (Placement("gpu-01", path, (path,), 4683074240, "3f2c"),)
     assert model.stats == HubStats(125000, 450)
     (node,) = report.nodes
     assert (node.id, node.name, node.status, node.version) == ("3f2c", "gpu-01", NodeStatus.ONLINE, "1.0.0")
@@ -160,7 +161,8 @@ async def test_a_list_with_a_record_on_each_line_is_read_the_same(router: Router
     lined = b"[" + b",\n".join(json.dumps(each).encode() for each in records) + b"]"
     assert json.loads(lined) == records
     reports = []
-    for body in (plain, lined, json.dumps(records, indent=1).encode()):
+    nested = plain.replace(b'"tags": ["chat"]', b'"tags": ["chat"], "x": [{},\n{}]')
+    for body in (plain, lined, json.dumps(records, indent=1).encode(), nested):
         router.answers["/v0/models"] = httpx.Response(200, content=body)
         client = make(router)
         reports.append(await client.report())
@@ -173,7 +175,7 @@ async def test_a_list_with_a_record_on_each_line_is_read_the_same(router: Router
             assert kept == [True, True, False, True, True]
             records[2]["size"] = MODEL["size"]
         await client.aclose()
-    assert reports[0] == reports[1] == reports[2]
+    assert all(each == reports[0] for each in reports)
 
 
 async def test_a_change_that_came_with_a_failure_is_not_lost(client: V0Client, router: Router) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -238,5 +238,5 @@ class Feed(Generic[T]):
             await asyncio.gather(held, return_exceptions=True)
 
 
-def _same(one: Iterable[object], other: Iterable[object]) -> bool:
-    return [id(each) for each in one] == [id(each) for each in other]
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    return len(one) == len(other) and all(map(operator.is_, one, other))

@@ -110,6 +110,7 @@ def _transfer(value: Any) -> Transfer:
         raise UnusableError("no phase")
     return Transfer(
         node=_line(told.get("node")),
+        node_id=_line(told.get("node_id")),
         phase=Phase(phase) if phase in _PHASES else Phase.WAITING,
         bytes_done=_count(told.get("bytes_done")) or 0,
         bytes_total=_count(told.get("bytes_total")) or None,
@@ -130,8 +131,13 @@ def _placement(value: Any) -> Placement:
     told = _record(value)
     paths = _paths(told.get("paths"))
     path = _path(told.get("path")) or (paths[0] if paths else None)
-    disk_bytes = _count(told.get("disk_bytes"))
-    return Placement(_line(told.get("node")), path, paths or ((path,) if path else ()), disk_bytes)
+    return Placement(
+        node=_line(told.get("node")),
+        path=path,
+        paths=paths or ((path,) if path else ()),
+        disk_bytes=_count(told.get("disk_bytes")),
+        node_id=_line(told.get("node_id")),
+    )
 
 
 def _stats(value: Any) -> HubStats | None:
@@ -280,7 +286,9 @@ class ListReader(Generic[T]):
                 seen.append(old[index])
                 continue
             if moved is None:
-                moved = {_key(each): (each, value) for each, value in old}
+                # Looking up thousands of lines costs more than parsing a few again; only a list that grew has shifted.
+                shifted = not parse or len(old) != len(records)
+                moved = {_key(each): (each, value) for each, value in old} if shifted else {}
             known = moved.get(_key(record))
             if known is None or known[0] != record:
                 known = (record, _usable(self._convert, net.loads(record) if parse else record))
@@ -302,12 +310,13 @@ def nodes_reader() -> ListReader[Node]:
 def _split(body: bytes) -> list[bytes] | None:
     """The records of a list that has one on each line, unparsed; None for any other layout.
 
-    A JSON string holds no raw line break, so a comma before one always stands between two values.
+    A JSON string holds no raw line break, so a comma before one always stands between two values. If it is not between
+    two records, what stands before it is no JSON, and reading it fails.
     """
     if not (body.startswith(b"[{") and body.endswith(b"}]")):
         return None
     lines = body[1:-1].split(b",\n")
-    return lines if all(each.startswith(b"{") and each.endswith(b"}") for each in lines) else None
+    return lines if len(lines) > 1 else None
 
 
 def _key(record: Any) -> Any:
