@@ -198,12 +198,9 @@ async def test_idle_is_silent():
         assert not list(app.grid._timers)
 
 
-CHANGES = st.lists(
-    st.sampled_from(
-        "down up j k l h pagedown pageup space G g filter all reverse progress dim bright nodes wheel theme".split()
-    ),
-    max_size=12,
-)
+KEYS = ["down", "up", "j", "k", "l", "h", "pagedown", "pageup", "space", "G", "g"]
+EVENTS = ["filter", "all", "reverse", "progress", "dim", "bright", "nodes", "wheel", "theme"]
+CHANGES = st.lists(st.sampled_from([*KEYS, *EVENTS]), max_size=12)
 
 
 @settings(max_examples=25, deadline=None)
@@ -331,25 +328,16 @@ async def test_clicks_hit_what_is_drawn(size):
         grid = app.grid
         await pilot.press("pagedown")
         await pilot.pause()
-        clicked = 0
-        for y, strip in enumerate(screen_of(grid)):
-            for word, action in wanted.items():
-                x = strip.text.find(f"] {word}")
-                if x < 0:
-                    continue
-                # A fresh pilot click within half a second would count as a double click: the position differs.
-                await pilot.click(grid, offset=(x, y))
-                await pilot.pause()
-                asked = app.last(CardGrid.ActionRequested)
-                found = grid.hit(x, y)
-                assert found == (grid.cursor, action)
-                assert asked.action == action
-                assert asked.model is grid.highlighted
-                clicked += 1
-                break
-            if clicked >= 3:
-                break
-        assert clicked >= 2
+        for word, action in wanted.items():
+            # The list may scroll under a click on a card that is partly out of view, so look where things are now.
+            x, y = next((x, y) for y, strip in enumerate(screen_of(grid)) if (x := strip.text.find(f"] {word}")) >= 0)
+            found = grid.hit(x, y)
+            await pilot.click(grid, offset=(x, y))
+            await pilot.pause()
+            asked = app.last(CardGrid.ActionRequested)
+            assert found == (grid.cursor, action)
+            assert asked.action == action
+            assert asked.model is grid.highlighted
 
 
 async def test_a_click_moves_the_cursor_and_a_second_opens():
