@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.hub import MIB, Generated, HubRepo, LoopbackHub
@@ -129,3 +130,57 @@ def test_a_service_that_is_killed_is_started_again_and_resumes(modelhub: Shell, 
     process.stderr.close()
     assert killed
     assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == repo["slow-Q4_K_M.gguf"].sha256
+
+
+def test_on_a_terminal_it_shows_progress_and_asks_before_deleting(modelhub: Shell, hub: LoopbackHub) -> None:
+    hub.add(HubRepo("acme/Big-GGUF", {"big-Q4_K_M.gguf": Generated(2 * MIB, seed=8)}))
+    stall = hub.fault(server="cdn", path="*big*", stall_after=MIB)
+    terminal = Terminal("pull", "acme/Big-GGUF")
+    terminal.expect(r"\r\S+  ━+─+  \d+%  1\.0 MB of 2\.1 MB[^\n]*\x1b\[K")
+    stall.release()
+    assert terminal.finish() == 0
+    assert "\x1b[32macme/big-gguf is downloaded, 2.1 MB.\x1b[0m" in terminal.said
+
+    terminal = Terminal("rm", "big-gguf")
+    terminal.expect(r"Delete acme/big-gguf \(2\.1 MB on \S+\)\? \[y/N\] ")
+    terminal.type("\r")
+    assert terminal.finish() == 1 and "Nothing was deleted." in terminal.said
+    assert len(json.loads(modelhub.ok("local", "--json"))) == 1
+
+    terminal = Terminal("rm", "big-gguf")
+    terminal.expect(r"\[y/N\] ")
+    terminal.type("\x03")
+    assert terminal.finish() == 130 and "Traceback" not in terminal.said
+
+    terminal = Terminal("rm", "big-gguf")
+    terminal.expect(r"\[y/N\] ")
+    terminal.type("y\r")
+    assert terminal.finish() == 0 and "2.1 MB freed." in terminal.said
+    assert json.loads(modelhub.ok("local", "--json")) == []
+
+
+class Terminal:
+    """`modelhub` on a terminal of its own."""
+
+    def __init__(self, *argv: str) -> None:
+        env = {**os.environ, "TERM": "xterm-256color"}
+        command = ["-m", "modelhub_tui", *argv]
+        self._child = pexpect.spawn(
+            sys.executable, command, env=env, dimensions=(24, 100), timeout=120, encoding="utf-8"
+        )
+        self.said = ""
+
+    def expect(self, pattern: str) -> None:
+        self._child.expect(pattern)
+        self.said += self._child.before + self._child.after
+
+    def type(self, text: str) -> None:
+        self._child.send(text)
+
+    def finish(self) -> int:
+        """Read to the end; the exit code."""
+        self._child.expect(pexpect.EOF)
+        self.said += self._child.before
+        self._child.close()
+        assert self._child.exitstatus is not None
+        return int(self._child.exitstatus)

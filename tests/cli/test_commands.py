@@ -23,7 +23,7 @@ from modelhub_tui.errors import (
     Unauthorised,
     Unreachable,
 )
-from tests.cli.conftest import CommandLine, Connect
+from tests.cli.conftest import CommandLine, Connect, ScriptedClient
 from tests.client.fakes import NODE, told
 
 PLACED = told(placements=(Placement("gpu-01", "/m/tiny-Q4.gguf", ("/m/tiny-Q4.gguf",), 1000),))
@@ -441,3 +441,40 @@ def test_the_real_connector_looks_at_once_only_on_this_machine(monkeypatch: pyte
     seen = connector(settings).at_once()
     assert seen is not None and seen[1] is report and seen[0].label == "this machine" and seen[0].supplies_stats
     assert connector(replace(settings, router="http://r:1")).at_once() is None
+
+
+class Leaving(ScriptedClient):
+    """A router that goes away after it took the order."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def report(self, *, wait_s: float = 0.0) -> RouterReport:
+        if self._acted:
+            raise self._error
+        return await super().report(wait_s=wait_s)
+
+
+def test_a_pull_survives_a_router_that_comes_back(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    back = ScriptedClient(RouterReport((PLACED,), (NODE,)))
+    clients = iter([Leaving(Unreachable("http://r:1")), back])
+    monkeypatch.setattr(Connect, "__call__", lambda _: _ready(next(clients)))
+    result = modelhub("pull", "tiny")
+    assert (result.code, result.out) == (0, "/m/tiny-Q4.gguf\n")
+
+
+async def _ready(client: ScriptedClient) -> ScriptedClient:
+    return client
+
+
+def test_a_router_that_stays_away_is_exit_code_3(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelhub_tui.cli.fleet.PATIENCE_S", 0.1)
+    modelhub.client = Leaving(Unreachable("http://r:1"))
+    result = modelhub("pull", "tiny")
+    assert result.code == 3 and "No router answers" in result.err
+
+
+def test_a_key_that_is_withdrawn_is_exit_code_4(modelhub: CommandLine) -> None:
+    modelhub.client = Leaving(Unauthorised())
+    assert modelhub("pull", "tiny").code == 4

@@ -8,11 +8,12 @@ from argparse import Namespace
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.cli import FAILED, OK
 from modelhub_tui.cli.fleet import Connect, Followed, follow
+from modelhub_tui.cli.look import look
 from modelhub_tui.cli.names import handle, resolve
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.trouble import BadUsage
 from modelhub_tui.config import Settings
-from modelhub_tui.domain import CatalogEntry, Model, ModelState, NodeStatus
+from modelhub_tui.domain import CatalogEntry, Fleet, Model, ModelState, NodeStatus
 from modelhub_tui.errors import NotFound
 from modelhub_tui.units import human_size
 
@@ -20,25 +21,17 @@ from modelhub_tui.units import human_size
 def remove(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
     """Delete models, after asking."""
     catalog = load_catalog(settings.catalog, settings.cache_dir)
-    return asyncio.run(_remove(arguments, console, connect, catalog))
-
-
-async def _remove(arguments: Namespace, console: Console, connect: Connect, catalog: tuple[CatalogEntry, ...]) -> int:
-    async with follow(connect, catalog) as followed:
-        present = tuple(model for model in followed.fleet.models if model.state is not ModelState.AVAILABLE)
-        models = {model.key: model for model in (_present(followed, present, name) for name in arguments.names)}
-        chosen = tuple(models.values())
-        if not arguments.yes:
-            answer = await asyncio.to_thread(console.confirm, _question(chosen))
-            if answer is None:
-                raise BadUsage("There is no terminal to ask on; add --yes to delete without asking.")
-            if not answer:
-                console.say("Nothing was deleted.")
-                return FAILED
-        for model in chosen:
-            if model.state is not ModelState.DELETING:
-                await followed.watcher.delete(model)
-        gone = await _until_gone(followed, chosen, console)
+    fleet = look(connect, catalog)
+    chosen = tuple({model.key: model for model in (_present(fleet, name) for name in arguments.names)}.values())
+    # Asked outside the event loop, whose handling of Ctrl+C would wait for the answer.
+    if not arguments.yes:
+        answer = console.confirm(_question(chosen))
+        if answer is None:
+            raise BadUsage("There is no terminal to ask on; add --yes to delete without asking.")
+        if not answer:
+            console.say("Nothing was deleted.")
+            return FAILED
+    gone = asyncio.run(_delete(chosen, console, connect, catalog))
     results = [
         {"id": model.catalog_id, "name": model.name, "deleted": model.key in gone, "freed_bytes": _freed(model, gone)}
         for model in chosen
@@ -52,12 +45,24 @@ async def _remove(arguments: Namespace, console: Console, connect: Connect, cata
     return OK if len(gone) == len(chosen) else FAILED
 
 
-def _present(followed: Followed, present: tuple[Model, ...], name: str) -> Model:
+async def _delete(
+    chosen: tuple[Model, ...], console: Console, connect: Connect, catalog: tuple[CatalogEntry, ...]
+) -> set[str]:
+    """Delete models and wait; the keys of those that are gone."""
+    async with follow(connect, catalog) as followed:
+        for model in chosen:
+            if model.state is not ModelState.DELETING:
+                await followed.watcher.delete(model)
+        return await _until_gone(followed, chosen, console)
+
+
+def _present(fleet: Fleet, name: str) -> Model:
     """The model a name means: of those that are there, if it means one of them."""
+    present = tuple(model for model in fleet.models if model.state is not ModelState.AVAILABLE)
     try:
         return resolve(present, name)
     except NotFound:
-        model = resolve(followed.fleet.models, name)  # says who is unknown, or ambiguous
+        model = resolve(fleet.models, name)  # says who is unknown, or ambiguous
     raise NotHere(handle(model))
 
 

@@ -5,6 +5,7 @@ Nothing heavy is imported at module level, nor before the first frame: no HTTP c
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -12,6 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,8 +140,6 @@ class _Session:
 
     async def _open_watcher(self) -> FleetWatcher:
         """Make a watcher. Called after the first frame: this is where the heavy imports are."""
-        import asyncio
-
         # In a thread, and with the interpreter switching often, the imports do not hold up the keys.
         switching = sys.getswitchinterval()
         sys.setswitchinterval(0.001)
@@ -206,7 +206,12 @@ class _Session:
     def leave_on_signal(self, number: int, _frame: object) -> None:
         """SIGTERM leaves in order. After SIGHUP there is no terminal to leave: keep what is known and go."""
         if number == signal.SIGTERM:
-            self.app.exit(return_code=128 + number)
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                sys.exit(128 + number)
+            # The loop may be waiting: leaving has to wake it.
+            loop.call_soon_threadsafe(partial(self.app.exit, return_code=128 + number))
             return
         self._keep_fleet(self.app.fleet)
         os._exit(128 + number)
