@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from modelhub_tui.domain import (
+    Ability,
     CatalogEntry,
     Connection,
     Fleet,
@@ -45,19 +46,23 @@ _MAX_TEXT = 40_000
 T = TypeVar("T")
 
 _TEXT, _TEXT_OR_NONE, _TEXTS = "text", "text?", "texts"
+_ABILITIES = "abilities"
 _INT, _INT_OR_NONE, _FLOAT_OR_NONE, _BOOL = "int", "int?", "float?", "bool"
 _NONE = type(None)
 _TYPES: dict[Any, set[type]] = {
     _TEXT: {str},
     _TEXT_OR_NONE: {str, _NONE},
     _TEXTS: {list},
+    _ABILITIES: {list},
     _INT: {int},
     _INT_OR_NONE: {int, _NONE},
     _FLOAT_OR_NONE: {int, float, _NONE},
     _BOOL: {bool},
 }
-NOT_KEPT = frozenset({"bytes_per_s", "eta_s", "retry_in_s"})
-"""Members of a transfer that are wrong as soon as time has passed."""
+NOT_KEPT = frozenset(
+    {"bytes_per_s", "eta_s", "retry_in_s", "cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "problem"}
+)
+"""Members of transfers and nodes that are wrong as soon as time has passed."""
 
 # How each class is kept: its members in order, by kind. A nested class is kept as a list of lists.
 _GPU = {"name": _TEXT, "memory_bytes": _INT, "count": _INT}
@@ -75,8 +80,9 @@ SHAPES: dict[type, dict[str, Any]] = {
         "attempt": _INT,
         "max_attempts": _INT,
         "error": _TEXT_OR_NONE,
+        "node_id": _TEXT,
     },
-    Placement: {"node": _TEXT, "path": _TEXT_OR_NONE, "paths": _TEXTS, "disk_bytes": _INT_OR_NONE},
+    Placement: {"node": _TEXT, "path": _TEXT_OR_NONE, "paths": _TEXTS, "disk_bytes": _INT_OR_NONE, "node_id": _TEXT},
     Node: {
         "id": _TEXT,
         "name": _TEXT,
@@ -88,8 +94,19 @@ SHAPES: dict[type, dict[str, Any]] = {
         "disk_total_bytes": _INT_OR_NONE,
         "models_dir": _TEXT_OR_NONE,
         "version": _TEXT,
+        "kind": _TEXT,
+        "software": _TEXT,
+        "takes_downloads": _BOOL,
+        "deletes": _BOOL,
     },
-    RouterInfo: {"label": _TEXT, "url": _TEXT, "version": _TEXT, "generation": _TEXT, "supplies_stats": _BOOL},
+    RouterInfo: {
+        "label": _TEXT,
+        "url": _TEXT,
+        "version": _TEXT,
+        "generation": _TEXT,
+        "supplies_stats": _BOOL,
+        "abilities": _ABILITIES,
+    },
     Model: {
         "key": _TEXT,
         "name": _TEXT,
@@ -243,7 +260,9 @@ def _pack(value: Any) -> list[Any]:
     packed: list[Any] = []
     for name, kind in SHAPES[type(value)].items():
         member = getattr(value, name)
-        if type(kind) is tuple:
+        if kind is _ABILITIES:
+            member = sorted(member)
+        elif type(kind) is tuple:
             member = [_pack(each) for each in member]
         elif kind in SHAPES:
             member = None if member is None else _pack(member)
@@ -262,9 +281,9 @@ def _unpack_all(kind: type[T], rows: Any) -> tuple[T, ...]:
         raise _Untrusted
     columns = zip(*rows, strict=True)
     checked = [_column(wanted, column) for wanted, column in zip(shape.values(), columns, strict=False)]
-    if kind is Transfer:  # the one class of which not every member is kept
-        return tuple(kind(**dict(zip(shape, values, strict=True))) for values in zip(*checked, strict=True))
-    return tuple(starmap(kind, zip(*checked, strict=True)))
+    if kind.__match_args__[: len(shape)] == tuple(shape):  # type: ignore[attr-defined]
+        return tuple(starmap(kind, zip(*checked, strict=True)))
+    return tuple(kind(**dict(zip(shape, values, strict=True))) for values in zip(*checked, strict=True))
 
 
 def _column(kind: Any, column: tuple[Any, ...]) -> Iterable[Any]:
@@ -279,6 +298,11 @@ def _column(kind: Any, column: tuple[Any, ...]) -> Iterable[Any]:
     if kind is _TEXTS:
         _check_texts(_flat(column))
         return map(tuple, column)
+    if kind is _ABILITIES:
+        _check_texts(_flat(column))
+        known = {str(each) for each in Ability}
+        # One of a later version is left out: the router will be asked again anyhow.
+        return [frozenset(Ability(each) for each in told if each in known) for told in column]
     if kind is _BOOL:
         return column
     if kind in (_INT, _INT_OR_NONE, _FLOAT_OR_NONE):
