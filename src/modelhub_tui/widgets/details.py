@@ -138,12 +138,12 @@ class DetailsPane(VerticalScroll, can_focus=True):
             blocks.append([Content.styled(model.description, "$foreground 85%")])
         blocks.append(self._state(model))
         blocks.append(self._facts(model))
-        if model.placements:
-            blocks.append(self._placements(model))
         if commands := usage(model):
             blocks.append([_heading("Use it")])
             for name, command in commands:
                 blocks[-1] += [Content.styled(name, "$foreground 55%"), Content.styled(command, "$text-accent")]
+        if model.placements:
+            blocks.append(self._placements(model))
         if model.files:
             blocks.append([_heading("Files"), *(self._bullet(each) for each in model.files)])
         return Content("\n\n").join([Content("\n").join(lines) for lines in blocks if lines])

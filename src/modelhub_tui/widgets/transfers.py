@@ -83,7 +83,8 @@ class TransfersStrip(Widget):
             (name + " " * (name_width - width_of(name)), "$foreground 85%"),
             " ",
             (done, "$text-warning" if retrying else "$text-primary"),
-            (rest, "$foreground 25%"),
+            # Terminal palettes know no shades: `dim` is the nearest.
+            (rest, "dim" if self.app.native_ansi_color else "$foreground 25%"),
             (f"  {right}", "$text-warning" if retrying else "$foreground 85%"),
         )
 
