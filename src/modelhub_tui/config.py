@@ -35,7 +35,7 @@ SETTINGS = (
     Setting("api_key", "MODELHUB_API_KEY", "API key for that router", "--api-key"),
     Setting("catalog", "MODELHUB_CATALOG", "catalog file to use instead of the built-in one", "--catalog", "built in"),
     Setting(
-        "theme", "MODELHUB_THEME", "Textual theme name, such as textual-dark, textual-light or textual-ansi", "--theme"
+        "theme", "MODELHUB_THEME", "dark, light, ansi, or any theme of Textual; unset chooses by terminal", "--theme"
     ),
     Setting("config", "MODELHUB_CONFIG", "config file", "--config", "~/.config/modelhub/config.toml"),
     Setting("state_dir", "MODELHUB_STATE_DIR", "service state, database, logs", default="~/.local/state/modelhub"),

@@ -15,6 +15,7 @@ import pytest
 from textual.app import App
 from textual.containers import Container
 from textual.message_pump import MessagePump
+from textual.pilot import Pilot
 from textual.reactive import Reactive
 from textual.widget import Widget
 from textual.widgets import Input
@@ -111,6 +112,14 @@ class _Frames:
 
         app._display = counting  # type: ignore[method-assign]
 
+    async def stand_still(self, pilot: Pilot[None]) -> None:
+        """Wait until everything that was going to be painted is."""
+        before, quiet = -1, 0
+        while quiet < 3:
+            await pilot.pause()
+            quiet = quiet + 1 if before == self.count and not pilot.app.screen._update_timer._active.is_set() else 0
+            before = self.count
+
 
 @pytest.mark.parametrize("count", [50, 5_000])
 async def test_a_key_costs_at_most_two_frames_and_the_cards_on_screen(make_app: MakeApp, count: int) -> None:
@@ -121,10 +130,10 @@ async def test_a_key_costs_at_most_two_frames_and_the_cards_on_screen(make_app: 
         on_screen = 18
         assert grid.rendered_cards <= 2 * on_screen
         for key in ("j", "pagedown", "slash", "c", "o", "d", "backspace"):
-            await pilot.pause()
+            await frames.stand_still(pilot)
             frames.count, grid.rendered_cards = 0, 0
             await pilot.press(key)
-            await pilot.pause()
+            await frames.stand_still(pilot)
             assert frames.count <= 2, key
             assert grid.rendered_cards <= 2 * on_screen, key
 
@@ -136,8 +145,10 @@ async def test_news_that_change_nothing_on_screen_paint_nothing(make_app: MakeAp
         frames = _Frames(app)
         models = list(app.fleet.models)
         models[400] = fleets.queued(models[400])
+        await frames.stand_still(pilot)
+        frames.count = 0
         app.watcher.say(fleets.fleet(models=tuple(models)))
-        await pilot.pause()
+        await frames.stand_still(pilot)
         assert app.fleet.models[400].state.value == "queued"
         assert frames.count == 0
 

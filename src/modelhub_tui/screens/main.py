@@ -138,6 +138,15 @@ class MainScreen(Screen[None]):
         return self.query_one("#details", DetailsPane)
 
     @property
+    def is_wide(self) -> bool:
+        """Whether the details have a place of their own."""
+        return self.app.size.width >= WIDE
+
+    def on_resize(self) -> None:
+        """The details may have come into view."""
+        self.show_situation()
+
+    @property
     def searching(self) -> bool:
         """Whether the search has the focus."""
         return isinstance(self.focused, SearchInput)
@@ -209,9 +218,11 @@ class MainScreen(Screen[None]):
 
     def show_situation(self) -> None:
         """Bring details and footer up to date with the highlighted model."""
-        details = self.details
-        details.nodes = self.fleet.nodes
-        details.model = self.grid.highlighted
+        if self.details_open or (self.side_pane and self.is_wide):
+            # A hidden page that changes costs a layout pass on every key.
+            details = self.details
+            details.nodes = self.fleet.nodes
+            details.model = self.grid.highlighted
         self.query_one(KeyFooter).items = tuple(
             FooterItem(each.id, each.shown, label) for each, label in commands.footer(self.situation())
         )
@@ -320,7 +331,7 @@ class MainScreen(Screen[None]):
 
     def action_details(self) -> None:
         """Read the details: go to the pane beside the list, or open it in the list's place."""
-        if self.size.width >= WIDE:
+        if self.is_wide:
             self.side_pane = True
             self.set_focus(self.details)
         else:
@@ -328,15 +339,17 @@ class MainScreen(Screen[None]):
 
     def action_toggle_details(self) -> None:
         """Show or hide the details, and stay in the list where both fit."""
-        if self.size.width >= WIDE:
+        if self.is_wide:
             self.side_pane = not self.side_pane
         else:
             self.details_open = not self.details_open
 
     def watch_side_pane(self, shown: bool) -> None:
         self.set_class(shown, "-side")
-        if self.is_mounted and not shown and self.focused is self.details:
-            self.set_focus(self.grid)
+        if self.is_mounted:
+            if self.focused is self.details:
+                self.set_focus(self.grid)
+            self.show_situation()
 
     def watch_details_open(self, is_open: bool) -> None:
         self.set_class(is_open, "-details")
