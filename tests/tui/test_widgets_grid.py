@@ -279,6 +279,19 @@ async def test_cursor_and_selection_follow_their_models():
         assert grid.selected == {"k5"} and grid.selected_models == ()
 
 
+async def test_an_update_leaves_the_view_where_the_wheel_brought_it():
+    app = Shell()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.grid._scroll_rows(6)
+        await pilot.pause()
+        where = app.grid.scroll_offset
+        app.grid.show((moving(60, 5), *MANY[:50]))
+        await pilot.pause()
+        assert (app.grid.highlighted, app.grid.scroll_offset) == (MANY[0], where)
+        await pilot.press("k")
+        assert app.grid.scroll_offset.y == 0
+
+
 async def test_the_cursor_stays_near_a_model_that_vanished():
     app = Shell()
     async with app.run_test(size=(80, 24)) as pilot:

@@ -222,16 +222,14 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
     def watch_models(self, old: tuple[Model, ...], new: tuple[Model, ...]) -> None:
         """Keep the cursor on its model; repaint what shows and differs."""
         before = self._cursor
+        seen = before in self._window()
         if old:
             self._cursor = _follow(old[before] if before < len(old) else None, before, new)
-        moved = self._cursor - before
-        resized = self._fit_content()
-        if moved and not self._on_screen(before, self._cursor):
+        self._fit_content()
+        # Who scrolled away with the wheel is left there, and a mere update moves nothing.
+        if seen and self._cursor != before:
             self._scroll_into_view()
-        if resized or not old or not new or moved:
-            self._repaint_if_changed(old, new, moved=bool(moved or resized))
-        else:
-            self._repaint_if_changed(old, new, moved=False)
+        self._repaint_changed(old, new, before)
         self._tell()
 
     def watch_nodes(self) -> None:
@@ -308,14 +306,17 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
                 return index, span.action
         return index, None
 
-    def _visible(self) -> range:
-        """Positions of the cards on screen, partly or wholly."""
+    def _window(self) -> range:
+        """Positions that are on screen, partly or wholly, whether or not there are so many models."""
         if not self.size.height:
             return range(0)
-        top = self.scroll_offset.y
-        first = top // self.row_height
-        last = (top + self.size.height - 1) // self.row_height
-        return range(min(first * self.columns, len(self.models)), min((last + 1) * self.columns, len(self.models)))
+        top, height, columns = self.scroll_offset.y, self.row_height, self.columns
+        return range(top // height * columns, ((top + self.size.height - 1) // height + 1) * columns)
+
+    def _visible(self) -> range:
+        """Positions of the cards on screen."""
+        window, count = self._window(), len(self.models)
+        return range(min(window.start, count), min(window.stop, count))
 
     def _on_screen(self, *indices: int) -> bool:
         visible = self._visible()
@@ -363,35 +364,22 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         if regions := [clipped for each in regions if (clipped := each.intersection(window))]:
             self.refresh(*regions)
 
-    def _repaint_if_changed(self, old: tuple[Model, ...], new: tuple[Model, ...], *, moved: bool) -> None:
-        """Repaint the cards that look different now; nothing when none on screen does."""
-        if not self.size.height:
+    def _repaint_changed(self, old: tuple[Model, ...], new: tuple[Model, ...], cursor: int) -> None:
+        """Repaint the cards on screen that differ from before; nothing when none does. `cursor` is where it was."""
+        window = self._window()
+        was, now = old[window.start : window.stop], new[window.start : window.stop]
+        if len(was) != len(now):
+            self.refresh()
             return
-        if not old or not new or len(old) != len(new) or moved:
-            first, last = self._visible().start, self._visible().stop
-            same = (
-                old
-                and new
-                and not moved
-                and (last <= min(len(old), len(new)))
-                and all(_alike(old[at], new[at]) for at in range(first, last))
-                and last - first >= self._capacity
-            )
-            if not same:
-                self.refresh()
-            else:
-                self._repaint_thumb()
+        changed = {at for at, pair in enumerate(zip(was, now, strict=True), window.start) if not _alike(*pair)}
+        if changed and len(changed) == len(now):
+            self.refresh()
             return
-        self._repaint(*(at for at in self._visible() if not _alike(old[at], new[at])))
-
-    @property
-    def _capacity(self) -> int:
-        """Cards that the screen could show at this scroll position."""
-        top = self.scroll_offset.y
-        return ((top + self.size.height - 1) // self.row_height - top // self.row_height + 1) * self.columns
-
-    def _repaint_thumb(self) -> None:
-        self.refresh(Region(self.size.width - _BAR, 0, _BAR, self.size.height))
+        if cursor != self._cursor:
+            changed |= {cursor, self._cursor}
+        self._repaint(*changed)
+        if len(old) != len(new) and now:
+            self.refresh(Region(self.size.width - _BAR, 0, _BAR, self.size.height))
 
     def notify_style_update(self) -> None:
         """Forget styles: the theme, or a state such as focus, has changed."""
@@ -489,32 +477,37 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         start = round((height - size) * self.scroll_offset.y / max(total - height, 1))
         return range(start, start + size)
 
-    def _line(self, y: int, thumb: bool) -> Strip:
-        """One line of the widget, counted from the top of the list."""
-        index, line = divmod(y, self.row_height)
-        if index >= self.row_count:
-            return Strip.blank(self.size.width, self._look(False).page)
-        row = self._row(index)
-        if not thumb:
-            return row.strips[line]
+    def _thumbed(self, row: _Row, line: int) -> Strip:
+        """A line of a row with the scroll mark at its end."""
         strip = row.thumbed[line]
         if strip is None:
             if self._thumb_style is None:
                 self._thumb_style = self.get_visual_style("card-grid--thumb").rich_style
             width = self.size.width
             body = row.strips[line].crop(0, width - _BAR)
-            strip = Strip([*body, Segment(self.glyphs.thumb, self._thumb_style)], width)
-            row.thumbed[line] = strip
+            strip = row.thumbed[line] = Strip([*body, Segment(self.glyphs.thumb, self._thumb_style)], width)
         return strip
+
+    def _lines(self, crop: Region) -> list[Strip]:
+        """The lines of a part of the screen: row by row, as looking a row up costs more than its lines."""
+        top, thumb, height = self.scroll_offset.y, self._thumb(), self.row_height
+        strips: list[Strip] = []
+        y = crop.y
+        last = min(crop.bottom, self.row_count * height - top)
+        while y < last:
+            index, first = divmod(top + y, height)
+            row = self._row(index)
+            for line in range(first, min(height, first + last - y)):
+                strips.append(self._thumbed(row, line) if y in thumb else row.strips[line])
+                y += 1
+        if y < crop.bottom:
+            strips += [Strip.blank(self.size.width, self._look(False).page)] * (crop.bottom - max(y, crop.y))
+        return strips
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Draw what is on screen. No styles cache in between: without border or padding it only costs."""
         width = self.size.width
-        if not self.models:
-            strips = self._empty_lines()[crop.y : crop.bottom]
-        else:
-            top, thumb = self.scroll_offset.y, self._thumb()
-            strips = [self._line(top + y, y in thumb) for y in range(crop.y, crop.bottom)]
+        strips = self._lines(crop) if self.models else self._empty_lines()[crop.y : crop.bottom]
         if crop.x or crop.width < width:
             strips = [strip.crop(crop.x, crop.right) for strip in strips]
         if self.app.no_color:
