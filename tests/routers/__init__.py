@@ -11,8 +11,8 @@ State machines on real loopback HTTP servers. In a test::
 Credentials: `admin_key`, `api_key` and more keys; `admin` and `viewer` are users, `jwt(user)` logs one in;
 `auth.add_user/add_key` make more; `expire_tokens()` ages all tokens. `hf` is the HuggingFace the router asks
 (`hf.add(Repo(...))`, `hf.down`). G3, G4: `add_node(name, software)` adds an endpoint, `backend(endpoint).models` is
-what its software really has, `sync(endpoint)` re-reads it, `run_task(task)` finishes a download (G4). G1, G2: `restart()`.
-`requests` is the log; `intercept` answers instead of the fake; `down()`/`up()` keep the port.
+what its software really has, `sync(endpoint)` re-reads it, `run_task(task)` finishes a download (G4). G1, G2:
+`restart()`. `requests` is the log; `intercept` answers instead of the fake; `down()`/`up()` keep the port.
 """
 
 from __future__ import annotations

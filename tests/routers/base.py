@@ -100,12 +100,10 @@ def failure(status: int, sentence: str, code: str | None = None) -> Response:
     return reply({"error": sentence} | ({"code": code} if code else {}), status)
 
 
-def openai_failure(
-    status: int, message: str, *, code: Any = "model_not_found", param: str | None = "model"
-) -> Response:
-    """Error shape 4."""
-    body: dict[str, Any] = {"message": message, "type": "invalid_request_error", "code": code}
-    return reply({"error": body | ({"param": param} if param else {})}, status)
+def openai_failure(status: int, message: str) -> Response:
+    """Error shape 4, of an unknown model."""
+    told = {"message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+    return reply({"error": told}, status)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from tests.routers.base import (
     Field,
     Request,
     Response,
-    failure,
     is_text,
     is_texts,
     is_whole,
@@ -219,10 +218,8 @@ class EndpointRouter(FakeRouter):
     def endpoint_json(self, endpoint: Endpoint, *, counted: bool = False) -> dict[str, Any]:
         """Section 5.3."""
         gpu = self.backend(endpoint).gpu_memory
-        device = {
-            "device_type": "gpu",
-            "gpu_devices": [{"name": "GPU", "total_memory_bytes": gpu, "used_memory_bytes": 0}],
-        }
+        cards = [{"name": "GPU", "total_memory_bytes": gpu, "used_memory_bytes": 0}]
+        device = {"device_type": "gpu", "gpu_devices": cards}
         return (
             {
                 "id": endpoint.id,
@@ -423,6 +420,3 @@ class EndpointRouter(FakeRouter):
         if told is None:
             return openai_failure(404, f"The model '{name}' does not exist")
         return reply({key: value for key, value in told.items() if key != "download_progress"})
-
-
-__all__ = ["CANONICAL", "OLLAMA_NAMES", "Backend", "Endpoint", "EndpointRouter", "Task", "failure"]

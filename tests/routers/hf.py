@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 HF_URL = "https://huggingface.co"
-_PREFIXES = tuple(
-    f"{scheme}://{host}/" for scheme in ("https", "http") for host in ("huggingface.co", "www.huggingface.co")
-)
+_HOSTS = ("huggingface.co", "www.huggingface.co")
+_PREFIXES = tuple(f"{scheme}://{host}/" for scheme in ("https", "http") for host in _HOSTS)
 _FILE_IN_URL = re.compile(r"/(?:resolve|blob|raw)/[^/]+/(.+)$")
 _SHARD = re.compile(r"^(.*)-\d{5}-of-\d{5}\.safetensors$")
 
@@ -46,8 +45,10 @@ class Repo:
 class HuggingFace:
     """The repos there are. `down` makes it unreachable; a repo's `status` makes it refuse."""
 
-    def __init__(self, repos: Iterable[Repo] = ()) -> None:
+    def __init__(self, repos: Iterable[Repo] = (), *, url: str = HF_URL) -> None:
         self.repos: dict[str, Repo] = {}
+        self.url = url
+        """`HF_BASE_URL`: where manifests point to."""
         self.down = False
         for each in (*_standard(), *repos):
             self.add(each)
@@ -185,13 +186,11 @@ def builtin_for(repo_id: str) -> Builtin | None:
     return next((each for each in BUILTIN if each.repo.lower() == repo_id.lower()), None)
 
 
-def parse_repo(text: str) -> tuple[str, str | None]:
+def parse_repo(text: str, base: str = HF_URL) -> tuple[str, str | None]:
     """Repo id and file from what was sent: not trimmed, and only four prefixes are known."""
-    prefix = next((each for each in (*_PREFIXES, f"{HF_URL}/") if text.startswith(each)), None)
+    prefix = next((each for each in (*_PREFIXES, f"{base}/") if text.startswith(each)), None)
     repo = "/".join(text.removeprefix(prefix).split("/")[:2]) if prefix else text
     found = _FILE_IN_URL.search(text)
-    if found and not prefix:
-        repo = "/".join(text.split("/")[:2])
     return repo, found[1] if found else None
 
 
@@ -274,9 +273,11 @@ def required_memory(size: int) -> int:
     return math.ceil(size * 1.5)
 
 
-def manifest_files(repo: Repo, file: str, format: str, *, generic_runtime: list[str] | None) -> list[dict[str, Any]]:
+def manifest_files(
+    base: str, repo: Repo, file: str, format: str, *, generic_runtime: list[str] | None
+) -> list[dict[str, Any]]:
     """The `files` of section 2.5. Revision is always main; no sizes, no digests."""
-    url = f"{HF_URL}/{repo.id}/resolve/main"
+    url = f"{base}/{repo.id}/resolve/main"
     if format == "gguf":
         return [{"name": "model.gguf", "runtimes": ["llama_cpp"], "url": f"{url}/{file}"}]
     known = {"GptOssForCausalLM": ["gptoss_cpp"], "NemotronForCausalLM": ["nemotron_cpp"]}

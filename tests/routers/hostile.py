@@ -40,9 +40,8 @@ class _LoginProxy(LoopbackServer):
     def respond(self, request: Request) -> Response:
         if request.path == "/oauth2/sign_in":
             return Response(200, LOGIN, dict(HTML))
-        return Response(
-            302, b"<a href='/oauth2/sign_in'>Found</a>", HTML | {"Location": "/oauth2/sign_in?rd=" + request.path}
-        )
+        to = f"/oauth2/sign_in?rd={request.path}"
+        return Response(302, b"<a href='/oauth2/sign_in'>Found</a>", HTML | {"Location": to})
 
 
 class _Hanging(LoopbackServer):

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from tests.routers import hf
-from tests.routers.auth import DAY_S, NIL, Access, Auth, User
+from tests.routers.auth import DAY_S, Access, Auth, User
 from tests.routers.base import (
     Answered,
     Clock,
@@ -154,7 +154,7 @@ class FakeRouter(RoutedServer):
         )
         if not body["repo"].strip():
             raise self.invalid("repo is required")
-        repo_id, from_url = hf.parse_repo(body["repo"])
+        repo_id, from_url = hf.parse_repo(body["repo"], self.hf.url)
         name = hf.model_name(repo_id)
         builtin = hf.builtin_for(repo_id) if self.generation in ("G1", "G2") else None
         try:
@@ -237,7 +237,7 @@ class FakeRouter(RoutedServer):
             return self._manifest_error(502, "Failed to fetch specified repository")
         wrapped = self.generation in ("G3", "G4")
         generic = ["safetensors_cpp"] if wrapped else None
-        files = hf.manifest_files(repo, model.filename, model.format, generic_runtime=generic)
+        files = hf.manifest_files(self.hf.url, repo, model.filename, model.format, generic_runtime=generic)
         quant = next((each for each in ("Q4_K_M", "Q8_0") if each in model.filename), None)
         wrap = {"format": model.format, "files": files} | ({"quantization": quant} if quant else {})
         return reply(wrap if wrapped else {"files": files})
@@ -367,15 +367,3 @@ def overview(clock: Clock, noun: str, items: list[dict[str, Any]], stats: dict[s
 def csrf_token() -> str:
     """A fresh one."""
     return secrets.token_hex(16)
-
-
-__all__ = [
-    "ADMIN_PASSWORD",
-    "NIL",
-    "VIEWER_PASSWORD",
-    "FakeRouter",
-    "Stored",
-    "csrf_token",
-    "dashboard_stats",
-    "overview",
-]
