@@ -24,6 +24,12 @@ class StillWatcher:
 
     def __init__(self, session: Any) -> None:
         self._app = session.app
+        if os.environ.get("TEST_BREAK"):
+            self._app.call_later(self._break)
+
+    def _break(self) -> None:
+        secret = "hf_verysecret"  # crash reports like to print locals
+        raise RuntimeError(secret)
 
     async def fleets(self) -> AsyncIterator[Any]:
         from modelhub_tui.domain import Connection, Link, Node, NodeStatus, RouterInfo

@@ -62,7 +62,9 @@ class Terminal:
             emulate: Draw the output on the emulated screen. Without, only bytes can be waited for, which is what
                 measurements want: the emulator is slow.
         """
-        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})}
+        # The test runner's own idea of a size would go before the terminal's.
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        environment = {**inherited, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})}
         environment = {name: value for name, value in environment.items() if value != ""}
         self.size = size
         self.emulator = Emulator(*size)

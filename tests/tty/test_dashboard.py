@@ -177,13 +177,13 @@ def test_type_ahead_ends_in_the_search(when: str) -> None:
 
 def test_no_key_is_lost_in_any_start() -> None:
     run_once()
-    for number in range(20):
+    for number in range(8):
         with dashboard() as terminal:
             # Some at once, some while Python starts, some while Textual is imported, some after.
             typed = "/abcdefgh"
             for at, key in enumerate(typed):
                 terminal.send(key)
-                time.sleep(0.002 * number * (at % 3))
+                time.sleep(0.006 * number * (at % 3))
             terminal.wait_for(lambda text: "abcdefgh" in text.splitlines()[1])
 
 
@@ -208,12 +208,14 @@ def test_leaves_the_terminal_as_it_was() -> None:
         assert attributes[0] & termios.ICRNL
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["picture", "none"])
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
-def test_a_signal_during_the_start_restores_the_terminal(signal_name: str) -> None:
+def test_a_signal_during_the_start_restores_the_terminal(signal_name: str, kept: bool) -> None:
     import signal
     import termios
 
-    run_once()
+    if kept:
+        run_once()
     with dashboard() as terminal:
         terminal.wait_for_bytes(b"\x1b[?1049h")
         os.kill(terminal.pid, getattr(signal, signal_name))
@@ -271,3 +273,15 @@ def test_the_version_needs_no_imports() -> None:
     assert done.returncode == 0
     assert re.fullmatch(r"modelhub \d+\.\d+\.\d+\n", done.stdout)
     assert set(re.findall(r"'([^']+)'", done.stderr)) <= {"modelhub_tui", "modelhub_tui.__main__", "__future__"}
+
+
+def test_a_bug_ends_in_a_sentence_and_a_traceback_in_the_log() -> None:
+    with dashboard(TEST_BREAK="1") as terminal:
+        assert terminal.wait() == 1
+        said = terminal.output.decode(errors="replace")
+        assert not terminal.emulator.screen.in_alternate
+    assert "Something unexpected went wrong." in said
+    assert "Traceback" not in said
+    assert "hf_verysecret" not in said
+    logs = "".join(path.read_text() for path in Path(os.environ["MODELHUB_STATE_DIR"]).glob("*.log"))
+    assert "Traceback" in logs

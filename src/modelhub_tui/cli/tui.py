@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from modelhub_tui.cli.keys import keep_key
 from modelhub_tui.cli.trouble import log_to_file
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Link
+from modelhub_tui.errors import explain
 from modelhub_tui.filtering import Filter, SortKey
 from modelhub_tui.screens.main import HUB
 from modelhub_tui.snapshot import fleet_path, load_fleet, rejoin, save_fleet
@@ -53,6 +53,32 @@ class TerminalApp(DeltaOutput, dashboard.ModelHubApp):
     home_heard_at: float | None = None
     home_slot = (0, 0, 0)
     """Where the status line was in it: row, column, width."""
+
+    built = False
+    leave_with: int | None = None
+    """The exit code somebody asked for."""
+
+    def on_mount(self) -> None:
+        """Go on as usual, and take note when all widgets are there."""
+        self.main.call_after_refresh(self._built)
+
+    def _built(self) -> None:
+        """Until now Textual could not leave: a half-built screen ends in a traceback."""
+        self.built = True
+        if self.leave_with is not None:
+            self.exit(return_code=self.leave_with)
+
+    def leave(self, return_code: int) -> None:
+        """Leave in order, as soon as that can be done."""
+        self.leave_with = return_code
+        if self.built:
+            self.exit(return_code=return_code)
+
+    def _fatal_error(self) -> None:
+        """A bug: the log gets the traceback, the person a sentence. Stock prints it, with every local there is."""
+        error = sys.exc_info()[1]
+        log.error("the dashboard broke", exc_info=error)
+        self.panic(f"modelhub: {explain(error or RuntimeError())}")
 
     def get_driver_class(self) -> type[Driver]:
         """Take over from the instant frame."""
@@ -103,7 +129,7 @@ def run_tui(settings: Settings, *, picture_key: str = "") -> int:
     held = instant.current()
     if held is not None and held.drawn:
         app.adopt_picture(held.picture, *held.size)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, session.leave_on_signal)
     app.run()
     session.keep_picture()
@@ -204,14 +230,14 @@ class _Session:
             log.warning("the screen was not kept: %s", error)
 
     def leave_on_signal(self, number: int, _frame: object) -> None:
-        """SIGTERM leaves in order. After SIGHUP there is no terminal to leave: keep what is known and go."""
-        if number == signal.SIGTERM:
+        """SIGTERM and SIGINT leave in order. After SIGHUP there is no terminal to leave: keep what is known and go."""
+        if number != signal.SIGHUP:
             try:
                 loop = asyncio.get_running_loop()
             except RuntimeError:
                 sys.exit(128 + number)
             # The loop may be waiting: leaving has to wake it.
-            loop.call_soon_threadsafe(partial(self.app.exit, return_code=128 + number))
+            loop.call_soon_threadsafe(self.app.leave, 128 + number)
             return
         self._keep_fleet(self.app.fleet)
         os._exit(128 + number)

@@ -251,6 +251,8 @@ def begin(cache_dir: str, key: str) -> None:
     atexit.register(restore)
     for number in (_signal.SIGTERM, _signal.SIGHUP):
         _signal.signal(number, abandon)
+    if os.environ.get("COLUMNS") or os.environ.get("LINES"):
+        return  # Textual believes these, whatever the terminal says
     if os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         return
     picture = load(path_for(cache_dir, width, height), key, time.time())
