@@ -25,11 +25,16 @@ _FLAGS = {
 
 def main() -> int:
     """Run the command with the arguments of this process; return its exit code."""
+    _open_closed_streams()
     arguments = sys.argv[1:]
     if arguments in (["--version"], ["-V"]):
         from modelhub_tui import __version__
 
-        os.write(1, f"modelhub {__version__}\n".encode())
+        try:
+            os.write(1, f"modelhub {__version__}\n".encode())
+        except OSError as error:
+            _say(f"The output cannot be written: {error.strerror}.")
+            return 1
         return 0
     flags = dashboard_flags(arguments)
     if flags is None:
@@ -134,8 +139,22 @@ def _path(text: str, home: str) -> str:
     return text if text.startswith("/") else f"{os.getcwd()}/{text}"  # noqa: PTH109
 
 
+def _open_closed_streams() -> None:
+    """Put the null device where a standard stream was closed: the next file opened would be taken for it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                # The lowest free number is this one, since those below are open.
+                setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w" if number else "r"))
+
+
 def _say(sentence: str) -> None:
-    os.write(2, f"modelhub: {sentence}\n".encode(errors="replace"))
+    try:
+        os.write(2, f"modelhub: {sentence}\n".encode(errors="replace"))
+    except OSError:
+        pass  # nobody can be told
 
 
 if __name__ == "__main__":

@@ -66,6 +66,25 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         assert process.stderr.read() == b""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_output_that_cannot_be_written_is_one_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        for argv in (["--version"], ["catalog", "check", "/dev/null"]):
+            done = subprocess.run([*MODELHUB, *argv], stdout=full, stderr=subprocess.PIPE, text=True, timeout=90)
+            assert done.returncode == 1, argv
+            assert done.stderr == "modelhub: The output cannot be written: No space left on device.\n"
+        done = subprocess.run([*MODELHUB, "list", "--config", "/no/such"], stderr=full, timeout=90)
+        assert done.returncode == 2
+
+
+def test_closed_standard_streams_are_as_good_as_the_null_device() -> None:
+    """The next file opened would get their number, and what is printed with it."""
+    close = "import os, sys; os.closerange(0, 3); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    for argv, code in ((["--version"], 0), (["catalog", "check", "/dev/null"], 1), (["list", "--config", "/no"], 2)):
+        done = subprocess.run([sys.executable, "-c", close, "-m", "modelhub_tui", *argv], timeout=90)
+        assert done.returncode == code, argv
+
+
 def test_output_that_the_terminal_cannot_spell(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
     done = run("register", "日本/語", env=env)

@@ -30,28 +30,41 @@ def main(argv: list[str], *, connector: Connector | None = None) -> int:
     Returns:
         The exit code: 0 ok, 1 failed, 2 usage, 3 router unreachable, 4 not authorised, 5 not found, 130 interrupted.
     """
+    try:
+        try:
+            code = _run(argv, connector)
+        except SystemExit as leaving:  # argparse, after --help or with a usage error
+            code = leaving.code if isinstance(leaving.code, int) else USAGE
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough.
+        _flush_to_nowhere()
+        return 128 + 13
+    except OSError as error:
+        from modelhub_tui.cli.output import Console, unwritable
+        from modelhub_tui.errors import explain
+
+        _flush_to_nowhere()
+        Console().error(str(explain(unwritable(error))))
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _flush_to_nowhere() -> None:
+    """Let nothing be left for Python to flush at its exit: it would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _run(argv: list[str], connector: Connector | None) -> int:
     if argv in (["--version"], ["-V"]):
         from modelhub_tui import __version__
 
         sys.stdout.write(f"modelhub {__version__}\n")
         return OK
-    try:
-        code = _run(argv, connector)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + 13
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except SystemExit as leaving:  # argparse, after --help or with a usage error
-        return leaving.code if isinstance(leaving.code, int) else USAGE
-    return code
-
-
-def _run(argv: list[str], connector: Connector | None) -> int:
     from modelhub_tui.cli.arguments import GLOBAL_FLAGS, build_parser
-    from modelhub_tui.cli.output import Console
+    from modelhub_tui.cli.output import OUTPUT, Console
     from modelhub_tui.cli.trouble import exit_code, log_to_file
     from modelhub_tui.config import load_settings
     from modelhub_tui.errors import explain
@@ -73,6 +86,8 @@ def _run(argv: list[str], connector: Connector | None) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError):
             raise
+        if isinstance(error, OSError) and error.filename == OUTPUT:
+            _flush_to_nowhere()
         console.error(str(explain(error)))
         return exit_code(error)
 

@@ -14,6 +14,8 @@ from modelhub_tui.domain import ModelState
 
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
 _LEAST_CELLS = 12
+OUTPUT = "The output cannot be written"
+"""Stands for the file name where it is stdout or stderr that failed."""
 STATE_COLOURS = {
     ModelState.AVAILABLE: "",
     ModelState.QUEUED: "yellow",
@@ -59,8 +61,7 @@ class Console:
     def say(self, text: str, colour: str = "") -> None:
         """Print a message for a person."""
         self.clear_live()
-        _write(sys.stderr, self._paint(text, colour, sys.stderr) + "\n")
-        sys.stderr.flush()
+        _tell(self._paint(text, colour, sys.stderr) + "\n")
 
     def error(self, text: str) -> None:
         """Print what went wrong."""
@@ -70,23 +71,20 @@ class Console:
         """Show a line that the next one replaces; does nothing without a terminal."""
         if self.live and text != self._shown:
             columns = max(shutil.get_terminal_size().columns - 1, 10)
-            _write(sys.stderr, f"\r{cut(text, columns)}\x1b[K")
-            sys.stderr.flush()
+            _tell(f"\r{cut(text, columns)}\x1b[K")
             self._shown = text
 
     def clear_live(self) -> None:
         """Take the live line away."""
         if self._shown:
-            _write(sys.stderr, "\r\x1b[K")
-            sys.stderr.flush()
+            _tell("\r\x1b[K")
             self._shown = ""
 
     def confirm(self, question: str) -> bool | None:
         """Ask a yes-or-no question; None if nobody is there to answer."""
         if not (_is_tty(sys.stdin) and _is_tty(sys.stderr)):
             return None
-        _write(sys.stderr, f"{question} [y/N] ")
-        sys.stderr.flush()
+        _tell(f"{question} [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def table(
@@ -165,9 +163,34 @@ def _is_tty(stream: Any) -> bool:
 
 
 def _write(stream: IO[str], text: str) -> None:
-    """Write, with replacements for what the stream's encoding lacks."""
+    """Write, with replacements for what the stream's encoding lacks.
+
+    Raises:
+        OSError: With the stream as its file name, if it cannot take it.
+    """
     try:
-        stream.write(text)
-    except UnicodeEncodeError:
-        encoding = getattr(stream, "encoding", None) or "ascii"
-        stream.write(text.replace("…", "...").encode(encoding, "replace").decode(encoding))
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = getattr(stream, "encoding", None) or "ascii"
+            stream.write(text.replace("…", "...").encode(encoding, "replace").decode(encoding))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritable(error) from error
+
+
+def _tell(text: str) -> None:
+    """Write to stderr, as far as that goes: a full disk behind it is no reason to stop."""
+    try:
+        _write(sys.stderr, text)
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
+
+
+def unwritable(error: OSError) -> OSError:
+    """The error with words for what could not be written."""
+    return OSError(error.errno, error.strerror, OUTPUT)
