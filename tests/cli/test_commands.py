@@ -37,6 +37,9 @@ LIST_KEYS = {
 }  # fmt: skip
 
 
+PAUSED = told(transfers=(Transfer("gpu-01", Phase.PAUSED, 400, 1000, error="Needs 600 B, free 0 B."),))
+
+
 # -- list, local ------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +210,19 @@ def test_an_interrupt_leaves_the_download_running(modelhub: CommandLine, monkeyp
     result = modelhub("pull", "tiny")
     assert result.code == 130
     assert "tiny: the download goes on in the background" in result.err and "modelhub rm tiny" in result.err
+
+
+def test_a_full_disk_does_not_hold_up_a_pull_for_ever(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelhub_tui.cli.pull.PAUSE_PATIENCE_S", 0.02)
+    modelhub.client.then((PAUSED,))
+    result = modelhub("pull", "tiny")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.splitlines()[-1] == "modelhub: tiny is paused. Needs 600 B, free 0 B."
+
+
+def test_a_pause_that_ends_in_time_is_waited_for(modelhub: CommandLine) -> None:
+    modelhub.client.then((PAUSED,), (FETCHING,), (PLACED,))
+    assert modelhub("pull", "tiny").code == 0
 
 
 # -- rm ---------------------------------------------------------------------------------------------------------------

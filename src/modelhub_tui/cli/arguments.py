@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         "pull bartowski/Phi-3-mini-4k-instruct-GGUF:Phi-3-mini-4k-instruct-Q4_K_M.gguf",
         "pull phi-3 gemma-2-9b --no-wait",
         more=f"{_NAMES} Anything else with a slash is registered as a HuggingFace repo or URL. "
-        "Prints the path of each. Ctrl+C stops the waiting, not the download.",
+        "Prints the path of each. Ctrl+C stops the waiting, not the download, and so does a full disk.",
     )
     pull.add_argument("names", nargs="+", metavar="NAME")
     pull.add_argument("--no-wait", action="store_true", help="return as soon as the download is queued")

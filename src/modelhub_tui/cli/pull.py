@@ -21,6 +21,8 @@ from modelhub_tui.units import human_duration, human_rate, human_size
 
 _BAR_CELLS = 24
 _BAR, _PLAIN_BAR = ("━", "─"), ("#", "-")
+PAUSE_PATIENCE_S = 10.0
+"""How long to wait for downloads that wait for somebody to make room; they go on then without us."""
 _PLAIN_STEP = 0.1
 """Without a terminal a line is printed for every tenth."""
 
@@ -74,13 +76,30 @@ async def _pull(
                 if target.code is None:
                     _queued(target, console)
         else:
-            fleet = followed.watcher.fleet
-            _advance(targets, fleet, console)
-            while any(target.code is None for target in targets):
-                fleet = await followed.next()
-                _advance(targets, fleet, console)
+            await _watch(followed, targets, console)
             console.clear_live()
     return next((target.code for target in targets if target.code), OK)
+
+
+async def _watch(followed: Followed, targets: list[_Target], console: Console) -> None:
+    """Follow the models until each has ended, or nothing more happens to the rest without somebody's help."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as limit:
+            _advance(targets, followed.watcher.fleet, console)
+            while any(target.code is None for target in targets):
+                going = [target.seen for target in targets if target.code is None]
+                if not all(model is not None and model.state is ModelState.PAUSED for model in going):
+                    limit.reschedule(None)
+                elif limit.when() is None:
+                    limit.reschedule(loop.time() + PAUSE_PATIENCE_S)
+                _advance(targets, await followed.next(), console)
+    except TimeoutError:
+        for target in targets:
+            if target.code is None:
+                target.code = FAILED
+                why = target.seen.reason if target.seen else ""
+                console.error(f"{target.name} is paused. {why}".rstrip())
 
 
 async def _begin(wanted: Model | RegisterRequest, followed: Followed, console: Console, targets: list[_Target]) -> None:
