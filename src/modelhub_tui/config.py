@@ -47,6 +47,7 @@ SETTINGS = (
     Setting("hf_home", "HF_HOME", "HuggingFace home", default="~/.cache/huggingface"),
     Setting("hub_cache", "HF_HUB_CACHE", "where model files land", default="$HF_HOME/hub"),
 )
+_FILE_LIMIT_BYTES = 1_000_000
 _IN_FILE = frozenset({"router", "api_key", "catalog", "theme", "state_dir", "cache_dir"})
 
 
@@ -159,7 +160,11 @@ def _url(text: str, name: str) -> str:
 def _read_file(path: Path, explicit: bool) -> dict[str, str]:
     """The config file's values. A missing file is fine unless it was asked for."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            said = file.read(_FILE_LIMIT_BYTES + 1)
+        if len(said) > _FILE_LIMIT_BYTES:
+            raise BadSettings(f"The config file {path} is larger than 1 MB; name a TOML file with a few settings.")
+        raw = tomllib.loads(said.decode())
     except FileNotFoundError:
         if explicit:
             raise BadSettings(f"There is no config file {path}.") from None

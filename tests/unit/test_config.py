@@ -289,3 +289,8 @@ def test_reading_settings_loads_nothing_heavy() -> None:
     code = "import sys, modelhub_tui.config; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=True)
     assert not {"pydantic", "httpx", "yaml", "textual", "asyncio", "huggingface_hub"} & set(done.stdout.split())
+
+
+def test_a_config_file_without_end_is_refused() -> None:
+    with pytest.raises(BadSettings, match="/dev/zero is larger than 1 MB"):
+        load_settings({"config": "/dev/zero"}, {"HOME": "/nowhere"})
