@@ -52,7 +52,7 @@ class Hosts:
 
     def _check(self, header: str) -> bool:
         name, _, port = header.rpartition(":") if not header.endswith("]") and ":" in header else (header, "", "80")
-        if not port.isdigit() or int(port) != self._port:
+        if port != str(self._port):
             return False
         name = name.removeprefix("[").removesuffix("]")
         if name in self._names:
