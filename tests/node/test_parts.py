@@ -289,6 +289,21 @@ def test_a_token_is_for_one_origin_only(monkeypatch: pytest.MonkeyPatch) -> None
     assert origin("https://A.b/x") == origin("https://a.B:443/y")
 
 
+def test_a_token_that_no_header_can_carry_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_pasted…")
+    with pytest.raises(faults.Fault, match="set a valid HF_TOKEN"):
+        Hub("https://hub.example").headers_for("https://hub.example/x")
+
+
+def test_a_model_folder_that_is_a_file_says_which_setting(tmp_path: Path) -> None:
+    (tmp_path / "hub").touch()
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "hub").mkdir()
+    fault = faults.disk_trouble(caught.value)
+    assert not fault.passing
+    assert fault.sentence.startswith(f"{tmp_path / 'hub'} is not a folder: set HF_HUB_CACHE")
+
+
 def test_nobody_is_sent_from_https_back_to_http_or_elsewhere() -> None:
     assert (
         safe_hop("https://a/x", "https://b/x")

@@ -305,6 +305,19 @@ def test_what_belongs_to_another_user_is_refused(settings: Settings, monkeypatch
     assert find_service(settings) == info
 
 
+def test_a_folder_as_state_file_is_one_sentence(settings: Settings) -> None:
+    (settings.state_dir / "service.json").mkdir(parents=True)
+    assert find_service(settings) is None and stop_service(settings) is False
+    with pytest.raises(ServiceFailed) as caught:
+        start(settings)
+    assert "service.json" in caught.value.reason and caught.value.todo
+
+
+def test_a_token_of_any_bytes_has_a_mark(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", b"hf_\xff".decode(errors="surrogateescape"))
+    assert statefile.identity_of(settings, "1").token
+
+
 def test_a_link_as_state_file_is_refused(settings: Settings, tmp_path: Path) -> None:
     settings.state_dir.mkdir()
     (tmp_path / "theirs").write_text("{}")

@@ -262,6 +262,10 @@ async def test_tokens_open_what_they_may(online: Service, hub: LoopbackHub, monk
     monkeypatch.setenv("HF_TOKEN", "hf_thisIsNoToken")
     bad = await online.register("acme/One-GGUF")
     assert refusal(bad) == (400, "bad_token") and "hf_this" not in bad.text
+    for damaged in ("hf_pasted…", "hf_\x01"):  # nothing that HTTP could carry
+        monkeypatch.setenv("HF_TOKEN", damaged)
+        bad = await online.register("acme/One-GGUF")
+        assert refusal(bad) == (400, "bad_token") and "HF_TOKEN" in bad.json()["error"]
     monkeypatch.setenv("HF_TOKEN", GOOD_TOKEN)
     assert (await online.register("acme/Gated-GGUF")).status_code == 201
     assert (await online.register("acme/Private-GGUF")).status_code == 201

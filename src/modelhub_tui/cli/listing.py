@@ -31,7 +31,7 @@ def list_models(arguments: Namespace, settings: Settings, console: Console, conn
         fleet = look(connect, catalog)
     except ServiceFailed as error:
         # The catalog needs no router: better a list without states than none.
-        console.say(f"modelhub: {explain(error).what} The list below is the catalog alone.", "yellow")
+        console.say(f"modelhub: {explain(error)} The list below is the catalog alone.", "yellow")
         fleet = Fleet(join_models(catalog, None))
     states = frozenset({ModelState(arguments.status)}) if arguments.status else frozenset()
     wanted = Filter(arguments.search, states=states, fits_only=arguments.fits)

@@ -75,7 +75,7 @@ def identity_of(settings: Settings, version: str) -> Identity:
         hf_endpoint=settings.hf_endpoint,
         hub_cache=str(settings.hub_cache),
         catalog=catalog,
-        token=hashlib.sha256(b"modelhub:" + token.encode()).hexdigest()[:32] if token else "",
+        token=hashlib.sha256(b"modelhub:" + token.encode(errors="surrogateescape")).hexdigest()[:32] if token else "",
     )
 
 
@@ -138,12 +138,16 @@ def read_state(state_dir: Path) -> ServiceState | None:
         return None
     except OSError as error:
         raise cannot_use(path, error) from error
-    with os.fdopen(fd, "rb") as file:
-        found = os.fstat(file.fileno())
+    try:
+        found = os.fstat(fd)
         check_owner(found.st_uid, path)
         if not stat.S_ISREG(found.st_mode):
             return None
-        raw = file.read(_LIMIT)
+        raw = os.read(fd, _LIMIT)
+    except OSError as error:
+        raise cannot_use(path, error) from error
+    finally:
+        os.close(fd)
     try:
         return _parse(json.loads(raw))
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -125,6 +125,8 @@ def disk_trouble(error: OSError) -> Fault:
         )
     if error.errno == errno.EROFS:
         return Fault("disk", f"{name} is on a read-only file system: set HF_HUB_CACHE to another folder.", passing=True)
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return Fault("disk", f"{name} is not a folder: set HF_HUB_CACHE to one, restart the service and retry.")
     return Fault("disk", f"{name} cannot be written: {clean(error.strerror or error, 120)}.", passing=True)
 
 

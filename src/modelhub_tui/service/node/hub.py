@@ -38,14 +38,21 @@ class Hub:
         self._timeout_s = timeout_s
 
     def token(self) -> str | None:
-        """The user's token, as the library finds it (HF_TOKEN, then the file of `hf auth login`)."""
+        """The user's token, as the library finds it (HF_TOKEN, then the file of `hf auth login`).
+
+        Raises:
+            Fault: It has characters that no header can carry.
+        """
         from huggingface_hub import get_token
 
         try:
-            return get_token()
+            token = get_token()
         except Exception:
             log.warning("the HuggingFace token cannot be read; going on without one", exc_info=True)
             return None
+        if token and not (token.isascii() and token.isprintable()):
+            raise faults.bad_token(self.endpoint)
+        return token
 
     def find(self, repo: str, revision: str, path: str) -> Found:
         """Ask for one file's commit, etag, size and location: one HEAD.

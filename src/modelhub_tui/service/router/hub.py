@@ -139,8 +139,13 @@ class Hub:
 
     def _api(self) -> HfApi:
         prepare()
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, get_token
 
+        token = get_token() or ""
+        if not (token.isascii() and token.isprintable()):
+            raise Refused(
+                "bad_token", "The HF token has characters that no token has; set HF_TOKEN anew, or run `hf auth login`."
+            )
         return HfApi(endpoint=self.endpoint, library_name="modelhub-tui")
 
     def _ask(self, repo: str, revision: str | None, ask: Callable[[], T]) -> T:
