@@ -23,7 +23,7 @@ EVERYTHING = [
     ("POST", "/v0/health"),
     ("GET", "/openapi.json"),
     ("POST", "/v0/service/stop"),
-    ("GET", "/nothing/here"),
+    ("GET", "/v0/nothing/here"),
 ]
 
 
@@ -116,6 +116,13 @@ async def test_web_pages_are_refused_even_with_a_key(service: Service) -> None:
 async def test_pull_and_discover_do_not_exist(service: Service, path: str) -> None:
     for method in ("POST", "GET", "PUT"):
         answer = await service.admin.request(method, path, json={})
+        assert (answer.status_code, answer.content) == (404, b"")
+
+
+async def test_what_no_key_opens_is_404_for_everybody(service: Service) -> None:
+    """Clients tell routers apart by it, and nobody may think that a password was wrong."""
+    for method, path in (("GET", "/api/auth/me"), ("GET", "/nothing/here"), ("POST", "/v0/auth/login")):
+        answer = await service.bare.request(method, path)
         assert (answer.status_code, answer.content) == (404, b"")
 
 
