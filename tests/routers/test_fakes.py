@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.routers import FakeG1, FakeG2, FakeG3, FakeG4, HuggingFace, Repo
-from tests.routers.g1g2 import GPU
 from tests.routers.models import ADMIN_PASSWORD, FakeRouter
+from tests.routers.nodes import GPU
 
 ALL = (FakeG1, FakeG2, FakeG3, FakeG4)
 PHI = "bartowski/Phi-3-mini-4k-instruct-GGUF"
