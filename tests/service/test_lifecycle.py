@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from modelhub_tui.cli import main as command_line
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.service import lifecycle, statefile
@@ -371,6 +372,26 @@ def test_other_settings_replace_an_idle_service(
     assert "hf_newTokenForTheTest" not in everything
 
 
+def modelhub(settings: Settings, monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
+    """Run the command line in this process, with these settings."""
+    for name in ("state_dir", "cache_dir"):
+        monkeypatch.setenv(f"MODELHUB_{name.upper()}", str(getattr(settings, name)))
+    monkeypatch.setenv("HF_HUB_CACHE", str(settings.hub_cache))
+    monkeypatch.setenv("HF_ENDPOINT", settings.hf_endpoint)
+    return command_line([*argv])
+
+
+def test_looking_with_other_settings_leaves_the_service_as_it_is(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = start(settings)
+    assert modelhub(replace(settings, hf_endpoint="http://127.0.0.1:10"), monkeypatch, "status") == 0
+    said = capsys.readouterr()
+    assert f"process {info.pid}" in said.out
+    assert said.err == "It was started for the hub http://127.0.0.1:9, not http://127.0.0.1:10.\n"
+    assert find_service(settings) == info
+
+
 def test_other_settings_do_not_disturb_a_busy_service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     info = start(settings)
     make_busy(settings, info)
@@ -392,10 +413,15 @@ def test_a_newer_program_replaces_an_idle_older_service(settings: Settings) -> N
     assert start(settings).pid != info.pid
 
 
-def test_a_service_that_no_longer_answers_is_named_and_can_be_stopped(settings: Settings) -> None:
+def test_a_service_that_no_longer_answers_is_named_and_can_be_stopped(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lifecycle, "ANSWER_S", 0.3)
     info = start(settings)
     os.kill(info.pid, signal.SIGSTOP)
     try:
+        assert modelhub(settings, monkeypatch, "status") == 1
+        assert f"process {info.pid}) holds" in capsys.readouterr().err
         with pytest.raises(ServiceFailed, match=rf"process {info.pid}\) holds .* but does not answer"):
             ensure_service(settings, timeout_s=1)
         assert stop_service(settings) is True

@@ -9,6 +9,7 @@ from modelhub_tui.domain import RouterInfo, RouterReport
 if TYPE_CHECKING:
     from modelhub_tui.client.base import RouterClient
     from modelhub_tui.config import Settings
+    from modelhub_tui.service.lifecycle import ServiceInfo
 
 THIS_MACHINE = "this machine"
 
@@ -21,8 +22,12 @@ def connector(settings: Settings) -> Connector:
 class Connector:
     """Makes clients; may be called again after a loss: the local service is then found anew, or started anew."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, service: ServiceInfo | None = None) -> None:
+        self._settings, self._service = settings, service
+
+    def to_service(self, service: ServiceInfo) -> Connector:
+        """One that reaches this service and no other: none is started or replaced to suit the settings."""
+        return Connector(self._settings, service)
 
     async def __call__(self) -> RouterClient:
         """Make a client.
@@ -45,9 +50,8 @@ class Connector:
         if not self._settings.embedded:
             return None
         from modelhub_tui.client import quick
-        from modelhub_tui.service.lifecycle import ensure_service
 
-        service = ensure_service(self._settings)
+        service = self._found()
         try:
             report = quick.report(service.url, service.key)
         except quick.NotSimpleError:
@@ -63,9 +67,15 @@ class Connector:
             from modelhub_tui.client.v0 import V0Client
 
             return V0Client(self._settings.router, self._settings.api_key or kept_key(self._settings))
-        from modelhub_tui.service.lifecycle import ensure_service
-
-        service = ensure_service(self._settings)
+        service = self._found()
         from modelhub_tui.client.v0 import V0Client
 
         return V0Client(service.url, service.key, label=THIS_MACHINE)
+
+    def _found(self) -> ServiceInfo:
+        """This machine's service, started if it is not running."""
+        if self._service is not None:
+            return self._service
+        from modelhub_tui.service.lifecycle import ensure_service
+
+        return ensure_service(self._settings)

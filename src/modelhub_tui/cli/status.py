@@ -15,6 +15,7 @@ from modelhub_tui.cli.shapes import event_json, node_json
 from modelhub_tui.cli.trouble import BadUsage
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Model, Node
+from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.units import human_rate, human_size
 
 if TYPE_CHECKING:
@@ -28,12 +29,21 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
         raise BadUsage("--show-key prints the key of the service on this machine; leave --router out.")
     service = None
     if settings.embedded:
-        from modelhub_tui.service.lifecycle import find_service
+        from modelhub_tui.service.lifecycle import find_service, silent_holder
 
         service = find_service(settings)
+        holder = silent_holder(settings) if service is None else None
+        if holder is not None:
+            raise ServiceFailed(
+                f"A modelhub service (process {holder}) holds {settings.state_dir} but does not answer.",
+                "Stop it with `modelhub stop`; its downloads resume when it starts again.",
+            )
     fleet: Fleet | None = None
     if service is not None or not settings.embedded:
-        fleet = look(connect, load_catalog(settings.catalog, settings.cache_dir))
+        # The one that runs, whatever these settings would start.
+        to_service = getattr(connect, "to_service", None)
+        look_at = to_service(service) if service is not None and to_service is not None else connect
+        fleet = look(look_at, load_catalog(settings.catalog, settings.cache_dir))
     if console.as_json:
         console.json(_status_json(settings, service, fleet, show_key=arguments.show_key))
         return OK
@@ -45,6 +55,8 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
     _print_fleet(console, fleet)
     if service is not None:
         console.print(f"Service  process {service.pid}, state in {settings.state_dir}, log {service.log}")
+        if service.hf_endpoint != settings.hf_endpoint:
+            console.say(f"It was started for the hub {service.hf_endpoint}, not {settings.hf_endpoint}.", "yellow")
         if service.notice:
             console.say(service.notice, "yellow")
         if arguments.show_key:
@@ -60,7 +72,14 @@ def _status_json(
         "version": __version__,
         "mode": "embedded" if settings.embedded else "remote",
         "router": {"url": router.url, "generation": router.generation, "version": router.version} if router else None,
-        "service": {"pid": service.pid, "state_dir": str(settings.state_dir), "log": str(service.log)}
+        "service": {
+            "pid": service.pid,
+            "state_dir": str(settings.state_dir),
+            "log": str(service.log),
+            "hf_endpoint": service.hf_endpoint,
+            "hub_cache": service.hub_cache,
+            "notice": service.notice,
+        }
         if service
         else None,
         "nodes": [node_json(node) for node in fleet.nodes] if fleet else [],

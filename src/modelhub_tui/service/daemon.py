@@ -28,6 +28,7 @@ from modelhub_tui.service.statefile import (
     DATABASE,
     LOCK_FILE,
     LOG_FILE,
+    STATE_FILE,
     Lock,
     ServiceState,
     cannot_use,
@@ -233,7 +234,7 @@ class Service:
         try:
             write_state(self._settings.state_dir, self._state)
         except OSError as error:
-            raise cannot_use(self._settings.state_dir, error) from error
+            raise cannot_use(self._settings.state_dir / STATE_FILE, error) from error
         log.info("modelhub %s serves %s (process %d)", __version__, self._state.url, os.getpid())
         self._ready()
         self._supervisor.start()

@@ -64,6 +64,15 @@ def find_service(settings: Settings) -> ServiceInfo | None:
     return _info(settings, found) if found else None
 
 
+def silent_holder(settings: Settings) -> int | None:
+    """The process that holds this state folder, for when no service answers there; None if nobody does.
+
+    Raises:
+        ServiceFailed: The folder cannot be used.
+    """
+    return lock_holder(settings.state_dir)
+
+
 def ensure_service(settings: Settings, *, timeout_s: float = 15.0) -> ServiceInfo:
     """Return the running service, started in the background if there was none.
 
@@ -334,4 +343,4 @@ def _ask(url: str, method: str, path: str, key: str = "") -> tuple[int, bytes]:
     return int(words[1]), body
 
 
-__all__ = ["LOCK_FILE", "ServiceInfo", "ensure_service", "find_service", "serve", "stop_service"]
+__all__ = ["LOCK_FILE", "ServiceInfo", "ensure_service", "find_service", "serve", "silent_holder", "stop_service"]
