@@ -27,6 +27,7 @@ from modelhub_tui.errors import AlreadyRegistered, ModelHubError, Rejected, Unau
 from modelhub_tui.screens.main import MainScreen
 from modelhub_tui.screens.wording import cancel_question, delete_question, fetched, goodbye, titles
 from modelhub_tui.themes import DEFAULT, OURS, choose_theme
+from modelhub_tui.widgets.details import usage
 from modelhub_tui.widgets.glyphs import ASCII, choose_glyphs
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ class ModelHubApp(App[None]):
         self._use_key = use_key
         self._endpoint, self._version = endpoint, version
         self._watcher: FleetWatcherLike | None = None
+        self._copied_usage = ("", 0)
+        """Key of the model whose command was copied last, and which of its commands that was."""
         self._opened = asyncio.Event()
         """An attempt to open the watcher has ended, well or badly."""
         self._open_error: ModelHubError | None = None
@@ -245,6 +248,8 @@ class ModelHubApp(App[None]):
         match event.action:
             case "copy":
                 self._copy(event.models[0])
+            case "usage":
+                self._copy_usage(event.models[0])
             case "delete":
                 self._confirm(event.action, event.models, *delete_question(event.models), yes="Delete", no="Keep")
             case "cancel" if fetched(event.models):
@@ -312,6 +317,19 @@ class ModelHubApp(App[None]):
         text = path or model.repo
         self.copy_to_clipboard(text)
         self.notify(text, title="Copied", markup=False)
+
+    def _copy_usage(self, model: Model) -> None:
+        """Put a command that runs the model on the clipboard: the first one, then each time the next."""
+        commands = usage(model)
+        if not commands:
+            self.notify("No ready command is known for this kind of model.", markup=False)
+            return
+        key, turn = self._copied_usage
+        turn = (turn + 1) % len(commands) if key == model.key else 0
+        self._copied_usage = (model.key, turn)
+        program, command = commands[turn]
+        self.copy_to_clipboard(command)
+        self.notify(command, title=f"Copied for {program} ({turn + 1}/{len(commands)})", markup=False)
 
     @on(Worker.StateChanged)
     def _report_bug(self, event: Worker.StateChanged) -> None:

@@ -137,6 +137,16 @@ COMMANDS = (
         11,
     ),
     Command(
+        "model.usage",
+        "Y",
+        "Y",
+        "Copy command",
+        "Copy a command that runs it; again: the next",
+        "Model",
+        "usage",
+        _has_model,
+    ),
+    Command(
         "model.select",
         "space",
         "space",

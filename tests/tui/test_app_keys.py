@@ -19,6 +19,7 @@ from modelhub_tui.screens.help import HelpScreen
 from modelhub_tui.screens.main import MainScreen
 from modelhub_tui.screens.register import RegisterScreen
 from modelhub_tui.screens.search import SearchBar, SearchInput
+from modelhub_tui.widgets.details import usage
 from modelhub_tui.widgets.footer import KeyFooter
 from tests.tui import fleets
 from tests.tui.conftest import MakeApp
@@ -472,3 +473,16 @@ async def test_the_palette_offers_what_applies_and_runs_it(make_app: MakeApp) ->
         await invoke(offered["Pull (p)"])
         await settle(pilot)
         assert app.watcher.asked == [("pull", app.main.grid.highlighted.title)]
+
+
+async def test_shift_y_copies_the_commands_that_run_the_model_one_after_the_other(make_app: MakeApp) -> None:
+    app = make_app(fleets.fleet())
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        offered = [command for _, command in usage(app.main.grid.highlighted)]
+        assert len(offered) > 1
+        copied = []
+        for _ in range(len(offered) + 1):
+            await pilot.press("Y")
+            await pilot.pause()
+            copied.append(app.clipboard)
+        assert copied == [*offered, offered[0]]

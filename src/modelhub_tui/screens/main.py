@@ -73,7 +73,7 @@ class MainScreen(Screen[None]):
 
     @dataclass
     class ActionRequested(Message):
-        """The user wants something done with models: `pull`, `cancel`, `retry`, `delete` or `copy`."""
+        """The user wants something done with models: `pull`, `cancel`, `retry`, `delete`, `copy` or `usage`."""
 
         action: str
         models: tuple[Model, ...]
@@ -389,6 +389,12 @@ class MainScreen(Screen[None]):
         model = self.grid.highlighted
         if model is not None:
             self.post_message(self.ActionRequested("copy", (model,)))
+
+    def action_usage(self) -> None:
+        """Ask for a command that runs the highlighted model on the clipboard."""
+        model = self.grid.highlighted
+        if model is not None:
+            self.post_message(self.ActionRequested("usage", (model,)))
 
     def action_select(self) -> None:
         """Select the highlighted model, or take it out of the selection."""
