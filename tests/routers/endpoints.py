@@ -409,7 +409,12 @@ class EndpointRouter(FakeRouter):
 
     def add_v1_routes(self, access: Any) -> None:
         """`/v1/models` and `/v1/models/{id}`."""
-        self.route("GET", "/v1/models", lambda _: reply({"object": "list", "data": self.v1_items()}), access)
+        self.route(
+            "GET",
+            "/v1/models",
+            lambda _: reply({"object": "list", "data": self.v1_items() + self.cloud_items()}),
+            access,
+        )
         self.route("GET", "/v1/models/{id}", self._v1_model, access)
 
     def _v1_model(self, request: Request) -> Response:

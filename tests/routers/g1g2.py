@@ -342,7 +342,9 @@ class FakeG1(FakeRouter):
         }
 
     def _v1_models(self, request: Request) -> Response:
-        return reply({"object": "list", "data": [self._v1_item(each) for each in self.models.values()]})
+        return reply(
+            {"object": "list", "data": [self._v1_item(each) for each in self.models.values()] + self.cloud_items()}
+        )
 
     def _v1_model(self, request: Request) -> Response:
         model = self.models.get(request.params["id"])

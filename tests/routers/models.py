@@ -90,6 +90,8 @@ class FakeRouter(RoutedServer):
         self.admin = self.auth.add_user("admin", ADMIN_PASSWORD)
         self.viewer = self.auth.add_user("viewer", VIEWER_PASSWORD, "viewer")
         self.models: dict[str, Stored] = {}
+        self.cloud_models: list[str] = []
+        """Such as `openai:gpt-4o`: what `/v1/models` lists of providers whose key the router has."""
         self.add_keys()
         self.add_routes()
 
@@ -247,6 +249,11 @@ class FakeRouter(RoutedServer):
         if self.generation == "G4":
             return failure(status, sentence)
         return Response(status, f'{{"error":"{sentence}"}}'.encode())
+
+    def cloud_items(self) -> list[dict[str, Any]]:
+        """How `/v1/models` lists the models of providers, after its own."""
+        fixed = {"object": "model", "created": 0, "lifecycle_status": "registered", "download_progress": None}
+        return [{"id": each, "owned_by": each.split(":")[0], "ready": True, **fixed} for each in self.cloud_models]
 
     def hub_stats(self, repo_id: str) -> dict[str, Any]:
         """`hf_info`, or nothing."""

@@ -457,6 +457,14 @@ def test_v1_lists_the_registered_or_what_online_endpoints_have(ask: Asking) -> N
     assert unknown.status_code == 404 and unknown.json()["error"]["code"] == "model_not_found"
 
 
+def test_models_of_providers_are_listed_last_and_have_no_repo(ask: Asking) -> None:
+    ask.router.cloud_models = ["openai:gpt-4o"]
+    (cloud,) = ask("GET", "/v1/models").json()["data"]
+    assert (cloud["id"], cloud["owned_by"], cloud["ready"]) == ("openai:gpt-4o", "openai", True)
+    assert "repo" not in cloud
+    assert ask("GET", "/v1/models/openai%3Agpt-4o").status_code == 404
+
+
 # -- nodes
 
 
