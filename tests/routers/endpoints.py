@@ -417,6 +417,9 @@ class EndpointRouter(FakeRouter):
         )
         self.route("GET", "/v1/models/{id}", self._v1_model, access)
 
+    def _v1_models(self, request: Request) -> Response:
+        return reply({"object": "list", "data": self.v1_items() + self.cloud_items()})
+
     def _v1_model(self, request: Request) -> Response:
         name = request.params["id"]
         told = next((each for each in self.v1_items() if name in (each["id"], *each.get("aliases", ()))), None)
