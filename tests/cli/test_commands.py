@@ -274,13 +274,27 @@ def test_rm_of_what_is_not_here_is_not_found(modelhub: CommandLine) -> None:
     assert modelhub.client.asked("delete") == []
 
 
-def test_rm_does_not_wait_for_a_node_that_is_away(modelhub: CommandLine) -> None:
+def test_rm_does_not_wait_for_a_node_that_is_away(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelhub_tui.cli.remove.OFFLINE_PATIENCE_S", 0.05)
     away = Node("n1", "gpu-01", NodeStatus.OFFLINE)
     modelhub.client.say(PLACED, nodes=(away,))
     leaving = RouterReport((replace(PLACED, registered=False, deleting=True),), (away,))
     modelhub.client.script = [leaving]
     result = modelhub("rm", "tiny", "--yes")
     assert result.code == 1 and "gpu-01 is offline" in result.err and result.out == ""
+
+
+def test_rm_waits_for_the_node_of_a_service_that_was_just_started(modelhub: CommandLine) -> None:
+    away = Node("n1", "gpu-01", NodeStatus.OFFLINE)
+    modelhub.client.say(PLACED, nodes=(away,))
+    leaving = replace(PLACED, registered=False, deleting=True)
+    modelhub.client.script = [
+        RouterReport((leaving,), (away,)),
+        RouterReport((leaving,), (replace(away, status=NodeStatus.ONLINE),)),
+        RouterReport((), (replace(away, status=NodeStatus.ONLINE),)),
+    ]
+    result = modelhub("rm", "tiny", "--yes")
+    assert (result.code, result.err) == (0, "") and result.out.startswith("Deleted tiny")
 
 
 # -- register ---------------------------------------------------------------------------------------------------------

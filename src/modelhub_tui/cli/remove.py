@@ -17,6 +17,9 @@ from modelhub_tui.domain import CatalogEntry, Fleet, Model, ModelState, NodeStat
 from modelhub_tui.errors import NotFound
 from modelhub_tui.units import human_size
 
+OFFLINE_PATIENCE_S = 10.0
+"""How long this machine's own node may take to come."""
+
 
 def remove(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
     """Delete models, after asking."""
@@ -31,7 +34,8 @@ def remove(arguments: Namespace, settings: Settings, console: Console, connect: 
         if not answer:
             console.say("Nothing was deleted.")
             return FAILED
-    gone = asyncio.run(_delete(chosen, console, connect, catalog))
+    patience_s = OFFLINE_PATIENCE_S if settings.embedded else 0.0
+    gone = asyncio.run(_delete(chosen, console, connect, catalog, patience_s))
     results = [
         {"id": model.catalog_id, "name": model.name, "deleted": model.key in gone, "freed_bytes": _freed(model, gone)}
         for model in chosen
@@ -46,14 +50,18 @@ def remove(arguments: Namespace, settings: Settings, console: Console, connect: 
 
 
 async def _delete(
-    chosen: tuple[Model, ...], console: Console, connect: Connect, catalog: tuple[CatalogEntry, ...]
+    chosen: tuple[Model, ...],
+    console: Console,
+    connect: Connect,
+    catalog: tuple[CatalogEntry, ...],
+    patience_s: float,
 ) -> set[str]:
     """Delete models and wait; the keys of those that are gone."""
     async with follow(connect, catalog) as followed:
         for model in chosen:
             if model.state is not ModelState.DELETING:
                 await followed.watcher.delete(model)
-        return await _until_gone(followed, chosen, console)
+        return await _until_gone(followed, chosen, console, patience_s=patience_s)
 
 
 def _present(fleet: Fleet, name: str) -> Model:
@@ -70,32 +78,50 @@ class NotHere(NotFound):
     """A supported model that nobody pulled."""
 
 
-async def _until_gone(followed: Followed, models: tuple[Model, ...], console: Console) -> set[str]:
+async def _until_gone(
+    followed: Followed, models: tuple[Model, ...], console: Console, *, patience_s: float
+) -> set[str]:
     """Wait until no node has the models any more; return the keys of those that are gone.
 
-    A node that is offline deletes when it comes back; that is said, and not waited for.
+    A node that is offline deletes when it comes back. That is said, and waited for only for a moment: the node of a
+    service that was just started needs one to come.
     """
-    fleet = followed.watcher.fleet
-    told: set[str] = set()
-    while True:
-        by_key = {model.key: model for model in fleet.models}
-        online = {node.name for node in fleet.nodes if node.status is NodeStatus.ONLINE}
-        gone, waiting = set(), False
-        for model in models:
-            now = by_key.get(model.key)
-            if now is None or now.state is ModelState.AVAILABLE:
-                gone.add(model.key)
-                continue
-            holders = {each.node for each in now.placements} | {each.node for each in now.transfers}
-            absent = holders - online
-            if now.state is ModelState.DELETING and holders and not holders & online and model.key not in told:
-                told.add(model.key)
-                console.say(f"{handle(model)}: {', '.join(sorted(absent))} is offline; it deletes when it is back.")
-            waiting = waiting or model.key not in told
-        if not waiting:
-            return gone
-        console.show_live(f"Deleting {', '.join(handle(model) for model in models if model.key not in gone)} ...")
-        fleet = await followed.next()
+    patient_until = asyncio.get_running_loop().time() + patience_s
+    offline: dict[str, str] = {}
+    gone: set[str] = set()
+    try:
+        async with asyncio.timeout(None) as limit:
+            fleet = followed.watcher.fleet
+            while True:
+                gone, offline = _progress(fleet, models)
+                if len(gone) == len(models):
+                    return gone
+                left = ", ".join(handle(model) for model in models if model.key not in gone)
+                console.show_live(f"Deleting {left} ...")
+                limit.reschedule(patient_until if len(gone) + len(offline) == len(models) else None)
+                fleet = await followed.next()
+    except TimeoutError:
+        for sentence in offline.values():
+            console.say(sentence)
+        return gone
+
+
+def _progress(fleet: Fleet, models: tuple[Model, ...]) -> tuple[set[str], dict[str, str]]:
+    """Which models are gone, and what to say about those that only absent nodes still hold; by key."""
+    by_key = {model.key: model for model in fleet.models}
+    online = {node.name for node in fleet.nodes if node.status is NodeStatus.ONLINE}
+    gone: set[str] = set()
+    offline: dict[str, str] = {}
+    for model in models:
+        now = by_key.get(model.key)
+        if now is None or now.state is ModelState.AVAILABLE:
+            gone.add(model.key)
+            continue
+        holders = {each.node for each in now.placements} | {each.node for each in now.transfers}
+        if now.state is ModelState.DELETING and holders and not holders & online:
+            absent = ", ".join(sorted(holders))
+            offline[model.key] = f"{handle(model)}: {absent} is offline; it deletes when it is back."
+    return gone, offline
 
 
 def _question(models: tuple[Model, ...]) -> str:
