@@ -146,7 +146,7 @@ class Listing:
         return page
 
     def _joined(self, kind: str, rows: list[Row] | tuple[Row, ...], form: Callable[[Row], dict[str, Any]]) -> str:
-        """The rows as a JSON array; a row equal to last time's is not encoded again."""
+        """The rows as a JSON array, a line each; a row equal to last time's is not encoded again."""
         parts = []
         for row in rows:
             found = self._fragments.get((kind, row.name))
@@ -155,7 +155,7 @@ class Listing:
             parts.append(found[1])
         if len(self._fragments) > 8 * len(self.rows()) + 64:
             self._fragments.clear()
-        return f"[{','.join(parts)}]"
+        return "[" + ",\n".join(parts) + "]"
 
     def _node_models(self) -> str:
         quiet = [
