@@ -46,6 +46,12 @@ SETTINGS = (
     ),
     Setting("hf_home", "HF_HOME", "HuggingFace home", default="~/.cache/huggingface"),
     Setting("hub_cache", "HF_HUB_CACHE", "where model files land", default="$HF_HOME/hub"),
+    Setting(
+        "idle_exit_s",
+        "MODELHUB_IDLE_EXIT_S",
+        "seconds without use after which the background service exits; 0 never",
+        default="900",
+    ),
 )
 _FILE_LIMIT_BYTES = 1_000_000
 _IN_FILE = frozenset({"router", "api_key", "catalog", "theme", "state_dir", "cache_dir"})
