@@ -123,7 +123,7 @@ def _run_locked(
         ) from error
     except StoreFailed as error:
         raise ServiceFailed(
-            error.reason, "Free some space, or choose another folder with MODELHUB_STATE_DIR."
+            error.reason, "Check its owner and the free space, or choose another folder with MODELHUB_STATE_DIR."
         ) from error
     try:
         try:
@@ -137,7 +137,7 @@ def _run_locked(
                 store.set_meta("port", str(port))
         except StoreFailed as error:
             raise ServiceFailed(
-                error.reason, "Free some space, or choose another folder with MODELHUB_STATE_DIR."
+                error.reason, "Check its owner and the free space, or choose another folder with MODELHUB_STATE_DIR."
             ) from error
         state = ServiceState(
             pid=os.getpid(),
