@@ -198,14 +198,18 @@ async def test_refresh_asks_once_and_then_not_for_ten_minutes(cache: HubStatsCac
 
 
 async def test_at_most_eight_at_once_and_one_for_each_repo(cache: HubStatsCache) -> None:
-    running, peak, seen = 0, 0, []
+    running, peak, seen, all_slots_used = 0, 0, [], asyncio.Event()
 
     async def answer(request: httpx.Request) -> httpx.Response:
         nonlocal running, peak
         running += 1
         peak = max(peak, running)
         seen.append(request.url.path)
-        for _ in range(5):
+        if running == 8:
+            all_slots_used.set()
+        # However slowly the others come: none is answered before the eighth is here.
+        await all_slots_used.wait()
+        for _ in range(5):  # room for a ninth, if there were one
             await asyncio.sleep(0)
         running -= 1
         return httpx.Response(200, json={"downloads": 1})
