@@ -164,6 +164,14 @@ def test_a_node_that_ends_is_started_again(settings: Settings) -> None:
     assert [each.pid for each in psutil.Process(info.pid).children()] != [child.pid]
 
 
+def test_why_the_node_does_not_start_is_said(settings: Settings) -> None:
+    settings.state_dir.mkdir()
+    (settings.state_dir / "node").touch()
+    log = start(settings).log
+    until(lambda: f"node: {settings.state_dir / 'node'}: " in log.read_text(), "the node says it in a sentence")
+    assert "Traceback" not in log.read_text()
+
+
 def test_ten_starts_at_once_give_one_service(settings: Settings) -> None:
     code = (
         "from tests.service.test_lifecycle import *\n"

@@ -234,6 +234,22 @@ async def test_our_own_nodes_end_is_noticed_without_waiting(service: Service) ->
     assert (await nodes(service))[0]["status"] == "offline"
 
 
+async def test_a_node_of_our_own_that_does_not_start_is_why_a_model_waits(service: Service) -> None:
+    await service.router.registry.add(registration())
+    service.router.fleet.lose_supervised("No permission for /s/node.")
+    waiting = (await service.models())[NAME]
+    assert (waiting["status"], waiting["reason"]) == (
+        "registered",
+        "The node of this machine does not start: No permission for /s/node.",
+    )
+    assert waiting["transfers"][0]["error"] == waiting["reason"]
+    node = FakeNode(service.node)
+    await node.register()
+    assert (await service.models())[NAME]["reason"] == f"waiting for {(await nodes(service))[0]['machine_name']}"
+    service.router.fleet.lose_supervised()
+    assert (await service.models())[NAME]["reason"] == "no node online"
+
+
 async def test_nodes_and_what_they_hold_survive_a_restart(tmp_path: Path) -> None:
     async with open_service(tmp_path) as service:
         await service.router.registry.add(registration())

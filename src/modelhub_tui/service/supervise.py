@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 node_log = logging.getLogger("node")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+BAD_START_S = 5.0
+"""A node that failed this soon did not start at all."""
 SOUND_S = 60.0
 """A node that ran this long was not crashing: its next restart is quick again."""
 GRACE_S = 2.0
@@ -29,11 +31,11 @@ class Supervisor:
 
     Args:
         env: The child's whole environment, without the lifeline. Secrets travel here, never on the command line.
-        lost: Called when the child has ended by itself.
+        lost: Called when the child has ended by itself, with its last words if it ended soon and badly.
     """
 
     def __init__(
-        self, env: Mapping[str, str], *, lost: Callable[[], None], command: Sequence[str] = NODE_COMMAND
+        self, env: Mapping[str, str], *, lost: Callable[[str], None], command: Sequence[str] = NODE_COMMAND
     ) -> None:
         self._env, self._lost, self._command = dict(env), lost, command
         self._process: Process | None = None
@@ -75,19 +77,21 @@ class Supervisor:
         pause_s = FIRST_PAUSE_S
         loop = asyncio.get_running_loop()
         while True:
-            begun = loop.time()
+            begun, words = loop.time(), ""
             try:
-                await self._run_once()
+                words = await self._run_once()
             except OSError as error:
                 log.error("the node cannot be started: %s", error)
-            self._lost()
+                words = f"{error.strerror or error}."
+            self._lost(words if loop.time() - begun < BAD_START_S else "")
             if loop.time() - begun > SOUND_S:
                 pause_s = FIRST_PAUSE_S
             log.warning("the node is started again in %.1f s", pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
-    async def _run_once(self) -> None:
+    async def _run_once(self) -> str:
+        """Run the child until it ends; return its last words if it failed."""
         readable, self._lifeline = os.pipe()
         try:
             env = {**self._env, "MODELHUB_NODE_LIFELINE": str(readable)}
@@ -106,10 +110,11 @@ class Supervisor:
             os.close(readable)
         log.info("node started (process %d)", self._process.pid)
         assert self._process.stdout is not None
-        await _copy(self._process.stdout)
+        words = await _copy(self._process.stdout)
         code = await self._process.wait()
         self._cut()
         log.warning("the node ended (exit code %d)", code)
+        return words if code > 0 else ""
 
     def _cut(self) -> None:
         if self._lifeline >= 0:
@@ -117,20 +122,21 @@ class Supervisor:
             self._lifeline = -1
 
 
-async def _copy(output: asyncio.StreamReader) -> None:
-    """Log what the node prints, line by line; an endless line is cut."""
-    line = b""
+async def _copy(output: asyncio.StreamReader) -> str:
+    """Log what the node prints, line by line, and return the last; an endless line is cut."""
+    line, last = b"", ""
     while chunk := await output.read(65536):
         *whole, line = (line + chunk).split(b"\n")
         if len(line) > _MAX_LINE:
             whole.append(line)
             line = b""
         for each in whole:
-            _say(each)
-    _say(line)
+            last = _say(each) or last
+    return _say(line) or last
 
 
-def _say(line: bytes) -> None:
+def _say(line: bytes) -> str:
     text = line[:_MAX_LINE].decode("utf-8", "replace").rstrip()
     if text:
         node_log.info("%s", text)
+    return text

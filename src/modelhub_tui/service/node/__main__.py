@@ -25,13 +25,17 @@ def main() -> int:
     if settings.router is None or not key:
         return _complain("A node needs MODELHUB_ROUTER and MODELHUB_API_KEY; `modelhub node` sets them for you.")
     said = os.environ.pop("MODELHUB_NODE_LIFELINE", "")
-    return run_node(
-        settings,
-        router_url=settings.router,
-        key=key,
-        name=os.environ.get("MODELHUB_NODE_NAME"),
-        lifeline=int(said) if said.isdigit() else None,
-    )
+    try:
+        return run_node(
+            settings,
+            router_url=settings.router,
+            key=key,
+            name=os.environ.get("MODELHUB_NODE_NAME"),
+            lifeline=int(said) if said.isdigit() else None,
+        )
+    except OSError as error:  # its folder or its log cannot be written
+        _complain(str(explain(error)))
+        return 1
 
 
 def _complain(sentence: str) -> int:

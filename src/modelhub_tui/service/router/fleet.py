@@ -14,6 +14,7 @@ from modelhub_tui.domain import Gpu, Node, NodeStatus, Phase, Placement, Transfe
 from modelhub_tui.service.router.bodies import Heartbeat, NodeBody, TransferBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.records import NodeRecord
+from modelhub_tui.untrusted import clean
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,8 @@ class Fleet:
         self._changes = changes
         self._clock, self._monotonic = clock, monotonic
         self._retried: dict[str, float] = {}
+        self.trouble = ""
+        """Why this machine's own node does not come online; empty if nothing is known to be wrong."""
         self.nodes: dict[str, LiveNode] = {}
         for record in records:
             node = LiveNode(
@@ -302,8 +305,24 @@ class Fleet:
             del self._retried[name]
             self._changes.touch()
 
-    def lose_supervised(self) -> None:
-        """Our own node's process has ended: do not wait for its silence."""
+    def hindered(self) -> tuple[tuple[str, str, Report], ...]:
+        """What stands for the transfers of models that wait for our own node while it does not start."""
+        if not self.trouble or any(node.status is NodeStatus.ONLINE for node in self.nodes.values()):
+            return ()
+        ours = next((node for node in self.nodes.values() if node.record.supervised), None)
+        name = ours.name if ours else "this machine"
+        return ((ours.id if ours else "", name, Report(Transfer(name, Phase.WAITING, error=self.trouble))),)
+
+    def lose_supervised(self, why: str = "") -> None:
+        """Our own node's process has ended: do not wait for its silence.
+
+        Args:
+            why: The last it said, if it ended soon after its start.
+        """
+        trouble = f"The node of this machine does not start: {clean(why, 300)}" if why else ""
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._changes.touch()
         for node in self.nodes.values():
             if node.record.supervised and node.status is not NodeStatus.OFFLINE:
                 self._lose(node)

@@ -126,6 +126,8 @@ class Listing:
         nodes: tuple[Any, ...],
     ) -> Row:
         transfers = tuple((node.id, node.name, report) for node, report in self._fleet.transfers_of(name))
+        if record is not None and not record.deleting and not transfers:
+            transfers = self._fleet.hindered()
         placements = tuple((node.id, node.name, placement) for node, placement in self._fleet.placements_of(name))
         state, reason = derive_state(
             registered=record is not None,
