@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from modelhub_tui.commands import COMMANDS, GROUPS, MOVES
+from modelhub_tui.commands import ALL_BY_GROUP, GROUPS, MOVES
 from modelhub_tui.config import SETTINGS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -20,7 +20,7 @@ def keys_table() -> str:
     rows = ["| key | does |", "|---|---|"]
     rows += [f"| `{_cell(keys)}` | {what} |" for keys, what in MOVES]
     for group in GROUPS:
-        rows += [f"| `{_cell(each.shown)}` | {each.help} |" for each in COMMANDS if each.group == group]
+        rows += [f"| `{_cell(each.shown)}` | {each.help} |" for each in ALL_BY_GROUP if each.group == group]
     return "\n".join(rows)
 
 

@@ -21,8 +21,9 @@ from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
 from modelhub_tui import __version__
-from modelhub_tui.commands import applicable
-from modelhub_tui.domain import Connection, Fleet, Link, Model
+from modelhub_tui.actions import applicable
+from modelhub_tui.app_actions import RouterActions
+from modelhub_tui.domain import Ability, Connection, Fleet, Link, Model, Node
 from modelhub_tui.errors import AlreadyRegistered, ModelHubError, Rejected, Unauthorised, explain
 from modelhub_tui.screens.main import MainScreen
 from modelhub_tui.screens.wording import cancel_question, delete_question, fetched, goodbye, titles
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from modelhub_tui.client.base import Registered, RegisterRequest
     from modelhub_tui.hub_refs import HubRef
     from modelhub_tui.screens.api_key import GivenKey
+    from modelhub_tui.screens.login import Secret
     from modelhub_tui.screens.register import RegisterScreen
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,17 @@ class FleetWatcherLike(Protocol):
 
     async def register(self, request: RegisterRequest) -> Registered: ...
 
+    async def download(self, model: Model, node_id: str, quantization: str | None = None) -> None: ...
+
+    async def delete_on(self, model: Model, node_id: str) -> None: ...
+
+    async def approve(self, node: Node) -> None: ...
+
     async def aclose(self) -> None: ...
+
+
+Asked = Callable[[FleetWatcherLike, Model], Awaitable[None]]
+"""One request about one model."""
 
 
 def _commands() -> type[Provider]:
@@ -86,7 +98,7 @@ class Palette(CommandPalette):
         self.query_one(SearchIcon).icon = ">"  # an emoji otherwise, of a width terminals disagree on
 
 
-class ModelHubApp(App[None]):
+class ModelHubApp(RouterActions, App[None]):
     """The dashboard."""
 
     TITLE = "modelhub"
@@ -106,6 +118,8 @@ class ModelHubApp(App[None]):
         env: Mapping[str, str] | None = None,
         on_leave: Callable[[Fleet], None] | None = None,
         use_key: Callable[[str, bool], Awaitable[None]] | None = None,
+        login: Callable[[str, Secret, bool], Awaitable[None]] | None = None,
+        change_password: Callable[[Secret], Awaitable[None]] | None = None,
         endpoint: str = "https://huggingface.co",
         version: str = __version__,
     ) -> None:
@@ -119,6 +133,9 @@ class ModelHubApp(App[None]):
             env: The environment; `os.environ` if None.
             on_leave: Told the last fleet when the app closes.
             use_key: Makes the next attempt to connect use an API key, and keeps it if the second argument says so.
+            login: Logs in with user and password, and keeps the session if the third argument says so; the next attempt
+                to connect uses it. Raises PasswordChangeNeeded when the router wants a new password first.
+            change_password: Sets the new password of the user who logged in last.
             endpoint: The configured hub, whose URLs the register dialog understands.
             version: Shown by the help screen.
         """
@@ -137,7 +154,7 @@ class ModelHubApp(App[None]):
         self._open_watcher = open_watcher
         self._clock = clock
         self._on_leave = on_leave
-        self._use_key = use_key
+        self._use_key, self._login, self._change_password = use_key, login, change_password
         self._endpoint, self._version = endpoint, version
         self._watcher: FleetWatcherLike | None = None
         self._copied_usage = ("", 0)
@@ -148,6 +165,7 @@ class ModelHubApp(App[None]):
         self._again = asyncio.Event()
         """Try now, do not wait."""
         self._asked_for_key = False
+        self._noticed: set[str] = set()
         self.set_reactive(ModelHubApp.fleet, fleet)
 
     def get_default_screen(self) -> Screen[None]:
@@ -157,7 +175,7 @@ class ModelHubApp(App[None]):
             self._clock,
             endpoint=self._endpoint,
             version=self._version,
-            can_use_key=self._use_key is not None,
+            can_use_key=self._use_key is not None or self._login is not None,
         )
         screen.set_reactive(MainScreen.fleet, self.fleet)
         return screen.data_bind(ModelHubApp.fleet)
@@ -209,6 +227,7 @@ class ModelHubApp(App[None]):
     def _hear(self, fleet: Fleet) -> None:
         """The router said something."""
         self.fleet = fleet
+        self.show_notices(fleet.notices)
         if fleet.connection.link is Link.LIVE:
             self._asked_for_key = False
         elif fleet.connection.link is Link.REFUSED and not self._asked_for_key:
@@ -245,7 +264,12 @@ class ModelHubApp(App[None]):
 
     @on(MainScreen.ActionRequested)
     def _act(self, event: MainScreen.ActionRequested) -> None:
+        abilities = self.fleet.router.abilities
         match event.action:
+            case "pull" if Ability.PULL_ON_NODE in abilities:
+                self.choose_endpoint(event.models)
+            case "delete" if Ability.DELETE_ON_NODE in abilities:
+                self.choose_copies(event.models)
             case "copy":
                 self._copy(event.models[0])
             case "usage":
@@ -269,7 +293,8 @@ class ModelHubApp(App[None]):
         if not answer:
             return
         keys = {model.key for model in models}
-        still = applicable(action, tuple(model for model in self.fleet.models if model.key in keys))
+        now = tuple(model for model in self.fleet.models if model.key in keys)
+        still = applicable(action, now, self.fleet.router.abilities)
         if len(still) < len(models):
             gone = [model for model in models if model.key not in {each.key for each in still}]
             self.notify(f"{titles(gone)} changed meanwhile and was left alone.", severity="warning", markup=False)
@@ -277,23 +302,29 @@ class ModelHubApp(App[None]):
             self._start(action, still)
 
     def _start(self, action: str, models: tuple[Model, ...]) -> None:
+        async def ask(watcher: FleetWatcherLike, model: Model) -> None:
+            await getattr(watcher, action)(model)
+
+        self.start(action, models, ask)
+
+    def start(self, action: str, models: tuple[Model, ...], ask: Asked) -> None:
+        """Ask something about each of `models` in the background."""
         self.main.forget_selection()
         self.run_worker(
-            self._perform(action, models),
+            self._perform(action, models, ask),
             group="actions",
             exit_on_error=False,
             description=f"{action} {len(models)} models",
         )
 
-    async def _perform(self, action: str, models: tuple[Model, ...]) -> None:
+    async def _perform(self, action: str, models: tuple[Model, ...], ask: Asked) -> None:
         """Ask the router for each model, a few at a time, and report what did not work."""
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(model: Model) -> ModelHubError | None:
             async with slots:
                 try:
-                    watcher = await self._connected()
-                    await getattr(watcher, action)(model)
+                    await ask(await self._connected(), model)
                 except AlreadyRegistered:
                     pass
                 except ModelHubError as error:
@@ -379,9 +410,14 @@ class ModelHubApp(App[None]):
 
     @on(MainScreen.KeyRequested)
     def ask_for_key(self) -> None:
-        """Ask for an API key, if somebody can use it."""
-        if self._use_key is None:
-            return
+        """Ask for a login or an API key, whatever somebody can use."""
+        if self._login is not None and self.takes_login():
+            self.ask_for_login()
+        elif self._use_key is not None:
+            self.ask_for_api_key()
+
+    def ask_for_api_key(self) -> None:
+        """Ask for an API key."""
         from modelhub_tui.screens.api_key import ApiKeyScreen
 
         fleet = self.fleet

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelhub_tui.domain import Model, ModelState
+from modelhub_tui.actions import STATES_FOR, applicable, can
+from modelhub_tui.domain import LOCAL_ABILITIES, Ability, Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,11 @@ class Situation:
     """A search text, a filter or a selection is in force."""
     on_local: bool = False
     wants_key: bool = False
-    """The router asks for a key, and one could be given."""
+    """The router asks for a key or a login, and one could be given."""
+    abilities: frozenset[Ability] = LOCAL_ABILITIES
+    """What this router is able to do."""
+    approvable: bool = False
+    """The highlighted node of the fleet view waits to be let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +64,8 @@ class Command:
         return self.action.split("(", 1)[0].removeprefix("app.")
 
 
-PULLABLE = frozenset({ModelState.AVAILABLE})
-CANCELLABLE = frozenset({ModelState.QUEUED, ModelState.DOWNLOADING, ModelState.PAUSED, ModelState.FAILED})
-RETRIABLE = frozenset({ModelState.FAILED, ModelState.PAUSED})
-DELETABLE = frozenset({ModelState.DOWNLOADED})
-
-STATES_FOR = {"pull": PULLABLE, "cancel": CANCELLABLE, "retry": RETRIABLE, "delete": DELETABLE}
-"""The states in which each model command makes sense."""
-
-
-def applicable(action: str, models: tuple[Model, ...]) -> tuple[Model, ...]:
-    """Those of `models` that the model command `action` makes sense for."""
-    states = STATES_FOR[action]
-    return tuple(model for model in models if model.state in states)
-
-
 def _for(action: str) -> Callable[[Situation], bool]:
-    states = STATES_FOR[action]
-    return lambda at: not at.searching and any(model.state in states for model in at.targets)
+    return lambda at: not at.searching and any(can(action, model, at.abilities) for model in at.targets)
 
 
 def _in_list(at: Situation) -> bool:
@@ -165,7 +154,7 @@ COMMANDS = (
         "Add any HuggingFace repo by name or URL",
         "Model",
         "register",
-        lambda at: not at.searching,
+        lambda at: not at.searching and Ability.REGISTER in at.abilities,
         9,
     ),
     Command(
@@ -226,14 +215,15 @@ COMMANDS = (
     ),
     Command("view.hub", "1", "1", "Model Hub", "Show all supported models", "View", "show_tab('hub')", _in_list),
     Command("view.local", "2", "2", "Local", "Show what is on disk", "View", "show_tab('local')", _in_list),
+    Command("view.fleet", "n", "n", "Nodes", "Show which model is on which node", "View", "fleet", _in_list, 14),
     Command("view.pane", "i", "i", "Details pane", "Show or hide the details", "View", "toggle_details", _has_model),
     Command("view.refresh", "ctrl+r", "^r", "Refresh", "Ask the router again now", "View", "refresh"),
     Command(
         "app.key",
         "a",
         "a",
-        "API key",
-        "Give the key the router asks for",
+        "Log in",
+        "Give the key or password the router asks for",
         "Program",
         "api_key",
         lambda at: not at.searching and at.wants_key,
@@ -248,6 +238,25 @@ COMMANDS = (
     ),
 )
 
+FLEET_COMMANDS = (
+    Command("fleet.open", "enter", "enter", "Model", "Show the highlighted model in the hub", "Nodes", "open", rank=1),
+    Command(
+        "fleet.approve",
+        "a",
+        "a",
+        "Approve",
+        "Let a waiting node in, after asking",
+        "Nodes",
+        "approve",
+        lambda at: at.approvable,
+        2,
+    ),
+    Command("fleet.refresh", "ctrl+r", "^r", "Refresh", "Ask the router again now", "Nodes", "refresh", rank=3),
+    Command("fleet.back", "n,escape", "n esc", "Back", "Back to the models", "Nodes", "close", rank=4),
+    Command("fleet.quit", "q", "q", "Quit", "Leave; downloads go on", "Nodes", "app.quit", rank=99),
+)
+"""Commands of the fleet view."""
+
 MOVES = (
     ("arrows", "Move between models"),
     ("j k", "Next and previous model"),
@@ -258,19 +267,22 @@ MOVES = (
 
 BY_ACTION = {command.action_name: command for command in COMMANDS if command.action}
 BY_ID = {command.id: command for command in COMMANDS}
-GROUPS = ("Model", "Find", "View", "Program")
+_OF_FLEET = {"fleet.open", "fleet.approve", "fleet.back"}
+ALL_BY_GROUP = (*COMMANDS, *(each for each in FLEET_COMMANDS if each.id in _OF_FLEET))
+"""For help and README: what the fleet view shares with the list is said once."""
+GROUPS = ("Model", "Find", "View", "Nodes", "Program")
 
 
-def footer(at: Situation) -> tuple[tuple[Command, str], ...]:
+def footer(at: Situation, table: tuple[Command, ...] = COMMANDS) -> tuple[tuple[Command, str], ...]:
     """The commands that work here and now with the label each has, in footer order."""
-    shown = sorted((each for each in COMMANDS if each.rank and each.when(at)), key=lambda each: each.rank)
+    shown = sorted((each for each in table if each.rank and each.when(at)), key=lambda each: each.rank)
     return tuple((each, label(each, at)) for each in shown)
 
 
 def label(command: Command, at: Situation) -> str:
     """A command's label; it counts the models when there are several."""
     if command.action in STATES_FOR and len(at.targets) > 1:
-        return f"{command.label} {len(applicable(command.action, at.targets))}"
+        return f"{command.label} {len(applicable(command.action, at.targets, at.abilities))}"
     if command.id == "view.next":
         return "Model Hub" if at.on_local else "Local"
     if command.id == "find.back" and at.narrowed and not at.details:

@@ -38,8 +38,36 @@ class Unauthorised(ModelHubError):
     """401: no credential, or a wrong or expired one."""
 
 
+class LoginNeeded(Unauthorised):
+    """No credential, or one that has expired. `password_login` says whether user and password would do."""
+
+    def __init__(self, url: str = "", *, password_login: bool = True, expired: bool = False) -> None:
+        super().__init__(url)
+        self.url, self.password_login, self.expired = url, password_login, expired
+
+
+class PasswordChangeNeeded(ModelHubError):
+    """The router lets this user do nothing before a new password is set."""
+
+
+class LoginNeeded(Unauthorised):
+    """401 from a router that has users: somebody can log in with a password instead of giving a key."""
+
+    def __init__(self, url: str = "", *, expired: bool = False, wrong: bool = False) -> None:
+        super().__init__(url)
+        self.url = url
+        self.expired = expired
+        """A login was used and is not good any more."""
+        self.wrong = wrong
+        """User name or password were refused."""
+
+
 class Forbidden(ModelHubError):
     """403: a good credential without the right for this."""
+
+
+class PasswordChangeNeeded(Forbidden):
+    """The router wants a new password before it does anything else for this user."""
 
 
 class NotFound(ModelHubError):
@@ -143,6 +171,21 @@ def explain(error: BaseException) -> Advice:
         case NotARouter(url=url, what=what):
             todo = "Point --router at an llm-router, llmlb or modelhub service."
             return Advice(f"{url} is {what}, not a model router.", todo)
+        case LoginNeeded(expired=True):
+            return Advice("Your session has expired.", "Log in again.")
+        case LoginNeeded(password_login=True):
+            return Advice("The router wants to know who you are.", "Log in, or give an API key.")
+        case PasswordChangeNeeded():
+            return Advice("The router wants you to choose a new password.", "Log in again to do so.")
+        case LoginNeeded(wrong=True):
+            return Advice("User name or password are wrong.", "Try to log in again.")
+        case LoginNeeded(expired=True):
+            return Advice("The login has expired, or is not accepted any more.", "Log in again: `modelhub login`.")
+        case LoginNeeded():
+            todo = "Give one with --api-key or MODELHUB_API_KEY, or log in: `modelhub login`."
+            return Advice("The router wants a valid API key or a login.", todo)
+        case PasswordChangeNeeded():
+            return Advice("The router wants a new password for this user first.", "Set one with `modelhub login`.")
         case Unauthorised():
             return Advice("The router wants a valid API key.", "Give one with --api-key or MODELHUB_API_KEY.")
         case Forbidden():

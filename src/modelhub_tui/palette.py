@@ -7,8 +7,9 @@ from functools import partial
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from modelhub_tui.commands import COMMANDS
+from modelhub_tui.commands import COMMANDS, FLEET_COMMANDS
 from modelhub_tui.filtering import SortKey
+from modelhub_tui.screens.fleet import FleetScreen
 from modelhub_tui.screens.main import MainScreen
 from modelhub_tui.screens.search import SORT_WORDS
 from modelhub_tui.themes import OURS
@@ -35,6 +36,11 @@ class HubCommands(Provider):
                     "Change the order of the list",
                     partial(setattr, screen, "sort", sort),
                 )
+        elif isinstance(screen, FleetScreen):
+            at = screen.situation()
+            for command in FLEET_COMMANDS:
+                if command.when(at):
+                    yield f"{command.label} ({command.shown})", command.help, partial(screen.run_command, command.id)
         for theme in OURS:
             yield f"Theme: {theme.name}", "Change the colours", partial(setattr, self.app, "theme", theme.name)
         yield "Theme: more ...", "Choose among all of Textual's themes", self.app.search_themes

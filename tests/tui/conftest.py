@@ -10,7 +10,7 @@ import pytest
 
 from modelhub_tui.app import ModelHubApp
 from modelhub_tui.client.base import Registered, RegisterRequest
-from modelhub_tui.domain import Fleet, Model
+from modelhub_tui.domain import Fleet, Model, Node
 from modelhub_tui.errors import ModelHubError
 from tests.tui import fleets
 
@@ -67,6 +67,15 @@ class FakeWatcher:
         self.registered.append(request)
         await self._ask("register", request.repo)
         return self.answer
+
+    async def download(self, model: Model, node_id: str, quantization: str | None = None) -> None:
+        await self._ask("download", f"{model.title} on {node_id} as {quantization}")
+
+    async def delete_on(self, model: Model, node_id: str) -> None:
+        await self._ask("delete_on", f"{model.title} on {node_id}")
+
+    async def approve(self, node: Node) -> None:
+        await self._ask("approve", node.name)
 
     async def aclose(self) -> None:
         self.closed = True

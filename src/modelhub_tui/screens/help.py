@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from modelhub_tui.commands import COMMANDS, GROUPS, MOVES
+from modelhub_tui.commands import ALL_BY_GROUP, GROUPS, MOVES
 from modelhub_tui.screens.dialog import Dialog
 
 
@@ -19,7 +19,7 @@ def keys_by_group() -> dict[str, tuple[tuple[str, str], ...]]:
     groups: dict[str, tuple[tuple[str, str], ...]] = {"Move": MOVES}
     for group in GROUPS:
         groups[group] = tuple(
-            (each.shown, each.help) for each in COMMANDS if each.group == group and each.id != "find.leave"
+            (each.shown, each.help) for each in ALL_BY_GROUP if each.group == group and each.id != "find.leave"
         )
     return groups
 

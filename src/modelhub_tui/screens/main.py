@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -17,7 +17,8 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from modelhub_tui import commands
-from modelhub_tui.commands import BY_ACTION, BY_ID, COMMANDS, Situation, applicable
+from modelhub_tui.actions import applicable, refusal
+from modelhub_tui.commands import BY_ACTION, BY_ID, COMMANDS, Situation
 from modelhub_tui.domain import Fleet, Link, Model
 from modelhub_tui.filtering import Filter, ModelView, SortKey
 from modelhub_tui.screens.search import ClickableText, SearchBar, SearchInput
@@ -29,6 +30,9 @@ from modelhub_tui.widgets.glyphs import Glyphs
 from modelhub_tui.widgets.status_line import StatusLine
 from modelhub_tui.widgets.tab_bar import Tab, TabBar
 from modelhub_tui.widgets.transfers import TransfersStrip
+
+if TYPE_CHECKING:
+    from modelhub_tui.screens.fleet import FleetScreen
 
 HUB, LOCAL = "hub", "local"
 IN_TABLE = {"list.select", "list.open"}
@@ -105,6 +109,8 @@ class MainScreen(Screen[None]):
         """Both found once for each fleet, not on every key."""
         self._awaited: str | None = None
         """Name of a model to highlight as soon as it is listed: it was just registered."""
+        self._fleet_screen: FleetScreen | None = None
+        """Open above this one."""
 
     # --- arrangement ---
 
@@ -169,6 +175,7 @@ class MainScreen(Screen[None]):
             clearable=narrowed or self.searching or self.details_open or self.focused is self.details,
             on_local=self.tab == LOCAL,
             wants_key=self._can_use_key and self.fleet.connection.link is Link.REFUSED,
+            abilities=self.fleet.router.abilities,
         )
 
     def targets(self) -> tuple[Model, ...]:
@@ -183,6 +190,8 @@ class MainScreen(Screen[None]):
     def watch_fleet(self, fleet: Fleet) -> None:
         """New data: hand every widget its part."""
         self._local, self._moving = fleet.local, fleet.transferring
+        if self._fleet_screen is not None:
+            self._fleet_screen.fleet = fleet
         if self.is_mounted:
             self.show_fleet()
 
@@ -192,6 +201,7 @@ class MainScreen(Screen[None]):
         of_tab = self._of_tab
         shown = self._view.show(of_tab, self.wanted, self.sort, fleet.nodes)
         grid.nodes = fleet.nodes
+        grid.abilities = fleet.router.abilities
         grid.dimmed = fleet.connection.link in (Link.LOST, Link.REFUSED)
         grid.empty = Content(empty_text(fleet, self.wanted, local=self.tab == LOCAL))
         grid.models = shown
@@ -365,12 +375,25 @@ class MainScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Whether a key does something here and now."""
         found = BY_ACTION.get(action)
-        return True if found is None else found.when(self.situation())
+        if found is None:
+            return True
+        at = self.situation()
+        return found.when(at) or (not at.searching and bool(self._refusal(action, at.targets)))
+
+    def _refusal(self, action: str, models: tuple[Model, ...]) -> str:
+        """Why this router does not do what the models' states call for; empty if it does, or they do not."""
+        router = self.fleet.router
+        return refusal(action, models, router.abilities, router.label)
 
     def _request(self, action: str) -> None:
-        models = applicable(action, self.targets())
+        self._ask(action, self.targets())
+
+    def _ask(self, action: str, wanted: tuple[Model, ...]) -> None:
+        models = applicable(action, wanted, self.fleet.router.abilities)
         if models:
             self.post_message(self.ActionRequested(action, models))
+        elif reason := self._refusal(action, wanted):
+            self.notify(reason, markup=False)
 
     def action_pull(self) -> None:
         self._request("pull")
@@ -403,9 +426,7 @@ class MainScreen(Screen[None]):
     @on(CardGrid.ActionRequested)
     def _act_on_card(self, event: CardGrid.ActionRequested) -> None:
         """A click on the action drawn in a card: for this card alone."""
-        models = applicable(event.action, (event.model,))
-        if models:
-            self.post_message(self.ActionRequested(event.action, models))
+        self._ask(event.action, (event.model,))
 
     @on(CardGrid.Activated)
     def _open_card(self) -> None:
@@ -416,6 +437,9 @@ class MainScreen(Screen[None]):
         # Pushed here and now, not by a message: the next keys of a burst are meant for the dialog.
         from modelhub_tui.screens.register import RegisterScreen
 
+        if reason := self._refusal("register", ()):
+            self.notify(reason, markup=False)
+            return
         text = self.wanted.text
         start = text if not self.grid.models and names_a_repo(text) else ""
         self.app.push_screen(RegisterScreen(start, endpoint=self._endpoint), self._await_model)
@@ -427,6 +451,26 @@ class MainScreen(Screen[None]):
             self.query_one(SearchInput).value = ""
             self.wanted = Filter()
             self.show_fleet()
+
+    def action_fleet(self) -> None:
+        """Show which model is on which node; a search text goes along."""
+        from modelhub_tui.screens.fleet import FleetScreen
+
+        self._fleet_screen = FleetScreen(self.fleet, self._glyphs, self._clock, text=self.wanted.text)
+        self.app.push_screen(self._fleet_screen, self._leave_fleet)
+
+    async def _leave_fleet(self, key: str | None) -> None:
+        """Back from the nodes: with a model to show, or without."""
+        self._fleet_screen = None
+        if key is None:
+            return
+        await self.action_show_tab(HUB)
+        if all(each.key != key for each in self.grid.models):
+            self.query_one(SearchInput).value = ""
+            self.wanted = Filter()
+            self.show_fleet()
+        self.grid.highlight(next((at for at, each in enumerate(self.grid.models) if each.key == key), 0))
+        self.action_details()
 
     def action_help(self) -> None:
         """List all keys."""

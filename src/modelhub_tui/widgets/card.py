@@ -14,7 +14,8 @@ from typing import Literal
 from rich.segment import Segment
 from rich.style import Style
 
-from modelhub_tui.domain import IN_FLIGHT, Fit, FitKind, Model, ModelState, Phase, Transfer
+from modelhub_tui.actions import can
+from modelhub_tui.domain import IN_FLIGHT, LOCAL_ABILITIES, Ability, Fit, FitKind, Model, ModelState, Phase, Transfer
 from modelhub_tui.units import human_context, human_count, human_duration, human_rate, human_size
 from modelhub_tui.widgets.cells import Line, clip, clip_middle, width_of, wrap
 from modelhub_tui.widgets.glyphs import Glyphs
@@ -99,14 +100,26 @@ _BADGE = {
     ModelState.DOWNLOADED: ("downloaded", "good"),
     ModelState.DELETING: ("deleting", "muted"),
 }
-_ACTION: dict[ModelState, tuple[str, str, Action]] = {
-    ModelState.AVAILABLE: ("[p]", "Pull", "pull"),
-    ModelState.QUEUED: ("[x]", "Cancel", "cancel"),
-    ModelState.DOWNLOADING: ("[x]", "Cancel", "cancel"),
-    ModelState.PAUSED: ("[x]", "Cancel", "cancel"),
-    ModelState.FAILED: ("[R]", "Retry", "retry"),
-    ModelState.DOWNLOADED: ("[d]", "Delete", "delete"),
+_WORDS: dict[Action, tuple[str, str, Action]] = {
+    "pull": ("[p]", "Pull", "pull"),
+    "cancel": ("[x]", "Cancel", "cancel"),
+    "retry": ("[R]", "Retry", "retry"),
+    "delete": ("[d]", "Delete", "delete"),
 }
+_FIRST: dict[ModelState, tuple[Action, ...]] = {
+    ModelState.AVAILABLE: ("pull",),
+    ModelState.QUEUED: ("cancel", "pull", "delete"),
+    ModelState.DOWNLOADING: ("cancel",),
+    ModelState.PAUSED: ("cancel",),
+    ModelState.FAILED: ("retry", "pull", "cancel"),
+    ModelState.DOWNLOADED: ("delete",),
+}
+"""What a card offers, the first of these that can be done."""
+
+
+def action_for(model: Model, abilities: frozenset[Ability]) -> tuple[str, str, Action] | None:
+    """Key, word and name of the action a card offers; None when nothing can be done."""
+    return next((_WORDS[each] for each in _FIRST.get(model.state, ()) if can(each, model, abilities)), None)
 
 
 def draw_card(
@@ -122,6 +135,7 @@ def draw_card(
     cursor: bool = False,
     selected: bool = False,
     dimmed: bool = False,
+    abilities: frozenset[Ability] = LOCAL_ABILITIES,
 ) -> Card:
     """Draw `model` as `height` lines of exactly `width` cells.
 
@@ -137,8 +151,9 @@ def draw_card(
         cursor: The highlighted card.
         selected: Marked for an action on several.
         dimmed: The data is old; nothing is drawn in colour.
+        abilities: What the router can do; no other action is offered.
     """
-    pen = _Pen(model, width, look, glyphs, dimmed, memory, nodes_fit)
+    pen = _Pen(model, width, look, glyphs, dimmed, memory, nodes_fit, action_for(model, abilities))
     rows = pen.local() if layout == "local" else pen.hub(height)
     edge = glyphs.cursor if cursor else glyphs.edge
     out: list[list[Segment]] = []
@@ -170,10 +185,18 @@ class _Pen:
     """Draws the lines of one card; each method adds to a line that starts with the edge."""
 
     def __init__(
-        self, model: Model, width: int, look: Look, glyphs: Glyphs, dimmed: bool, memory: str, nodes_fit: Fit
+        self,
+        model: Model,
+        width: int,
+        look: Look,
+        glyphs: Glyphs,
+        dimmed: bool,
+        memory: str,
+        nodes_fit: Fit,
+        offered: tuple[str, str, Action] | None,
     ) -> None:
         self.model, self.look, self.glyphs, self.dimmed = model, look, glyphs, dimmed
-        self.memory, self.fit = memory, nodes_fit
+        self.memory, self.fit, self.offered = memory, nodes_fit, offered
         self.end = max(width - _RIGHT, _EDGE)
         """The cell after the last one for text."""
         self.space = self.end - _EDGE
@@ -412,7 +435,7 @@ class _Pen:
     # Pieces
 
     def _action_width(self, full: bool) -> int:
-        found = _ACTION.get(self.model.state)
+        found = self.offered
         return 0 if found is None else len(found[0]) + (1 + len(found[1]) if full else 0)
 
     def _with_action(
@@ -427,7 +450,7 @@ class _Pen:
     ) -> None:
         """The last line: facts (or one text that may be cut, or a bar) on the left, the action on the right."""
         start = line.width
-        found = _ACTION.get(self.model.state)
+        found = self.offered
         wanted = sum(each.width for each in parts) or (min(width_of(shrink[0]), 12) if shrink else 0)
         full = self.end - start - self._action_width(True) >= min(wanted, 14) + 2
         action = self._action_width(full)

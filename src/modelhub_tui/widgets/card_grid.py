@@ -22,7 +22,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from modelhub_tui.domain import Gpu, Model, Node, NodeStatus, fit
+from modelhub_tui.domain import LOCAL_ABILITIES, Ability, Gpu, Model, Node, NodeStatus, fit
 from modelhub_tui.widgets.card import LOW, TALL, Action, Card, Layout, Look, Span, draw_card
 from modelhub_tui.widgets.cells import Line, clip
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
@@ -106,6 +106,8 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
     """Decides which models fit."""
     selected: reactive[frozenset[str]] = reactive(frozenset, repaint=False)
     """Keys of the marked models; also of those a filter hides at the moment."""
+    abilities: reactive[frozenset[Ability]] = reactive(LOCAL_ABILITIES)
+    """What the router can do: cards offer nothing else."""
     dimmed: reactive[bool] = reactive(False)
     """The data is old: draw it without colour."""
     empty: reactive[Content] = reactive(Content, repaint=False)
@@ -418,6 +420,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             marks,
             self._best,
             self.dimmed,
+            self.abilities,
             self.glyphs.name,
             self._look(False),
             self._look(True) if has_cursor else None,
@@ -466,6 +469,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             cursor=cursor,
             selected=model.key in self.selected,
             dimmed=self.dimmed,
+            abilities=self.abilities,
         )
 
     def _thumb(self) -> range:

@@ -17,6 +17,8 @@ from modelhub_tui.widgets.card import of_total
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 
 _HUB = "https://huggingface.co"
+MOST_NODES = 12
+"""Places listed for one model; the fleet view has them all."""
 _STATE_STYLE = {
     ModelState.AVAILABLE: "$foreground 70%",
     ModelState.QUEUED: "$text-warning",
@@ -238,14 +240,16 @@ class DetailsPane(VerticalScroll, can_focus=True):
 
     def _placements(self, model: Model) -> list[Content]:
         out = [_heading("On disk")]
-        online = {each.name for each in self.nodes if each.status is NodeStatus.ONLINE}
-        for each in model.placements:
+        online = {said for each in self.nodes if each.status is NodeStatus.ONLINE for said in (each.id, each.name)}
+        for each in model.placements[:MOST_NODES]:
             size = f"  {human_size(each.disk_bytes)}" if each.disk_bytes is not None else ""
-            away = "  offline" if self.nodes and each.node not in online else ""
+            away = "  offline" if self.nodes and (each.node_id or each.node) not in online else ""
             out.append(
                 Content.assemble((each.node, "bold $foreground"), (size, "$foreground 85%"), (away, "$text-warning"))
             )
             out += [Content.styled(path, "$foreground 70%") for path in _unique((each.path, *each.paths))]
+        if (rest := len(model.placements) - MOST_NODES) > 0:
+            out.append(Content.styled(f"and {rest} more; n shows them all", "$foreground 55%"))
         return out
 
 

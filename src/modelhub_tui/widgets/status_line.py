@@ -10,9 +10,10 @@ from textual.reactive import reactive
 from textual.timer import Timer
 from textual.widget import Widget
 
-from modelhub_tui.domain import Fleet, Link, Node, NodeStatus, Phase
+from modelhub_tui.domain import Ability, Fleet, Link, Node, NodeStatus, Phase
 from modelhub_tui.units import human_duration, human_rate, human_size
 from modelhub_tui.widgets.cells import clip, width_of
+from modelhub_tui.widgets.fleet_cells import counted
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 
 _MOVING = (Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING)
@@ -94,14 +95,19 @@ class StatusLine(Widget):
         """Nodes, memory and disk, of those that are online."""
         nodes = tuple(nodes)
         online = [each for each in nodes if each.status is NodeStatus.ONLINE]
+        pending = sum(each.status is NodeStatus.PENDING for each in nodes)
+        waiting: list[tuple[int, str, str]] = []
+        if pending and Ability.APPROVE in self.fleet.router.abilities:
+            who = "1 node waits" if pending == 1 else f"{pending} nodes wait"
+            waiting.append((2, f"{who} for approval: n", "$text-warning"))
         if not nodes:
             return [(4, "no node yet", "$text-warning")] if self.fleet.connection.link is Link.LIVE else []
         if not online:
-            return [(4, "no node online", "$text-warning")]
-        out: list[tuple[int, str, str]] = []
-        if len(nodes) > 1:
-            some = f"{len(online)}" if len(online) == len(nodes) else f"{len(online)} of {len(nodes)}"
-            out.append((5, f"{some} nodes", "$foreground 85%"))
+            noun = "endpoint" if all(each.kind == "endpoint" for each in nodes) else "node"
+            return [*waiting, (4, f"no {noun} online", "$text-warning")]
+        out: list[tuple[int, str, str]] = waiting
+        if len(nodes) > 1 or nodes[0].kind == "endpoint":
+            out.append((5, counted(nodes), "$foreground 85%"))
         gpus = [gpu for node in online for gpu in node.gpus]
         if gpus:
             kinds = {gpu.name for gpu in gpus}
