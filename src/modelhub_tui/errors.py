@@ -39,23 +39,15 @@ class Unauthorised(ModelHubError):
 
 
 class LoginNeeded(Unauthorised):
-    """No credential, or one that has expired. `password_login` says whether user and password would do."""
-
-    def __init__(self, url: str = "", *, password_login: bool = True, expired: bool = False) -> None:
-        super().__init__(url)
-        self.url, self.password_login, self.expired = url, password_login, expired
-
-
-class PasswordChangeNeeded(ModelHubError):
-    """The router lets this user do nothing before a new password is set."""
-
-
-class LoginNeeded(Unauthorised):
     """401 from a router that has users: somebody can log in with a password instead of giving a key."""
 
-    def __init__(self, url: str = "", *, expired: bool = False, wrong: bool = False) -> None:
+    def __init__(
+        self, url: str = "", *, password_login: bool = True, expired: bool = False, wrong: bool = False
+    ) -> None:
         super().__init__(url)
         self.url = url
+        self.password_login = password_login
+        """Whether user and password would do."""
         self.expired = expired
         """A login was used and is not good any more."""
         self.wrong = wrong
@@ -171,12 +163,6 @@ def explain(error: BaseException) -> Advice:
         case NotARouter(url=url, what=what):
             todo = "Point --router at an llm-router, llmlb or modelhub service."
             return Advice(f"{url} is {what}, not a model router.", todo)
-        case LoginNeeded(expired=True):
-            return Advice("Your session has expired.", "Log in again.")
-        case LoginNeeded(password_login=True):
-            return Advice("The router wants to know who you are.", "Log in, or give an API key.")
-        case PasswordChangeNeeded():
-            return Advice("The router wants you to choose a new password.", "Log in again to do so.")
         case LoginNeeded(wrong=True):
             return Advice("User name or password are wrong.", "Try to log in again.")
         case LoginNeeded(expired=True):
