@@ -212,6 +212,11 @@ def test_an_interrupt_leaves_the_download_running(modelhub: CommandLine, monkeyp
     assert "tiny: the download goes on in the background" in result.err and "modelhub rm tiny" in result.err
 
 
+def test_a_refusal_that_names_the_repo_is_not_prefixed_with_it(modelhub: CommandLine) -> None:
+    modelhub.client.refusal = Rejected("Zed/Model-GGUF is gated: accept its terms.")
+    assert modelhub("pull", "Zed/Model-GGUF").err == "modelhub: Zed/Model-GGUF is gated: accept its terms.\n"
+
+
 def test_a_full_disk_does_not_hold_up_a_pull_for_ever(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modelhub_tui.cli.pull.PAUSE_PATIENCE_S", 0.02)
     modelhub.client.then((PAUSED,))

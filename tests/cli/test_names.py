@@ -54,7 +54,13 @@ def test_ambiguity_lists_at_most_ten() -> None:
         resolve(ALL, "qwen")
 
 
-@pytest.mark.parametrize("name", ["", " ", "llama", "\x1b"])
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_a_slip_of_the_caller(name: str) -> None:
+    with pytest.raises(BadUsage, match="empty"):
+        resolve(ALL, name)
+
+
+@pytest.mark.parametrize("name", ["llama", "\x1b"])
 def test_nobody_has_that_name(name: str) -> None:
     with pytest.raises(NotFound):
         resolve(ALL, name)

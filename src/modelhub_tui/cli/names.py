@@ -19,23 +19,24 @@ def resolve(models: Sequence[Model], name: str) -> Model:
 
     Raises:
         NotFound: No model has it.
-        BadUsage: Several have it; the reason lists them.
+        BadUsage: It is empty, or several have it; the reason lists them.
     """
     wanted = name.strip().casefold()
+    if not wanted:
+        raise BadUsage("A NAME is empty; type a catalog id, a registered name, or part of one.")
     exact = (
         lambda model: (model.catalog_id or "").casefold() == wanted,
         lambda model: model.name.casefold() == wanted,
         lambda model: model.title.casefold() == wanted,
         lambda model: model.repo.casefold() == wanted,
     )
-    if wanted:
-        for matches in exact:
-            found = [model for model in models if matches(model)]
-            if found:
-                return _only(found, name)
-        found = [model for model in models if wanted in _said(model)]
+    for matches in exact:
+        found = [model for model in models if matches(model)]
         if found:
             return _only(found, name)
+    found = [model for model in models if wanted in _said(model)]
+    if found:
+        return _only(found, name)
     raise NotFound(clean(name, 100))
 
 

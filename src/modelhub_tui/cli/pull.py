@@ -122,7 +122,9 @@ async def _begin(wanted: Model | RegisterRequest, followed: Followed, console: C
         target.name = known.name or target.name
     except ModelHubError as error:
         target.code = exit_code(error)
-        console.error(f"{target.name}: {explain(error)}")
+        said = str(explain(error))
+        # Which of several names it is about; most sentences name it themselves.
+        console.error(said if target.name in said else f"{target.name}: {said}")
 
 
 def _queued(target: _Target, console: Console) -> None:
