@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from modelhub_tui.domain import Ability, Fleet, Link, Model
-from modelhub_tui.errors import Advice, ModelHubError, Unauthorised, explain
+from modelhub_tui.errors import Advice, LoginNeeded, ModelHubError, PasswordChangeNeeded, Unauthorised, explain
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -152,8 +152,7 @@ class RouterActions(Base):
     def takes_login(self) -> bool:
         """Whether this router knows users and passwords: all but our own service do."""
         problem = self._open_error or getattr(self._watcher, "problem", None)
-        said = getattr(problem, "password_login", None)
-        return self.fleet.router.generation != "local" if said is None else bool(said)
+        return isinstance(problem, LoginNeeded) or self.fleet.router.generation != "local"
 
     def ask_for_login(self) -> None:
         """Ask for user and password."""
@@ -180,8 +179,6 @@ class RouterActions(Base):
 
     async def _log_in(self, screen: LoginScreen, given: GivenLogin) -> None:
         assert self._login is not None
-        from modelhub_tui.errors import PasswordChangeNeeded
-
         try:
             await self._login(given.user, given.password, given.remember)
         except PasswordChangeNeeded as error:

@@ -46,6 +46,7 @@ class LoginScreen(Dialog[str]):
 
     AUTO_FOCUS = "#login-user"
     DEFAULT_CSS = """
+    LoginScreen .dialog { width: 78; }
     LoginScreen #login-user, LoginScreen .second-line { margin-top: 1; }
     LoginScreen .dialog-problem { min-height: 1; }
     """
@@ -105,7 +106,7 @@ class LoginScreen(Dialog[str]):
                 if self._offers_key:
                     yield Button("API key", id="login-key", compact=True)
                 yield Button("Log in (enter)", id="login-in", compact=True)
-                yield Button("Log in and remember", id="login-remember", compact=True)
+                yield Button("Keep logged in", id="login-remember", compact=True)
 
     @on(Input.Submitted, "#login-user")
     def _to_password(self) -> None:

@@ -26,7 +26,7 @@ from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 
 HEAD = 2
 """Lines above the first model: name of the node, and what it is."""
-NARROWEST = 14
+NARROWEST = 15
 """Cells of a column: a mark, a percentage and a speed."""
 WIDEST, WIDEST_ALONE = 30, 84
 _THUMB = 1
@@ -281,7 +281,7 @@ class FleetGrid(Widget, can_focus=True, inherit_bindings=False):
                 name = clip_middle(node.name, width - 4, glyphs.ellipsis)
                 line.add(f" {name}", self._style(ground, "title"))
             else:
-                line.add("   " + clip(headline(node), width - 4, glyphs.ellipsis), self._style(ground, "muted"))
+                line.add("   " + clip(headline(node), width - 3, glyphs.ellipsis), self._style(ground, "muted"))
             line.pad(end, self._style(ground, "muted"))
         line.pad(self.size.width, self._style("head", "muted"))
         return Strip(line.segments, line.width).simplify()
