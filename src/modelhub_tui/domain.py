@@ -437,6 +437,9 @@ def derive_state(
     failed = next((each for each in transfers if each.phase is Phase.FAILED), None)
     if failed is not None:
         return ModelState.FAILED, failed.error or f"failed on {failed.node}"
+    nodes = tuple(nodes)
+    if nodes and all(node.kind == "endpoint" for node in nodes):
+        return ModelState.QUEUED, "registered; no endpoint has it"  # endpoints fetch nothing by themselves
     online = [node.name for node in nodes if node.status is NodeStatus.ONLINE]
     return ModelState.QUEUED, f"waiting for {online[0]}" if online else "no node online"
 

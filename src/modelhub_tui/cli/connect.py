@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from modelhub_tui.domain import RouterInfo, RouterReport
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from modelhub_tui.client.auth import Credentials
     from modelhub_tui.client.base import RouterClient
     from modelhub_tui.config import Settings
     from modelhub_tui.service.lifecycle import ServiceInfo
@@ -35,11 +38,15 @@ class Connector:
         Raises:
             ServiceFailed: The local service cannot be started.
             BadSettings: The API key cannot be sent.
+            NotARouter, Unreachable: What answers at the configured address is no router, or nobody does.
         """
         import asyncio
 
         # Imports, TLS and the service's start block: not on the loop.
-        return await asyncio.to_thread(self._open)
+        if self._settings.router is None:
+            return await asyncio.to_thread(self._open)
+        open_router, credentials = await asyncio.to_thread(self._remote)
+        return await open_router(self._settings.router, credentials)
 
     def at_once(self) -> tuple[RouterInfo, RouterReport] | None:
         """Look at this machine's service without a client, which would cost ten times as much; None if that cannot be.
@@ -62,15 +69,27 @@ class Connector:
         from modelhub_tui.net import spare_httpx_its_command
 
         spare_httpx_its_command()
-        if self._settings.router is not None:
-            from modelhub_tui.cli.keys import kept_key
-            from modelhub_tui.client.v0 import V0Client
-
-            return V0Client(self._settings.router, self._settings.api_key or kept_key(self._settings))
         service = self._found()
         from modelhub_tui.client.v0 import V0Client
 
         return V0Client(service.url, service.key, label=THIS_MACHINE)
+
+    def _remote(self) -> tuple[Callable[[str, Credentials], Awaitable[RouterClient]], Credentials]:
+        """How to open the configured router, and what to show it: a key, and the token of who has logged in."""
+        import time
+
+        from modelhub_tui.net import spare_httpx_its_command
+
+        spare_httpx_its_command()
+        from modelhub_tui.cli.keys import kept_key
+        from modelhub_tui.client.auth import Credentials, Sessions, usable
+        from modelhub_tui.client.detect import open_router
+
+        settings = self._settings
+        assert settings.router is not None
+        session = usable(Sessions(settings.state_dir).load(settings.router), time.time())
+        key = settings.api_key or kept_key(settings)
+        return open_router, Credentials(key, session.token if session else None)
 
     def _found(self) -> ServiceInfo:
         """This machine's service, started if it is not running."""

@@ -18,6 +18,7 @@ from modelhub_tui.errors import (
     ModelHubError,
     NotFound,
     NotSupported,
+    PasswordChangeNeeded,
     RateLimited,
     Rejected,
     RouterFault,
@@ -78,7 +79,7 @@ def to_error(
         case 401:
             return Unauthorised()
         case 403:
-            return Forbidden()
+            return PasswordChangeNeeded() if told.message == "password_change_required" else Forbidden()
         case 429:
             return RateLimited(retry_after_s=net.retry_after_s(headers, time.time()))
         case 404 | 405 if not told.message and action:

@@ -35,59 +35,59 @@ class UnusableError(ValueError):
     """A record that cannot be taken, because it is not clear what it is about."""
 
 
-def _identity(value: Any) -> str:
+def read_identity(value: Any) -> str:
     """A name goes back to the router in requests, so it is taken as it is or not at all."""
     if not isinstance(value, str) or not value or clean(value, _NAME_LIMIT) != value:
         raise UnusableError("unusable name")
     return value
 
 
-def _identity_or_none(value: Any) -> str | None:
-    return None if value is None else _identity(value)
+def read_identity_or_none(value: Any) -> str | None:
+    return None if value is None else read_identity(value)
 
 
-def _word(value: Any) -> str:
+def read_word(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     raise UnusableError("not a word")
 
 
-def _record(value: Any) -> dict[str, Any]:
+def read_record(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     raise UnusableError("not an object")
 
 
-def _line(value: Any) -> str:
+def read_line(value: Any) -> str:
     return clean(value) if isinstance(value, str) else ""
 
 
-def _path(value: Any) -> str | None:
+def read_path(value: Any) -> str | None:
     return clean(value, _PATH_LIMIT) or None if isinstance(value, str) else None
 
 
-def _number(value: Any) -> float | None:
+def read_number(value: Any) -> float | None:
     """A number of sane size; NaN, infinities, booleans and negative ones are none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
         return None
     return float(value)
 
 
-def _count(value: Any) -> int | None:
-    return int(value) if _number(value) is not None and value == int(value) else None
+def read_count(value: Any) -> int | None:
+    return int(value) if read_number(value) is not None and value == int(value) else None
 
 
-def _lines(value: Any, limit: int = 100) -> tuple[str, ...]:
+def read_lines(value: Any, limit: int = 100) -> tuple[str, ...]:
     found = (clean(each, limit) for each in value[:_MOST] if isinstance(each, str)) if isinstance(value, list) else ()
     return tuple(each for each in found if each)
 
 
-def _paths(value: Any) -> tuple[str, ...]:
-    found = (_path(each) for each in value[:_MOST]) if isinstance(value, list) else ()
+def read_paths(value: Any) -> tuple[str, ...]:
+    found = (read_path(each) for each in value[:_MOST]) if isinstance(value, list) else ()
     return tuple(each for each in found if each)
 
 
-def _time(value: Any) -> float | None:
+def read_time(value: Any) -> float | None:
     """RFC 3339 with any number of fractional digits, `Z` or an offset, as seconds since the epoch."""
     from datetime import UTC, datetime  # a router without nodes names no time
 
@@ -104,54 +104,54 @@ _FORMATS = {"hf_gguf": "gguf", "hf_safetensors": "safetensors", "hf_onnx": "onnx
 
 def _transfer(value: Any) -> Transfer:
     """One member of `transfers`. An unknown phase is one that a person need not act on: waiting."""
-    told = _record(value)
+    told = read_record(value)
     phase = told.get("phase")
     if not isinstance(phase, str):
         raise UnusableError("no phase")
     return Transfer(
-        node=_line(told.get("node")),
-        node_id=_line(told.get("node_id")),
+        node=read_line(told.get("node")),
+        node_id=read_line(told.get("node_id")),
         phase=Phase(phase) if phase in _PHASES else Phase.WAITING,
-        bytes_done=_count(told.get("bytes_done")) or 0,
-        bytes_total=_count(told.get("bytes_total")) or None,
-        bytes_per_s=_number(told.get("bytes_per_s")),
-        eta_s=_number(told.get("eta_s")),
-        file=_path(told.get("file")),
-        file_index=_count(told.get("file_index")) or 0,
-        file_count=_count(told.get("file_count")) or 0,
-        attempt=_count(told.get("attempt")) or 0,
-        max_attempts=_count(told.get("max_attempts")) or 0,
-        retry_in_s=_number(told.get("retry_in_s")),
-        error=_line(told.get("error")) or None,
+        bytes_done=read_count(told.get("bytes_done")) or 0,
+        bytes_total=read_count(told.get("bytes_total")) or None,
+        bytes_per_s=read_number(told.get("bytes_per_s")),
+        eta_s=read_number(told.get("eta_s")),
+        file=read_path(told.get("file")),
+        file_index=read_count(told.get("file_index")) or 0,
+        file_count=read_count(told.get("file_count")) or 0,
+        attempt=read_count(told.get("attempt")) or 0,
+        max_attempts=read_count(told.get("max_attempts")) or 0,
+        retry_in_s=read_number(told.get("retry_in_s")),
+        error=read_line(told.get("error")) or None,
     )
 
 
 def _placement(value: Any) -> Placement:
     """One member of `placements`."""
-    told = _record(value)
-    paths = _paths(told.get("paths"))
-    path = _path(told.get("path")) or (paths[0] if paths else None)
+    told = read_record(value)
+    paths = read_paths(told.get("paths"))
+    path = read_path(told.get("path")) or (paths[0] if paths else None)
     return Placement(
-        node=_line(told.get("node")),
+        node=read_line(told.get("node")),
         path=path,
         paths=paths or ((path,) if path else ()),
-        disk_bytes=_count(told.get("disk_bytes")),
-        node_id=_line(told.get("node_id")),
+        disk_bytes=read_count(told.get("disk_bytes")),
+        node_id=read_line(told.get("node_id")),
     )
 
 
-def _stats(value: Any) -> HubStats | None:
+def read_stats(value: Any) -> HubStats | None:
     """`hf_info`; None if it says nothing."""
     if not isinstance(value, dict):
         return None
-    downloads, likes = _count(value.get("downloads")), _count(value.get("likes"))
+    downloads, likes = read_count(value.get("downloads")), read_count(value.get("likes"))
     return None if downloads is None and likes is None else HubStats(downloads, likes, value.get("stale") is True)
 
 
-def _model(value: Any) -> RouterModel:
+def read_model(value: Any) -> RouterModel:
     """One member of `GET /v0/models`. Who does not say `registered` lists only what is, as upstream does."""
-    told = _record(value)
-    name, status, registered = _identity(told.get("name")), _word(told.get("status")), told.get("registered")
+    told = read_record(value)
+    name, status, registered = read_identity(told.get("name")), read_word(told.get("status")), told.get("registered")
     if registered is None:
         registered = status not in ("available", "deleting")
     elif not isinstance(registered, bool):
@@ -159,62 +159,62 @@ def _model(value: Any) -> RouterModel:
     description = told.get("description")
     return RouterModel(
         name=name,
-        repo=_identity_or_none(told.get("repo")) or name,
-        file=_identity_or_none(told.get("filename")),
+        repo=read_identity_or_none(told.get("repo")) or name,
+        file=read_identity_or_none(told.get("filename")),
         registered=registered,
-        title=_line(told.get("title")),
+        title=read_line(told.get("title")),
         description=clean_block(description) if isinstance(description, str) else "",
-        revision=_line(told.get("revision")) or None,
-        size_bytes=_count(told.get("size")) or None,
-        required_memory_bytes=_count(told.get("required_memory")) or None,
-        quantization=_line(told.get("quantization")),
-        parameters=_line(told.get("parameter_count")),
-        context_length=_count(told.get("context_length")),
-        license=_line(told.get("license")),
+        revision=read_line(told.get("revision")) or None,
+        size_bytes=read_count(told.get("size")) or None,
+        required_memory_bytes=read_count(told.get("required_memory")) or None,
+        quantization=read_line(told.get("quantization")),
+        parameters=read_line(told.get("parameter_count")),
+        context_length=read_count(told.get("context_length")),
+        license=read_line(told.get("license")),
         gated=told.get("gated") is True,
-        tags=_lines(told.get("tags")),
-        capabilities=_lines(told.get("capabilities")),
-        format=_line(told.get("format")) or _FORMATS.get(_line(told.get("source")), ""),
+        tags=read_lines(told.get("tags")),
+        capabilities=read_lines(told.get("capabilities")),
+        format=read_line(told.get("format")) or _FORMATS.get(read_line(told.get("source")), ""),
         deleting=status == "deleting",
-        transfers=_each(_transfer, told.get("transfers")),
-        placements=_each(_placement, told.get("placements")),
-        stats=_stats(told.get("hf_info")),
+        transfers=read_each(_transfer, told.get("transfers")),
+        placements=read_each(_placement, told.get("placements")),
+        stats=read_stats(told.get("hf_info")),
     )
 
 
 def _gpu(value: Any) -> Gpu:
-    told = _record(value)
-    memory_bytes = _count(told.get("memory"))
+    told = read_record(value)
+    memory_bytes = read_count(told.get("memory"))
     if not memory_bytes:
         raise UnusableError("a card without memory")
-    return Gpu(_line(told.get("model")), memory_bytes, min(_count(told.get("count")) or 1, 1024))
+    return Gpu(read_line(told.get("model")), memory_bytes, min(read_count(told.get("count")) or 1, 1024))
 
 
-def _node(value: Any) -> Node:
+def read_node(value: Any) -> Node:
     """One member of `GET /v0/nodes`. An unknown status is not one to rely on: offline."""
-    told = _record(value)
-    node_id, status = _identity(told.get("id")), _word(told.get("status"))
+    told = read_record(value)
+    node_id, status = read_identity(told.get("id")), read_word(told.get("status"))
     return Node(
         id=node_id,
-        name=_line(told.get("custom_name")) or _line(told.get("machine_name")) or node_id,
+        name=read_line(told.get("custom_name")) or read_line(told.get("machine_name")) or node_id,
         status=NodeStatus(status) if status in _NODE_STATES else NodeStatus.OFFLINE,
-        last_seen=_time(told.get("last_seen")),
-        gpus=_each(_gpu, told.get("gpu_devices")),
-        ram_bytes=_count(told.get("ram_bytes")),
-        disk_free_bytes=_count(told.get("disk_free_bytes")),
-        disk_total_bytes=_count(told.get("disk_total_bytes")),
-        models_dir=_path(told.get("models_dir")),
-        version=_line(told.get("runtime_version")),
+        last_seen=read_time(told.get("last_seen")),
+        gpus=read_each(_gpu, told.get("gpu_devices")),
+        ram_bytes=read_count(told.get("ram_bytes")),
+        disk_free_bytes=read_count(told.get("disk_free_bytes")),
+        disk_total_bytes=read_count(told.get("disk_total_bytes")),
+        models_dir=read_path(told.get("models_dir")),
+        version=read_line(told.get("runtime_version")),
     )
 
 
-def _each(convert: Callable[[Any], T], value: Any) -> tuple[T, ...]:
+def read_each(convert: Callable[[Any], T], value: Any) -> tuple[T, ...]:
     """The usable members of a list, or nothing if it is none."""
-    found = (_usable(convert, each) for each in value[:_MOST]) if isinstance(value, list) else ()
+    found = (read_usable(convert, each) for each in value[:_MOST]) if isinstance(value, list) else ()
     return tuple(each for each in found if each is not None)
 
 
-def _usable(convert: Callable[[Any], T], value: Any) -> T | None:
+def read_usable(convert: Callable[[Any], T], value: Any) -> T | None:
     try:
         return convert(value)
     except UnusableError as error:
@@ -230,7 +230,7 @@ def read_health(body: bytes) -> str | None:
         return None
     if not isinstance(told, dict) or told.get("service") != "modelhub":
         return None
-    return _line(told.get("version"))
+    return read_line(told.get("version"))
 
 
 def read_registered(body: bytes) -> Registered:
@@ -240,12 +240,12 @@ def read_registered(body: bytes) -> Registered:
         WrongShapeError: It is not one.
     """
     try:
-        told = _record(net.loads(body))
-        name = _identity(told.get("name"))
+        told = read_record(net.loads(body))
+        name = read_identity(told.get("name"))
     except ValueError as error:
         raise WrongShapeError("no name") from error
-    size_bytes = _count(told.get("size_bytes")) or None
-    return Registered(name, _path(told.get("filename")), size_bytes, _lines(told.get("warnings"), 300))
+    size_bytes = read_count(told.get("size_bytes")) or None
+    return Registered(name, read_path(told.get("filename")), size_bytes, read_lines(told.get("warnings"), 300))
 
 
 class ListReader(Generic[T]):
@@ -291,7 +291,7 @@ class ListReader(Generic[T]):
                 moved = {_key(each): (each, value) for each, value in old} if shifted else {}
             known = moved.get(_key(record))
             if known is None or known[0] != record:
-                known = (record, _usable(self._convert, net.loads(record) if parse else record))
+                known = (record, read_usable(self._convert, net.loads(record) if parse else record))
             seen.append(known)
         self._seen = seen
         return tuple(value for _, value in seen if value is not None)
@@ -299,12 +299,12 @@ class ListReader(Generic[T]):
 
 def models_reader() -> ListReader[RouterModel]:
     """Reads `GET /v0/models`."""
-    return ListReader(_model)
+    return ListReader(read_model)
 
 
 def nodes_reader() -> ListReader[Node]:
     """Reads `GET /v0/nodes`."""
-    return ListReader(_node)
+    return ListReader(read_node)
 
 
 def _split(body: bytes) -> list[bytes] | None:
