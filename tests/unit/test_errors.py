@@ -15,10 +15,12 @@ from modelhub_tui.errors import (
     BadReference,
     BadSettings,
     Forbidden,
+    LoginNeeded,
     ModelHubError,
     NotARouter,
     NotFound,
     NotSupported,
+    PasswordChangeNeeded,
     RateLimited,
     Rejected,
     RouterFault,
@@ -38,6 +40,20 @@ WORDED: list[tuple[ModelHubError, str]] = [
     (
         NotARouter("http://x", "a web page"),
         "http://x is a web page, not a model router. Point --router at an llm-router, llmlb or modelhub service.",
+    ),
+    (
+        LoginNeeded("http://x"),
+        "The router wants a valid API key or a login. "
+        "Give one with --api-key or MODELHUB_API_KEY, or log in: `modelhub login`.",
+    ),
+    (
+        LoginNeeded("http://x", expired=True),
+        "The login has expired, or is not accepted any more. Log in again: `modelhub login`.",
+    ),
+    (LoginNeeded("http://x", wrong=True), "User name or password are wrong. Try to log in again."),
+    (
+        PasswordChangeNeeded(),
+        "The router wants a new password for this user first. Set one with `modelhub login`.",
     ),
     (Unauthorised(), "The router wants a valid API key. Give one with --api-key or MODELHUB_API_KEY."),
     (Forbidden(), "This API key may not do that. Use a key with admin rights."),
