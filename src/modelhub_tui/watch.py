@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from modelhub_tui.client.base import Registered, RegisterRequest, RouterClient
+from modelhub_tui.client.base import DownloadRequest, Registered, RegisterRequest, RouterClient
 from modelhub_tui.domain import (
     CatalogEntry,
     Connection,
@@ -56,6 +56,8 @@ POLL_S = 1.0
 """Pace of requests to a router that does not hold answers back."""
 STATS_S = 30.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
+UNDONE_S = 360.0
+"""G1 and G2 undo a delete within five minutes; what comes back within six was not registered by somebody else."""
 
 
 class StatsSource(Protocol):
@@ -107,6 +109,9 @@ class FleetWatcher:
         self._nodes: tuple[Node, ...] = ()
         self._names: dict[str, str] = {}
         self._intents = Intents()
+        self._deleted: dict[str, float] = {}
+        """When we deleted what, by name, on routers that undo it."""
+        self._undone: tuple[str, ...] = ()
         self._turns: dict[str, asyncio.Lock] = {}
         self._last: Fleet | None = None
         self._changed, self._urgent, self._wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -176,6 +181,7 @@ class FleetWatcher:
                 with contextlib.suppress(NotSupported):
                     await client.retry(self._name(model))
                     return
+            self._deleted.pop(self._name(model), None)
             request = RegisterRequest(model.repo, model.file, model.revision, model.title or None)
             try:
                 self._names[model.key] = (await client.register(request)).name
@@ -200,8 +206,11 @@ class FleetWatcher:
         """
 
         async def work(client: RouterClient) -> None:
+            name = self._name(model)
             with contextlib.suppress(NotFound):
-                await client.delete(self._name(model))
+                await client.delete(name)
+                if self._router.generation in ("G1", "G2"):
+                    self._deleted[name] = self._clock()
 
         await self._act(model.key, Intent(ModelState.DELETING, "", PRESENT), work)
 
@@ -224,8 +233,44 @@ class FleetWatcher:
             ModelHubError: As for `pull()`.
         """
         key = model_key(request.repo, request.file)
+        self._deleted.pop(request.repo.lower(), None)
         intent = Intent(ModelState.QUEUED, "registering…", PULLABLE)
         return await self._act(key, intent, lambda client: client.register(request))
+
+    async def download(self, model: Model, node_id: str, quantization: str | None = None) -> None:
+        """Order a download of a model on one endpoint.
+
+        Args:
+            quantization: Such as `Q4_K_M`; None leaves the choice to the endpoint.
+
+        Raises:
+            NotSupported: This router, or this endpoint, takes no such order.
+            ModelHubError: As for `pull()`.
+        """
+        intent = Intent(ModelState.QUEUED, "ordering the download…", PULLABLE)
+        request = DownloadRequest(node_id, self._name(model), model.repo, quantization)
+        await self._act(model.key, intent, lambda client: client.download(request))
+
+    async def delete_on(self, model: Model, node_id: str) -> None:
+        """Delete a model from one endpoint; its registration stays.
+
+        Raises:
+            NotSupported: As for `download()`.
+            ModelHubError: As for `pull()`.
+        """
+        only = all(each.node_id == node_id for each in model.placements)
+        intent = Intent(ModelState.DELETING, "", PRESENT if only else frozenset())
+        await self._act(model.key, intent, lambda client: client.delete_on(node_id, self._name(model)))
+
+    async def approve(self, node: Node) -> None:
+        """Let a pending node in.
+
+        Raises:
+            Rejected: It is not pending any more.
+            ModelHubError: As for `pull()`.
+        """
+        nothing = Intent(ModelState.QUEUED, "", frozenset())
+        await self._act(f"node {node.id}", nothing, lambda client: client.approve(node.id))
 
     async def _act(self, key: str, intent: Intent, work: Callable[[RouterClient], Awaitable[T]]) -> T:
         """Show an intent at once, do the work, then keep showing it until a later report tells."""
@@ -344,11 +389,29 @@ class FleetWatcher:
         self._heard_at = self._clock()
         settled = self._intents.settle(number)
         if report is not self._report:
+            self._note_undone(report)
             self._report = report
             self._nodes = steady_nodes(self._nodes, report.nodes)
             self._join()
         elif settled:
             self._show()
+
+    def _note_undone(self, report: RouterReport) -> None:
+        """Say once about each delete of ours that the router has undone."""
+        if not self._deleted:
+            return
+        now = self._clock()
+        before = {each.name for each in self._report.models if each.registered} if self._report else set()
+        for each in report.models:
+            at = self._deleted.get(each.name)
+            # Only what was gone can come back: a list asked for before the delete still has it.
+            if at is None or not each.registered or each.name in before:
+                continue
+            del self._deleted[each.name]
+            if now - at <= UNDONE_S:
+                why = "its own consistency task does that); it will stay until the router is updated."
+                self._undone += (f"The router brought {each.name} back ({why}",)
+        self._deleted = {name: at for name, at in self._deleted.items() if now - at <= UNDONE_S}
 
     async def _retire(self, client: RouterClient) -> None:
         """Close a client, unless an action still uses it; the last one closes it then."""
@@ -406,13 +469,18 @@ class FleetWatcher:
                 models is last.models
                 and self._nodes == last.nodes
                 and self._router == last.router
+                and self._notices == last.notices
                 and self._connection == connection
             ):
                 return last
         connection = self._connection
         if connection.link is Link.LIVE:
             connection = replace(connection, heard_at=self._heard_at)
-        return Fleet(models, self._nodes, self._router, connection)
+        return Fleet(models, self._nodes, self._router, connection, self._notices)
+
+    @property
+    def _notices(self) -> tuple[str, ...]:
+        return (self._report.notices if self._report else ()) + self._undone
 
     async def _unless(self, event: asyncio.Event, work: Awaitable[T]) -> T | None:
         """Await `work`, but give up, cancel it and return None as soon as `event` is set."""
