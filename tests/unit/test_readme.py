@@ -53,3 +53,11 @@ def test_every_subcommand_named_exists() -> None:
 
 def _shell_blocks() -> list[str]:
     return re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_test_the_router_page_names_exists() -> None:
+    page = (ROOT / "docs" / "routers.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_[a-z0-9_]+)`", page)
+    written = (ROOT / "tests" / "routers" / "test_contract.py").read_text(encoding="utf-8")
+    assert len(named) > 10
+    assert [name for name in named if f"def {name}(" not in written] == []
