@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from modelhub_tui.domain import Ability, Fleet, Link, Model
+from modelhub_tui.domain import Ability, Fleet, Link, Model, ModelState
 from modelhub_tui.errors import Advice, LoginNeeded, ModelHubError, PasswordChangeNeeded, Unauthorised, explain
 
 if TYPE_CHECKING:
@@ -77,7 +77,12 @@ class RouterActions(Base):
         if choice is None:
             return
 
+        registers = Ability.REGISTER in self.fleet.router.abilities
+
         async def ask(watcher: FleetWatcherLike, model: Model) -> None:
+            # What only an endpoint knows, under a name of its own, is no repo that could be registered.
+            if registers and not model.registered and model.state is ModelState.AVAILABLE:
+                await watcher.pull(model)
             await watcher.download(model, choice.node_id, choice.quantization)
 
         self.start("download", models, ask)

@@ -160,6 +160,16 @@ async def test_pull_asks_where_and_orders_the_download(make_app: MakeApp) -> Non
         assert app.watcher.asked == [("download", f"{title} on e-studio as Q8_0")]
 
 
+async def test_pull_registers_first_what_is_not_registered(make_app: MakeApp) -> None:
+    app = make_app(worlds.endpoints())
+    title = fleets.catalog()[7].title
+    async with app.run_test(size=SIZE) as pilot:
+        app.main.grid.highlight(7)
+        await pilot.press("p", "enter")
+        await settle(pilot)
+        assert app.watcher.asked == [("pull", title), ("download", f"{title} on e-ollama-1 as None")]
+
+
 async def test_pull_says_when_no_endpoint_takes_downloads(make_app: MakeApp) -> None:
     app = make_app(worlds.endpoints(held=(worlds.ENDPOINTS[2],)))
     async with app.run_test(size=SIZE) as pilot:
