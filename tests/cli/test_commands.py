@@ -57,6 +57,29 @@ def test_list_prints_a_plain_table(modelhub: CommandLine) -> None:
     assert modelhub.client.closed
 
 
+def test_in_a_narrow_terminal_state_and_name_stay(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    modelhub.client.say(FETCHING)
+    monkeypatch.setattr("modelhub_tui.cli.output._is_tty", lambda _: True)
+    monkeypatch.setenv("COLUMNS", "26")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert [line.split() for line in modelhub("list").out.splitlines()] == [
+        ["STATE", "NAME"],
+        ["downloading", "40%", "tiny"],
+        ["available", "other"],
+    ]
+
+
+@pytest.mark.parametrize(("columns", "bar"), [("40", False), ("100", True)])
+def test_the_bar_leaves_room_for_the_figures(
+    modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch, columns: str, bar: bool
+) -> None:
+    modelhub.client.then((FETCHING,), (PLACED,))
+    monkeypatch.setattr("modelhub_tui.cli.output._is_tty", lambda _: True)
+    monkeypatch.setenv("COLUMNS", columns)
+    said = modelhub("pull", "tiny").err
+    assert "40%" in said and any(each in said for each in "━#") is bar
+
+
 def test_list_json_has_the_documented_shape(modelhub: CommandLine) -> None:
     modelhub.client.say(FETCHING, STRANGER)
     tiny, other, zed = modelhub("list", "--json").json

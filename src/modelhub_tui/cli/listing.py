@@ -50,7 +50,7 @@ def list_models(arguments: Namespace, settings: Settings, console: Console, conn
         rows,
         right=("SIZE", "MEMORY", "DOWNLOADS", "LIKES"),
         shrink=("TITLE",),
-        drop=("TITLE", "LIKES", "DOWNLOADS", "FITS"),
+        drop=("TITLE", "LIKES", "DOWNLOADS", "FITS", "MEMORY", "SIZE"),
         colours=colours,
     )
     return OK

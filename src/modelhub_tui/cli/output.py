@@ -67,11 +67,15 @@ class Console:
         """Print what went wrong."""
         self.say(f"modelhub: {text}", "red")
 
+    @property
+    def live_width(self) -> int:
+        """Columns that a live line may take."""
+        return max(shutil.get_terminal_size().columns - 1, 10)
+
     def show_live(self, text: str) -> None:
         """Show a line that the next one replaces; does nothing without a terminal."""
         if self.live and text != self._shown:
-            columns = max(shutil.get_terminal_size().columns - 1, 10)
-            _tell(f"\r{cut(text, columns)}\x1b[K")
+            _tell(f"\r{cut(text, self.live_width)}\x1b[K")
             self._shown = text
 
     def clear_live(self) -> None:

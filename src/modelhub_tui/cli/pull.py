@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.cli import FAILED, INTERRUPTED, OK
@@ -12,14 +13,27 @@ from modelhub_tui.cli.fleet import Connect, Followed, follow
 from modelhub_tui.cli.names import handle, resolve_pull
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.shapes import event_json
-from modelhub_tui.cli.trouble import exit_code
+from modelhub_tui.cli.trouble import BadUsage, exit_code
 from modelhub_tui.client.base import RegisterRequest
 from modelhub_tui.config import Settings
-from modelhub_tui.domain import CatalogEntry, Fleet, Model, ModelState, Phase
-from modelhub_tui.errors import AlreadyRegistered, ModelHubError, explain
+from modelhub_tui.domain import (
+    Ability,
+    CatalogEntry,
+    Fleet,
+    Model,
+    ModelState,
+    Node,
+    NodeStatus,
+    Phase,
+    model_key,
+)
+from modelhub_tui.errors import AlreadyRegistered, ModelHubError, NotSupported, explain
 from modelhub_tui.units import human_duration, human_rate, human_size
+from modelhub_tui.untrusted import clean
 
 _BAR_CELLS = 24
+_BAR_FROM = 70
+"""Columns below which the figures are worth more than the bar."""
 _BAR, _PLAIN_BAR = ("━", "─"), ("#", "-")
 PAUSE_PATIENCE_S = 10.0
 """How long to wait for downloads that wait for somebody to make room; they go on then without us."""
@@ -67,10 +81,11 @@ async def _pull(
     targets: list[_Target],
 ) -> int:
     async with follow(connect, catalog) as followed:
+        node = _chosen_node(followed.fleet, arguments.node, arguments.quantization)
         models = followed.fleet.models
         wanted = [resolve_pull(models, name, settings.hf_endpoint) for name in arguments.names]
         for each in wanted:
-            await _begin(each, followed, console, targets)
+            await _begin(each, followed, console, targets, node, arguments.quantization)
         if arguments.no_wait:
             for target in targets:
                 if target.code is None:
@@ -102,7 +117,59 @@ async def _watch(followed: Followed, targets: list[_Target], console: Console) -
                 console.error(f"{target.name} is paused. {why}".rstrip())
 
 
-async def _begin(wanted: Model | RegisterRequest, followed: Followed, console: Console, targets: list[_Target]) -> None:
+def _chosen_node(fleet: Fleet, name: str | None, quantization: str | None) -> Node | None:
+    """The endpoint to download to; None if the router's nodes fetch by themselves what is registered.
+
+    Raises:
+        NotSupported: This router cannot do what the flags say, or have anything fetched.
+        BadUsage: No endpoint takes downloads, or several do and none was named.
+    """
+    abilities = fleet.router.abilities
+    if quantization and Ability.QUANTIZATION not in abilities:
+        raise NotSupported("choose a quantization; name the file with OWNER/NAME:FILE")
+    if Ability.PULL in abilities and not name:
+        return None
+    if Ability.PULL_ON_NODE not in abilities and not any(node.takes_downloads for node in fleet.nodes):
+        raise NotSupported("download to one node of your choice" if name else "download models; it only registers them")
+    able = [node for node in fleet.nodes if node.takes_downloads]
+    if name:
+        found = [node for node in fleet.nodes if name in (node.name, node.id)]
+        if not found:
+            raise BadUsage(f"There is no endpoint {clean(name, 100)!r}; `modelhub status` shows them.")
+        if not found[0].takes_downloads:
+            raise NotSupported(f"download a model to {found[0].name}: its software takes no downloads")
+        return found[0]
+    online = [node for node in able if node.status is NodeStatus.ONLINE]
+    if len(online) != 1:
+        names = ", ".join(node.name for node in able)
+        raise BadUsage(f"Choose an endpoint with --node: {names}." if names else "No endpoint takes downloads.")
+    return online[0]
+
+
+async def _order(wanted: Model | RegisterRequest, followed: Followed, node: Node, quantization: str | None) -> str:
+    """Have one endpoint download a model, registered first so that it is listed; its name."""
+    request, model = wanted, wanted
+    if isinstance(request, Model):
+        request = RegisterRequest(request.repo, request.file, request.revision, request.title or None)
+    if isinstance(model, RegisterRequest):
+        key, name = model_key(model.repo, model.file), model.repo.lower()
+        model = Model(key, name, model.repo, "", model.repo, model.file, ModelState.AVAILABLE)
+    if not model.registered:
+        with suppress(AlreadyRegistered):
+            told = await followed.watcher.register(request)
+            model = replace(model, name=told.name)
+    await followed.watcher.download(model, node.id, quantization)
+    return model.name
+
+
+async def _begin(
+    wanted: Model | RegisterRequest,
+    followed: Followed,
+    console: Console,
+    targets: list[_Target],
+    node: Node | None,
+    quantization: str | None,
+) -> None:
     """Ask for one model. A refusal is said and remembered; the other models go on."""
     target = _Target("", wanted.repo)
     if isinstance(wanted, Model):
@@ -110,6 +177,13 @@ async def _begin(wanted: Model | RegisterRequest, followed: Followed, console: C
     # Noted before the request: an interrupt while it is under way cannot know whether it arrived.
     targets.append(target)
     try:
+        if node is not None:
+            name = await _order(wanted, followed, node, quantization)
+            target.name = target.name if isinstance(wanted, Model) else name
+            if node.software == "xllm":
+                target.code = OK
+                console.say(f"{target.name}: accepted by {node.name}, which reports no progress.")
+            return
         if isinstance(wanted, Model):
             if wanted.state is not ModelState.DOWNLOADED:
                 await followed.watcher.pull(wanted)
@@ -160,7 +234,7 @@ def _advance(targets: list[_Target], fleet: Fleet, console: Console) -> None:
         done = sum(target.code is not None for target in targets)
         prefix = f"{done + 1} of {len(targets)}: " if len(targets) > 1 else ""
         first = max(going, key=lambda model: model.transfer is not None)
-        console.show_live(prefix + _line(first, bar=True, unicode=console.unicode))
+        console.show_live(prefix + _line(first, bar=console.live_width >= _BAR_FROM, unicode=console.unicode))
 
 
 def _take(target: _Target, model: Model, console: Console) -> None:
