@@ -62,7 +62,7 @@ def painted_in_full(rows: list[Row]) -> list[list[Look]]:
     return fresh.looks()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_differences_add_up_to_the_full_picture(data: st.DataObject) -> None:
     terminal = Terminal()
@@ -157,7 +157,7 @@ def test_unknown_cells_are_told() -> None:
     assert not canvas.known
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(pieces, min_size=HEIGHT, max_size=HEIGHT))
 def test_a_picture_reads_back_as_the_cells_it_was_made_of(parts: list[list[tuple[str, str]]]) -> None:
     # Joiners are format characters, which never come past `untrusted`; a picture with one would not be shown.

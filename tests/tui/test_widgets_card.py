@@ -97,7 +97,7 @@ def moving(phase: Phase = Phase.FETCHING, **more: object) -> tuple[Transfer, ...
     return (Transfer(node="gpu-01", phase=phase, **(what | more)),)  # type: ignore[arg-type]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     models(),
     st.integers(1, 200),
