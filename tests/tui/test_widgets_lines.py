@@ -152,7 +152,7 @@ def fleet(connection: Connection = LIVE, nodes: tuple[Node, ...] = (CARD,), mode
     [
         (fleet(), ["✓ this machine", "RTX 4090", "24.0 GB VRAM", "312 GB free"]),
         (fleet(nodes=(Node("1", "cpu", NodeStatus.ONLINE, ram_bytes=16 * GB),)), ["16.0 GB RAM, no GPU"]),
-        (fleet(nodes=(CARD, replace(CARD, name="b", status=NodeStatus.OFFLINE))), ["1 of 2 nodes"]),
+        (fleet(nodes=(CARD, replace(CARD, name="b", status=NodeStatus.OFFLINE))), ["1/2 nodes online"]),
         (fleet(nodes=(replace(CARD, status=NodeStatus.OFFLINE),)), ["no node online"]),
         (fleet(models=(moving(1), moving(2))), ["↓ 2 200 MB/s"]),
         (
