@@ -33,6 +33,7 @@ class Setting:
 SETTINGS = (
     Setting("router", "MODELHUB_ROUTER", "URL of a router; unset runs one on this machine", "--router"),
     Setting("api_key", "MODELHUB_API_KEY", "API key for that router", "--api-key"),
+    Setting("api_key_file", "MODELHUB_API_KEY_FILE", "file that holds the API key for that router", "--api-key-file"),
     Setting("catalog", "MODELHUB_CATALOG", "catalog file to use instead of the built-in one", "--catalog", "built in"),
     Setting(
         "theme", "MODELHUB_THEME", "dark, light, ansi, or any theme of Textual; unset chooses by terminal", "--theme"
@@ -54,7 +55,7 @@ SETTINGS = (
     ),
 )
 _FILE_LIMIT_BYTES = 1_000_000
-_IN_FILE = frozenset({"router", "api_key", "catalog", "theme", "state_dir", "cache_dir"})
+_IN_FILE = frozenset({"router", "api_key", "api_key_file", "catalog", "theme", "state_dir", "cache_dir"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
         hub_cache=_path(hub_cache, home) if hub_cache else hf_home / "hub",
         hf_endpoint=_url(env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT, "HF_ENDPOINT"),
         router=_url(router, "the router") if router else None,
-        api_key=_key(pick("api_key")),
+        api_key=_key(_said_key(flags, env, file, home)),
         catalog=_path(catalog, home) if catalog else None,
         theme=pick("theme"),
     )
@@ -137,6 +138,33 @@ def _path(text: str, home: Path) -> Path:
     except FileNotFoundError as error:
         what = f"{clean(text, 80)!r} is meant from a folder that is gone"
         raise BadSettings(f"{what}; change to another, or give a full path.") from error
+
+
+def _said_key(
+    flags: Mapping[str, str | None], env: Mapping[str, str], file: Mapping[str, str], home: Path
+) -> str | None:
+    """The API key, or what its file holds, of the first source that names either."""
+    in_env = {name: env.get(f"MODELHUB_{name.upper()}") for name in ("api_key", "api_key_file")}
+    for named in (flags, in_env, dict[str, str | None](file)):
+        key, path = named.get("api_key"), named.get("api_key_file")
+        if key:
+            return key
+        if path:
+            return _read_key(_path(path, home))
+    return None
+
+
+def _read_key(path: Path) -> str:
+    """The key that a file holds."""
+    try:
+        with path.open("rb") as file:
+            said = file.read(10_001)
+    except OSError as error:
+        raise BadSettings(f"The key file {clean(path, 200)} cannot be read ({error.strerror}).") from error
+    text = said.decode("latin-1").strip()
+    if not text or len(said) > 10_000 or len(text.split()) > 1:
+        raise BadSettings(f"The key file {clean(path, 200)} must hold one API key and nothing else.")
+    return text
 
 
 def _key(text: str | None) -> str | None:

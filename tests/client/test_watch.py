@@ -7,7 +7,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -485,3 +485,32 @@ def test_importing_the_watcher_loads_nothing_heavy() -> None:
     code = f"import sys, modelhub_tui.watch, modelhub_tui.hub_stats; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_delete_that_the_router_undoes_is_said_once() -> None:
+    clock, client = FakeClock(), FakeClient(info=RouterInfo(label="llm-router (nodes)", generation="G1"))
+    client.say(told())
+
+    async def gone(name: str) -> None:
+        client.say()
+
+    async def connect() -> FakeClient:
+        return client
+
+    client.on_delete = gone
+    watcher = FleetWatcher(connect, (ENTRY,), clock=clock, sleep=clock.sleep)
+    async with aclosing(watcher.fleets()) as fleets:
+        async for fleet in fleets:
+            if fleet.connection.link is Link.LIVE:
+                break
+        await watcher.delete(fleet.models[0])
+        async for fleet in fleets:
+            if not fleet.models[0].registered:
+                break
+        assert not fleet.notices
+        client.say(told())
+        async for fleet in fleets:
+            if fleet.models[0].registered:
+                break
+    (notice,) = fleet.notices
+    assert notice.startswith("The router brought acme/tiny-gguf back (its own consistency task does that)")

@@ -128,6 +128,28 @@ class TestPrecedence:
         assert {each.name for each in SETTINGS} >= config._IN_FILE
 
 
+class TestKeyFile:
+    def test_the_first_source_that_names_a_key_or_its_file_wins(self, tmp_path: Path) -> None:
+        (tmp_path / "key").write_text("sk_file\n")
+        home = {"HOME": str(tmp_path)}
+        assert load_settings({"api_key_file": str(tmp_path / "key")}, home).api_key == "sk_file"
+        env = {**home, "MODELHUB_API_KEY_FILE": "~/key"}
+        assert load_settings({}, env).api_key == "sk_file"
+        assert load_settings({"api_key": "sk_flag"}, env).api_key == "sk_flag"
+        assert load_settings({}, {**env, "MODELHUB_API_KEY": "sk_env"}).api_key == "sk_env"
+        write_config(tmp_path, 'api_key_file = "~/key"')
+        assert load_settings({}, home).api_key == "sk_file"
+
+    @pytest.mark.parametrize("text", [None, "", "two words", "x" * 20_000])
+    def test_a_file_that_holds_no_key_is_named(self, text: str | None, tmp_path: Path) -> None:
+        path = tmp_path / "key"
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(BadSettings) as caught:
+            load_settings({"api_key_file": str(path)}, {"HOME": str(tmp_path)})
+        assert str(path) in caught.value.reason
+
+
 class TestPaths:
     def test_home_and_relative_paths(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
@@ -234,7 +256,7 @@ class TestFile:
             ('theme = "a"\ntheme = "b"', "is not valid TOML: "),
             (
                 'colour = "red"',
-                "has an unknown setting 'colour'; known: api_key, cache_dir, catalog, router, state_dir, th",
+                "has an unknown setting 'colour'; known: api_key, api_key_file, cache_dir, catalog, router, state_dir",
             ),
             ('"\\u001b[31m" = "x"', "has an unknown setting '[31m'; known: "),
             ("theme = 5", "The setting 'theme' in "),

@@ -107,6 +107,8 @@ def _command(name: str) -> Callable[..., int]:
         "node": ("service", "node"),
         "stop": ("service", "stop"),
         "catalog": ("catalog", "check"),
+        "login": ("login", "login"),
+        "logout": ("login", "logout"),
     }[name]
     found: Callable[..., int] = getattr(importlib.import_module(f"modelhub_tui.cli.{module}"), function)
     return found

@@ -75,6 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
         "Prints the path of each. Ctrl+C stops the waiting, not the download, and so does a full disk.",
     )
     pull.add_argument("names", nargs="+", metavar="NAME")
+    pull.add_argument("--node", metavar="NAME", help="the endpoint to download to, on routers that have endpoints")
+    pull.add_argument("--quantization", metavar="Q", help="such as Q4_K_M, on endpoints that let us choose")
     pull.add_argument("--no-wait", action="store_true", help="return as soon as the download is queued")
 
     rm = add("rm", "delete models, or cancel their download", "rm phi-3-mini", "rm phi-3-mini gemma --yes", more=_NAMES)
@@ -111,6 +113,19 @@ def build_parser() -> argparse.ArgumentParser:
         json=False,
     )
     node.add_argument("--name", metavar="NAME", help="what the router shows (default: this host's name)")
+
+    login = add(
+        "login",
+        "log in to a router with a user name and a password",
+        "login --router http://router:32768 --username admin",
+        "login --username admin --password-stdin < password.txt",
+        json=False,
+        more="The session is kept for this router, in the system keyring where there is one.",
+    )
+    login.add_argument("--username", metavar="USER", help="who logs in (default: asked for)")
+    login.add_argument("--password-stdin", action="store_true", help="read the password from stdin")
+
+    add("logout", "forget the session kept for a router", "logout --router http://router:32768", json=False)
 
     add("stop", "stop the local service; its downloads resume when it starts again", "stop", json=False)
 

@@ -9,7 +9,7 @@ from modelhub_tui.domain import RouterInfo, RouterReport
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from modelhub_tui.client.auth import Credentials
+    from modelhub_tui.client.auth import Credentials, Session
     from modelhub_tui.client.base import RouterClient
     from modelhub_tui.config import Settings
     from modelhub_tui.service.lifecycle import ServiceInfo
@@ -17,16 +17,22 @@ if TYPE_CHECKING:
 THIS_MACHINE = "this machine"
 
 
-def connector(settings: Settings) -> Connector:
-    """Return what makes a client: of the configured router, or of this machine's own service."""
-    return Connector(settings)
+def connector(settings: Settings, session: Session | None = None) -> Connector:
+    """Return what makes a client: of the configured router, or of this machine's own service.
+
+    Args:
+        session: Of who has logged in just now; otherwise the one that is kept, if any.
+    """
+    return Connector(settings, session=session)
 
 
 class Connector:
     """Makes clients; may be called again after a loss: the local service is then found anew, or started anew."""
 
-    def __init__(self, settings: Settings, service: ServiceInfo | None = None) -> None:
-        self._settings, self._service = settings, service
+    def __init__(
+        self, settings: Settings, service: ServiceInfo | None = None, *, session: Session | None = None
+    ) -> None:
+        self._settings, self._service, self._session = settings, service, session
 
     def to_service(self, service: ServiceInfo) -> Connector:
         """One that reaches this service and no other: none is started or replaced to suit the settings."""
@@ -87,7 +93,7 @@ class Connector:
 
         settings = self._settings
         assert settings.router is not None
-        session = usable(Sessions(settings.state_dir).load(settings.router), time.time())
+        session = self._session or usable(Sessions(settings.state_dir).load(settings.router), time.time())
         key = settings.api_key or kept_key(settings)
         return open_router, Credentials(key, session.token if session else None)
 

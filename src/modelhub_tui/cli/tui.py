@@ -23,7 +23,7 @@ from modelhub_tui.cli.keys import keep_key
 from modelhub_tui.cli.trouble import log_to_file
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Link
-from modelhub_tui.errors import explain
+from modelhub_tui.errors import PasswordChangeNeeded, explain
 from modelhub_tui.filtering import Filter, SortKey
 from modelhub_tui.screens.main import HUB
 from modelhub_tui.snapshot import fleet_path, load_fleet, rejoin, save_fleet
@@ -36,7 +36,9 @@ from modelhub_tui.widgets.status_line import StatusLine
 if TYPE_CHECKING:
     from textual.driver import Driver
 
+    from modelhub_tui.client.auth import Session
     from modelhub_tui.client.base import RouterClient
+    from modelhub_tui.screens.login import Secret
     from modelhub_tui.watch import FleetWatcher
 
 log = logging.getLogger(__name__)
@@ -146,6 +148,8 @@ class _Session:
 
     def __init__(self, settings: Settings, picture_key: str) -> None:
         self._settings, self._picture_key = settings, picture_key
+        self._session: Session | None = None
+        self._keep_session = False
         source = catalog_path(settings.catalog)
         self._fleet_path = fleet_path(settings.cache_dir, settings.router, str(source))
         self._stamp = _stamp(source)
@@ -160,6 +164,8 @@ class _Session:
             theme=settings.theme,
             on_leave=self._keep_fleet,
             use_key=None if settings.embedded else self._use_key,
+            login=None if settings.embedded else self._login,
+            change_password=None if settings.embedded else self._change_password,
             endpoint=settings.hf_endpoint,
         )
         self._first_theme = self.app.theme
@@ -190,7 +196,7 @@ class _Session:
         """Connect as the settings say now: a key may have been given since."""
         from modelhub_tui.cli.connect import connector
 
-        connect: Callable[[], Awaitable[RouterClient]] = connector(self._settings)
+        connect: Callable[[], Awaitable[RouterClient]] = connector(self._settings, self._session)
         return await connect()
 
     async def _use_key(self, key: str, remember: bool) -> None:
@@ -198,6 +204,40 @@ class _Session:
         self._settings = replace(self._settings, api_key=key)
         if remember:
             keep_key(self._settings, key)
+
+    async def _login(self, user: str, password: Secret, remember: bool) -> None:
+        """Log in; from the next attempt to connect on, use that session.
+
+        Raises:
+            PasswordChangeNeeded: The router wants a new password for this user first.
+            ModelHubError: Wrong, or the router cannot be reached.
+        """
+        from modelhub_tui.client import auth
+
+        assert self._settings.router is not None
+        session = await auth.login(self._settings.router, user, password.get_secret_value())
+        self._session, self._keep_session = session, remember
+        if session.must_change_password:
+            raise PasswordChangeNeeded
+        self._store_session(session)
+
+    async def _change_password(self, password: Secret) -> None:
+        """Give the user who logged in last a new password, and log in with it."""
+        from modelhub_tui.client import auth
+
+        assert self._settings.router is not None and self._session is not None
+        router, user = self._settings.router, self._session.username
+        await auth.change_password(router, self._session, password.get_secret_value())
+        self._session = await auth.login(router, user, password.get_secret_value())
+        self._store_session(self._session)
+
+    def _store_session(self, session: Session) -> None:
+        if not self._keep_session:
+            return
+        from modelhub_tui.client.auth import Sessions
+
+        assert self._settings.router is not None
+        Sessions(self._settings.state_dir).store(self._settings.router, session)
 
     def _keep_fleet(self, fleet: Fleet) -> None:
         try:

@@ -74,8 +74,11 @@ class LlmlbClient(RemoteClient):
         node = next((each for each in self._nodes() if each.id == request.node_id), None)
         if node is not None and not node.takes_downloads:
             raise NotSupported(f"download a model to {node.name}: its software ({node.software}) takes no downloads")
+        quantizes = self._generation == "G4" and (node is None or node.software in QUANTIZES)
+        if request.quantization and not quantizes:
+            raise NotSupported(f"choose the quantization on {node.name if node else 'its endpoints'}")
         body = {"model": request.name}
-        if self._generation == "G4" and node is not None and node.software in QUANTIZES:
+        if quantizes:
             more = {"hf_repo": request.repo, "quantization": request.quantization}
             body.update({name: said for name, said in more.items() if said})
         await self._order("POST", f"/endpoints/{quote(request.node_id, safe='')}/download", body=body)
