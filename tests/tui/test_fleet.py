@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from textual.pilot import Pilot
 from textual.widgets import Input
 
 from modelhub_tui.actions import can, refusal
@@ -71,14 +73,34 @@ async def test_enter_shows_the_model_in_the_hub(make_app: MakeApp) -> None:
         assert app.main.details_open
 
 
+async def until(pilot: Pilot, holds: Callable[[], bool]) -> None:
+    """Let the app work until something holds; fails if it never does."""
+    for _ in range(200):
+        if holds():
+            return
+        await pilot.pause(0.01)
+    raise AssertionError("it never came to that")
+
+
+async def at_rest(pilot: Pilot, grid: FleetGrid) -> int:
+    """Let the app work until it has stopped painting; return how often it has painted."""
+    quiet, painted = 0, grid.painted
+    while quiet < 5:
+        await pilot.pause(0.02)
+        quiet, painted = (quiet + 1, painted) if grid.painted == painted else (0, grid.painted)
+    return painted
+
+
 async def test_a_approves_a_waiting_node_after_asking(make_app: MakeApp) -> None:
     app = make_app(worlds.spread(5))
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("n")
         assert grid_of(app).node.status is NodeStatus.PENDING
         await pilot.press("a")
-        assert isinstance(app.screen, ConfirmScreen)
-        await pilot.press("n", "a", "y")
+        for key, asking in (("n", False), ("a", True), ("y", False)):
+            await until(pilot, lambda asking=not asking: isinstance(app.screen, ConfirmScreen) is asking)
+            await pilot.press(key)
+        await until(pilot, lambda: not isinstance(app.screen, ConfirmScreen))
         await settle(pilot)
         assert app.watcher.asked == [("approve", "gpu-004")]
 
@@ -97,16 +119,14 @@ async def test_news_reaches_the_open_view_and_sameness_paints_nothing(make_app: 
     app = make_app(fleet)
     async with app.run_test(size=SIZE) as pilot:
         await pilot.press("n")
-        await pilot.pause()
         grid = grid_of(app)
-        painted = grid.painted
+        painted = await at_rest(pilot, grid)
         app.watcher.say(replace(fleet, models=tuple(replace(each) for each in fleet.models)))
-        await pilot.pause()
-        assert grid.painted == painted
+        assert await at_rest(pilot, grid) == painted
         first = replace(fleet.models[0], title="Another title")
         app.watcher.say(replace(fleet, models=(first, *fleet.models[1:])))
-        await pilot.pause()
-        assert grid.painted == painted + 1
+        await until(pilot, lambda: grid.painted > painted)
+        assert await at_rest(pilot, grid) == painted + 1
         assert grid.model.title == "Another title"
 
 
