@@ -371,6 +371,9 @@ class FleetWatcher:
             unchanged = report is self._report
             if wait_s and unchanged and self._clock() - began < POLL_S:
                 holds = False
+            if not unchanged and self._router.generation != "local":
+                # What it can do depends on what it has listed, such as endpoints that take downloads. No request.
+                self._router = await client.info()
             self._apply(number, report)
             if self._client is None:
                 self._live(client)

@@ -76,6 +76,14 @@ async def test_browse_register_follow_and_delete(generation: str, tmp_path: Path
                 await until(pilot, lambda: not getattr(shown(app, NAME), "registered", True))
 
 
+async def test_what_a_router_can_do_is_learned_from_its_lists(tmp_path: Path) -> None:
+    with open_world("G3", tmp_path) as world:
+        world.router.add_node("gpu-02", "xllm")
+        app = dashboard(world.url, world.key, tmp_path)
+        async with app.run_test(size=SCREEN) as pilot:
+            await until(pilot, lambda: Ability.PULL_ON_NODE in app.fleet.router.abilities)
+
+
 @pytest.mark.parametrize("generation", ["G1", "G3", "G4"])
 async def test_logging_in_by_the_dialog_opens_the_list(generation: str, tmp_path: Path) -> None:
     with open_world(generation, tmp_path) as world:

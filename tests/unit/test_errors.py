@@ -117,8 +117,8 @@ def test_the_unexpected_goes_to_the_log_and_not_to_the_user(caplog: pytest.LogCa
     ("error", "said"),
     [
         (
-            PermissionError(13, "Permission denied", "/root/x"),
-            "No permission for /root/x. Change its owner or mode, or choose another folder.",
+            PermissionError(13, "Permission denied", "/srv/x"),
+            "No permission for /srv/x. Change its owner or mode, or choose another folder.",
         ),
         (OSError(28, "No space left on device", "/data"), "/data: No space left on device."),
         (OSError(28, "No space left on device", "/\x1b[31m"), "/[31m: No space left on device."),
