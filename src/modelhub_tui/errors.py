@@ -81,9 +81,11 @@ class AlreadyRegistered(ModelHubError):
 class Rejected(ModelHubError):
     """The router understood and said no. `reason` is its own sentence, cleaned."""
 
-    def __init__(self, reason: str, *, candidates: tuple[str, ...] = ()) -> None:
+    def __init__(self, reason: str, *, candidates: tuple[str, ...] = (), code: str = "") -> None:
         super().__init__(reason)
         self.reason, self.candidates = reason, candidates
+        self.code = code
+        """What kind of no it was, as docs/wire.md lists them; empty from routers that do not tell."""
 
 
 class RateLimited(ModelHubError):

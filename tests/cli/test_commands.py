@@ -536,3 +536,12 @@ def test_a_router_that_stays_away_is_exit_code_3(modelhub: CommandLine, monkeypa
 def test_a_key_that_is_withdrawn_is_exit_code_4(modelhub: CommandLine) -> None:
     modelhub.client = Leaving(Unauthorised())
     assert modelhub("pull", "tiny").code == 4
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [("gated", 4), ("bad_token", 4), ("no_such_repo", 5), ("no_such_file", 5), ("no_space", 1)]
+)
+def test_the_exit_code_tells_what_kind_of_refusal_it_was(modelhub: CommandLine, code: str, exit_code: int) -> None:
+    modelhub.client.refusal = Rejected("No.", code=code)
+    assert modelhub("register", "Zed/Model-GGUF").code == exit_code
+    assert modelhub("pull", "Zed/Model-GGUF").code == exit_code

@@ -13,6 +13,7 @@ from modelhub_tui.errors import (
     Forbidden,
     NotARouter,
     NotFound,
+    Rejected,
     Unauthorised,
     Unreachable,
 )
@@ -38,9 +39,9 @@ def exit_code(error: BaseException) -> int:
             return USAGE
         case Unreachable() | NotARouter():
             return UNREACHABLE
-        case Unauthorised() | Forbidden():
+        case Unauthorised() | Forbidden() | Rejected(code="gated" | "bad_token"):
             return UNAUTHORISED
-        case NotFound():
+        case NotFound() | Rejected(code="no_such_repo" | "no_such_file" | "no_such_revision"):
             return NOT_FOUND
         case _:
             return FAILED

@@ -89,7 +89,8 @@ def to_error(
     if told.code == "already_registered" or "already registered" in said:
         return AlreadyRegistered(told.name or model)
     if 400 <= status < 500 or told.code in _MENDABLE:
-        return Rejected(_sentence(told.message or f"The router refused (status {status})"), candidates=told.candidates)
+        reason = _sentence(told.message or f"The router refused (status {status})")
+        return Rejected(reason, candidates=told.candidates, code=told.code)
     return RouterFault(_sentence(told.message or f"status {status}"))
 
 
