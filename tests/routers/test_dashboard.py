@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
@@ -13,6 +14,7 @@ from modelhub_tui.cli.tui import TerminalApp, session_app
 from modelhub_tui.config import load_settings
 from modelhub_tui.domain import Ability, Link, Model, ModelState
 from modelhub_tui.screens.login import LoginScreen
+from tests.routers import dying, huge, login_proxy, lying, ollama, web_page
 from tests.routers.models import ADMIN_PASSWORD
 from tests.routers.worlds import FILE, GENERATIONS, NAME, OTHER, OTHER_FILE, OTHER_REPO, REPO, SIZE, open_world
 
@@ -96,3 +98,15 @@ async def test_logging_in_by_the_dialog_opens_the_list(generation: str, tmp_path
             await pilot.press("enter")
             await until(pilot, lambda: app.fleet.connection.link is Link.LIVE)
             assert len(app.screen_stack) == 1
+
+
+@pytest.mark.parametrize("made", [web_page, ollama, login_proxy, dying, huge, lying])
+async def test_what_is_no_router_leaves_the_list_and_the_keys_alive(made: Callable[[], Any], tmp_path: Path) -> None:
+    with made() as server:
+        app = dashboard(server.url, "sk_key", tmp_path)
+        async with app.run_test(size=SCREEN) as pilot:
+            await until(pilot, lambda: app.fleet.connection.link is not Link.CONNECTING)
+            assert state(app, NAME) is ModelState.AVAILABLE
+            await pilot.press("slash", *"phi")
+            await until(pilot, lambda: app.main.wanted.text == "phi")
+            assert [each.repo for each in app.main.grid.models] == [REPO]
