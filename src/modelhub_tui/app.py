@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Waits between attempts to open the watcher."""
+PAINTED_S = 0.3
+"""By then the first screen is painted, or covered by another one."""
 AT_ONCE = 4
 """Requests to the router at the same time."""
 
@@ -189,7 +191,21 @@ class ModelHubApp(RouterActions, App[None]):
                 severity="warning",
                 markup=False,
             )
-        self.call_after_refresh(self.follow_fleet)
+        self.once_painted(self.follow_fleet)
+
+    def once_painted(self, call: Callable[[], object]) -> None:
+        """Call once when the first screen is painted, or soon after.
+
+        Textual keeps such calls with the screen: one that is covered before it is painted would never make them.
+        """
+        left = [call]
+
+        def make_it() -> None:
+            if left:
+                left.pop()()
+
+        self.main.call_after_refresh(make_it)
+        self.set_timer(PAINTED_S, make_it)
 
     @property
     def main(self) -> MainScreen:

@@ -39,6 +39,7 @@ class Phase(StrEnum):
     RETRYING = "retrying"
     """Between two attempts; `retry_in_s` says when the next one starts."""
     PAUSED = "paused"
+    """Held by a person, or by a disk that is nearly full; `error` says which. What is on disk is kept."""
     FAILED = "failed"
     """Gave up; `error` says why, and a person has to act."""
 
@@ -61,10 +62,71 @@ class Ability(StrEnum):
     """Removes the model from one chosen endpoint (G4, Ollama)."""
     APPROVE = "approve"
     """Lets a pending node in (G1, G2)."""
+    PAUSE = "pause"
+    """A transfer can be held and let go on, with what it has kept."""
+    ORDER = "order"
+    """Places in the queue of transfers can be changed."""
+    LIMITS = "limits"
+    """Parallel transfers, bandwidth, disk floor and trash can be limited while running."""
+    UNDO = "undo"
+    """A deletion can be taken back for a while."""
+    ADOPT = "adopt"
+    """Models found on a node's disk that nobody registered can be registered as they are."""
 
 
-LOCAL_ABILITIES = frozenset({Ability.REGISTER, Ability.PULL, Ability.CANCEL, Ability.RETRY, Ability.DELETE})
+LOCAL_ABILITIES = frozenset(
+    {*Ability} - {Ability.PULL_ON_NODE, Ability.QUANTIZATION, Ability.DELETE_ON_NODE, Ability.APPROVE}
+)
 """Of our own service."""
+
+
+class Place(StrEnum):
+    """Where to move a transfer in the queue."""
+
+    FIRST = "first"
+    EARLIER = "earlier"
+    LATER = "later"
+    LAST = "last"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a service's transfers and trash may take; changed while running, kept over restarts."""
+
+    parallel_transfers: int = 2
+    """Models fetched at the same time by one node."""
+    bandwidth_bps: int = 0
+    """Bytes per second of all transfers of one node together; 0 means unlimited."""
+    disk_floor_bytes: int | None = None
+    """Free space that transfers leave alone; None means 2 % of the disk, at most 512 MiB."""
+    trash_seconds: int = 3600
+    """How long a deletion can be undone; 0 frees the space at once."""
+    trash_bytes: int = 64 * 1024**3
+    """Most that the trash of one node may hold; the oldest goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trashed:
+    """A deleted model that can be had back."""
+
+    name: str
+    title: str
+    repo: str
+    file: str | None
+    bytes: int
+    """What emptying it frees, on all nodes together."""
+    deleted_at: float
+    expires_at: float
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a transfer."""
+
+    at: float
+    what: str
+    """A sentence, such as "stalled at 12.1 GB, retried"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +216,16 @@ class Transfer:
     retry_in_s: float | None = None
     error: str | None = None
     """One sentence: why it failed, or why it is being retried."""
+    error_code: str | None = None
+    """The same for programs; the codes are listed in docs/wire.md."""
+    stalled_s: float | None = None
+    """Seconds since the last byte, while it fetches and nothing arrives; None while bytes arrive."""
+    refetched_bytes: int = 0
+    """Bytes that had to be fetched again because they were lost or wrong; no part of `bytes_done`."""
+    orphaned: bool = False
+    """Nobody works on it: the node that reported it is gone. It can be restarted or forgotten."""
+    history: tuple[Event, ...] = ()
+    """The last things that happened to it, oldest first, at most ten; kept over restarts."""
     node_id: str = ""
 
     @property
@@ -205,6 +277,12 @@ class Node:
     disk_free_bytes: int | None = None
     disk_total_bytes: int | None = None
     models_dir: str | None = None
+    models_bytes: int | None = None
+    """What all its models take on disk, shared files counted once."""
+    trash_bytes: int | None = None
+    """What emptying its trash would free; it is emptied by itself when a transfer needs the room."""
+    disk_floor_bytes: int | None = None
+    """Free space that its transfers leave alone."""
     version: str = ""
     kind: str = "node"
     """`node` (it reports to the router) or `endpoint` (the router asks it)."""
@@ -251,6 +329,12 @@ class RouterModel:
     format: str = ""
     deleting: bool = False
     """Deregistered, but a node has not yet removed its files."""
+    paused: bool = False
+    """A person wants its transfer held."""
+    queue_position: int | None = None
+    """Its place among the models that are not whole anywhere, from 1; None once it is."""
+    found: bool = False
+    """On a node's disk, but registered nowhere: it can be adopted."""
     transfers: tuple[Transfer, ...] = ()
     placements: tuple[Placement, ...] = ()
     stats: HubStats | None = None
@@ -311,6 +395,10 @@ class Model:
     capabilities: tuple[str, ...] = ()
     format: str = ""
     registered: bool = False
+    paused: bool = False
+    queue_position: int | None = None
+    found: bool = False
+    """On a node's disk, but registered nowhere: it can be adopted."""
     transfers: tuple[Transfer, ...] = ()
     placements: tuple[Placement, ...] = ()
     stats: HubStats | None = None
@@ -565,6 +653,9 @@ def _joined(
         state=state,
         reason=reason,
         registered=told.registered,
+        paused=told.paused,
+        queue_position=told.queue_position,
+        found=told.found,
         transfers=told.transfers,
         placements=told.placements,
         stats=told.stats or found,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,10 @@ def dashboard(url: str, key: str | None, folder: Path) -> TerminalApp:
 
 
 async def until(pilot: Pilot[None], holds: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if holds():
-            return
-        await pilot.pause(0.02)
-    raise AssertionError("it never came to that")
+    """Let the app work until something holds; fails if it does not within a minute."""
+    async with asyncio.timeout(60):
+        while not holds():
+            await pilot.pause(0.02)
 
 
 def shown(app: TerminalApp, name: str) -> Model | None:

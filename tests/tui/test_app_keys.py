@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 from textual._callback import invoke
 from textual.command import CommandPalette
@@ -486,3 +489,13 @@ async def test_shift_y_copies_the_commands_that_run_the_model_one_after_the_othe
             await pilot.pause()
             copied.append(app.clipboard)
         assert copied == [*offered, offered[0]]
+
+
+async def test_a_first_screen_covered_before_it_is_painted_connects_all_the_same(make_app, monkeypatch) -> None:
+    # Textual keeps what is to be called after a refresh with the screen, and a covered one never calls it.
+    monkeypatch.setattr(MainScreen, "call_after_refresh", lambda *_: True)
+    app = make_app(fleets.fleet())
+    async with app.run_test() as pilot, asyncio.timeout(20):
+        app.watcher.say(replace(fleets.fleet(), notices=("Heard.",)))
+        while app.fleet.notices != ("Heard.",):
+            await pilot.pause(0.05)

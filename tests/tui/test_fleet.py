@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -74,12 +75,10 @@ async def test_enter_shows_the_model_in_the_hub(make_app: MakeApp) -> None:
 
 
 async def until(pilot: Pilot, holds: Callable[[], bool]) -> None:
-    """Let the app work until something holds; fails if it never does."""
-    for _ in range(200):
-        if holds():
-            return
-        await pilot.pause(0.01)
-    raise AssertionError("it never came to that")
+    """Let the app work until something holds; fails if it does not within half a minute."""
+    async with asyncio.timeout(30):
+        while not holds():
+            await pilot.pause(0.01)
 
 
 async def at_rest(pilot: Pilot, grid: FleetGrid) -> int:

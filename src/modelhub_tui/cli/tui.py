@@ -62,7 +62,7 @@ class TerminalApp(DeltaOutput, dashboard.ModelHubApp):
 
     def on_mount(self) -> None:
         """Go on as usual, and take note when all widgets are there."""
-        self.main.call_after_refresh(self._built)
+        self.once_painted(self._built)
 
     def _built(self) -> None:
         """Until now Textual could not leave: a half-built screen ends in a traceback."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from modelhub_tui.domain import RouterInfo, RouterReport
+from modelhub_tui.domain import Limits, Place, RouterInfo, RouterReport, Trashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,16 @@ class RouterClient(Protocol):
         """
         ...
 
-    async def delete(self, name: str) -> None:
-        """Deregister a model; nodes then stop its transfer and remove its files.
+    async def delete(self, name: str, *, cancel: bool = False, keep: bool = True) -> None:
+        """Deregister a model; nodes then remove its files.
+
+        Args:
+            cancel: Stop its transfer if one runs; a router that can tell refuses to delete it otherwise.
+            keep: Keep it in the trash for a while, where there is one.
 
         Raises:
             NotFound: The router does not know it.
+            Rejected: With code `transfer_running`.
         """
         ...
 
@@ -85,6 +90,47 @@ class RouterClient(Protocol):
         Raises:
             NotSupported: This generation retries by itself.
         """
+        ...
+
+    async def pause(self, name: str) -> None:
+        """Hold a transfer; what is on disk is kept.
+
+        Raises:
+            NotSupported: This generation cannot. So for all methods down to `adopt`.
+            NotFound: Nothing of that name is registered. So for all methods down to `adopt`.
+        """
+        ...
+
+    async def resume(self, name: str) -> None:
+        """Let a held transfer go on."""
+        ...
+
+    async def move(self, name: str, to: Place) -> None:
+        """Change a transfer's place in the queue."""
+        ...
+
+    async def limits(self) -> Limits:
+        """Return what transfers and trash may take."""
+        ...
+
+    async def set_limits(self, limits: Limits) -> Limits:
+        """Change what transfers and trash may take; returns what is in force now."""
+        ...
+
+    async def trash(self) -> tuple[Trashed, ...]:
+        """Return the deleted models that can be had back, the newest first."""
+        ...
+
+    async def restore(self, name: str) -> Registered:
+        """Take a deletion back."""
+        ...
+
+    async def empty_trash(self, name: str | None = None) -> None:
+        """Free the space of one deleted model, or of all, for good."""
+        ...
+
+    async def adopt(self, name: str) -> Registered:
+        """Register a model that a node found on its disk, as it is; the hub is not asked."""
         ...
 
     async def download(self, request: DownloadRequest) -> None:
