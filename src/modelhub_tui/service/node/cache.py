@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import uuid
@@ -19,6 +20,8 @@ from pathlib import Path
 from modelhub_tui.service.node.manifest import File
 
 PART_SUFFIX = ".modelhub.part"
+TRASH_SUFFIX = ".modelhub.trash"
+"""A blob of a deleted model that can be had back; see `trash.py`."""
 _LOCK_WAIT_S = 5.0
 _NO_SYMLINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory holds HuggingFace models; backups may skip it.\n"
@@ -39,6 +42,9 @@ class Cache:
 
     def part(self, repo: str, etag: str) -> Path:
         return self.repo_dir(repo) / "blobs" / (etag + PART_SUFFIX)
+
+    def trashed(self, repo: str, etag: str) -> Path:
+        return self.repo_dir(repo) / "blobs" / (etag + TRASH_SUFFIX)
 
     def link(self, repo: str, commit: str, path: str) -> Path:
         """Where engines find a file. `path` has been through `safe_repo_path`."""
@@ -101,15 +107,19 @@ class Cache:
         target = os.path.relpath(blob, link.parent)
         if link.is_symlink() and str(link.readlink()) == target:
             return
-        temporary = link.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
+        # The same name each time: what a killed process left of it is replaced by the next.
+        temporary = link.with_name(f".{hashlib.blake2b(link.name.encode(), digest_size=6).hexdigest()}.modelhub.tmp")
         try:
-            temporary.symlink_to(target)
+            if os.path.lexists(link):
+                temporary.unlink(missing_ok=True)
+                temporary.symlink_to(target)
+                temporary.replace(link)
+            else:
+                link.symlink_to(target)
         except OSError as error:
             if error.errno not in _NO_SYMLINKS:
                 raise
             blob.replace(link)  # no links on this file system: the library, too, then keeps the file in the snapshot
-        else:
-            temporary.replace(link)
         sync_dir(link.parent)
 
     def write_ref(self, repo: str, ref: str, commit: str) -> None:

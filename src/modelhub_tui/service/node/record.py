@@ -10,10 +10,12 @@ import json
 import logging
 import os
 import sqlite3
+import threading
 import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from modelhub_tui.service.node.manifest import File
 
@@ -50,11 +52,12 @@ class Entry:
 
 
 class Record:
-    """The table. Used from one thread."""
+    """The tables. Used from any thread, one at a time."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
+        self._lock = threading.Lock()
         try:
             self._db = self._open()
         except sqlite3.DatabaseError as error:
@@ -68,7 +71,9 @@ class Record:
     def entries(self) -> list[Entry]:
         """All models, in the order in which they were first seen. Rows that make no sense are left out."""
         out = []
-        for name, store, body in self._db.execute("SELECT name, store, body FROM models ORDER BY seq"):
+        with self._lock:
+            rows = self._db.execute("SELECT name, store, body FROM models ORDER BY seq").fetchall()
+        for name, store, body in rows:
             try:
                 out.append(_entry(name, store, json.loads(body)))
             except (ValueError, TypeError, KeyError):
@@ -88,21 +93,48 @@ class Record:
                 "files": [file.as_json() for file in entry.files],
             }
         )
-        self._db.execute(
+        self._write(
             "INSERT INTO models(name, store, body) VALUES (?, ?, ?)"
             " ON CONFLICT(name) DO UPDATE SET store = excluded.store, body = excluded.body",
             (entry.name, entry.store, body),
         )
 
     def drop(self, name: str) -> None:
-        self._db.execute("DELETE FROM models WHERE name = ?", (name,))
+        self._write("DELETE FROM models WHERE name = ?", (name,))
+
+    def trash_rows(self) -> list[tuple[str, str | None, dict[str, Any]]]:
+        """Name, store and the rest of every deleted model that is kept, the oldest first. `trash.py` reads the rest."""
+        with self._lock:
+            rows = self._db.execute("SELECT name, store, body FROM trash ORDER BY seq").fetchall()
+        out = []
+        for name, store, body in rows:
+            try:
+                out.append((str(name), store, dict(json.loads(body))))
+            except (ValueError, TypeError):
+                log.warning("the record of %r in the trash makes no sense; left out", name)
+        return out
+
+    def put_trash(self, name: str, store: str | None, body: dict[str, Any]) -> None:
+        """Write one deleted model, durably."""
+        self._write(
+            "INSERT INTO trash(name, store, body) VALUES (?, ?, ?)"
+            " ON CONFLICT(name) DO UPDATE SET store = excluded.store, body = excluded.body",
+            (name, store, json.dumps(body)),
+        )
+
+    def drop_trash(self, name: str) -> None:
+        self._write("DELETE FROM trash WHERE name = ?", (name,))
+
+    def _write(self, sql: str, values: tuple[object, ...]) -> None:
+        with self._lock:
+            self._db.execute(sql, values)
 
     def close(self) -> None:
         self._db.close()
 
     def _open(self) -> sqlite3.Connection:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
@@ -112,6 +144,10 @@ class Record:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS"
                 " models(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
+            )
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS"
+                " trash(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
             )
             db.execute(f"PRAGMA user_version = {_SCHEMA}")
             db.execute("SELECT count(*) FROM models").fetchone()

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from modelhub_tui.service.node.cache import Cache
+from modelhub_tui.service.node.cache import Cache, sync_dir
 from modelhub_tui.service.node.hub import quiet_library
 from modelhub_tui.service.node.manifest import File
 
@@ -38,13 +38,14 @@ def remove_files(cache: Cache, files: Iterable[File], keep: Collection[File] = (
             cache.part(file.repo, file.etag).unlink(missing_ok=True)
     for repo in {file.repo for file in files}:
         links = {cache.path_of(each) for each in files if each.repo == repo and each.commit}
+        links = {each for each in links if os.path.lexists(each)}
         spare_blobs = {cache.blob(repo, etag) for owner, etag in kept_etags if owner == repo}
         _remove_links(cache, repo, {each for each in links - kept_links if _is_ours(cache, repo, each)}, spare_blobs)
         # A blob may be there without its link: published, and the process killed before the link was made.
         for file in files:
             if file.repo == repo and file.etag and file.fetched and (repo, file.etag) not in kept_etags:
                 _remove_unlinked_blob(cache, repo, cache.blob(repo, file.etag))
-        _tidy(cache, repo)
+        tidy(cache, repo)
 
 
 def _is_ours(cache: Cache, repo: str, link: Path) -> bool:
@@ -95,34 +96,61 @@ def _remove_links(cache: Cache, repo: str, links: set[Path], spare_blobs: set[Pa
 def _remove_unlinked_blob(cache: Cache, repo: str, blob: Path) -> None:
     """Remove a blob of this repo unless any snapshot still links to it."""
     blob = Path(os.path.normpath(blob))
-    if blob.parent != _blobs(cache, repo):
-        return
-    snapshots = cache.repo_dir(repo) / "snapshots"
-    for folder, _, names in os.walk(snapshots):
+    if blob.parent == _blobs(cache, repo) and not is_linked(cache, repo, blob):
+        blob.unlink(missing_ok=True)
+
+
+def is_linked(cache: Cache, repo: str, blob: Path, besides: Collection[Path] = ()) -> bool:
+    """Whether any snapshot of this repo links to a blob, apart from the links in `besides`."""
+    blob = Path(os.path.normpath(blob))
+    for folder, _, names in os.walk(cache.repo_dir(repo) / "snapshots"):
         for name in names:
             link = Path(folder) / name
-            if link.is_symlink() and _first_hop(link) == blob:
-                return
-    blob.unlink(missing_ok=True)
+            if link not in besides and link.is_symlink() and _first_hop(link) == blob:
+                return True
+    return False
 
 
-def _tidy(cache: Cache, repo: str) -> None:
+def put_aside(cache: Cache, links: Iterable[tuple[File, Path]], blobs: Iterable[tuple[str, str]]) -> None:
+    """Take links away and rename blobs that nothing links to any more, so that only the trash knows them.
+
+    Links go first: a link that leads nowhere makes a scan give up on the whole repo, a blob without links is harmless.
+
+    Raises:
+        OSError: Something could not be moved; calling again goes on where it ended.
+    """
+    blobs = tuple(blobs)
+    for file, link in links:
+        if not link.is_symlink() and file.etag and (file.repo, file.etag) in blobs:
+            with contextlib.suppress(FileNotFoundError):
+                link.replace(cache.trashed(file.repo, file.etag))
+        link.unlink(missing_ok=True)
+    for repo, etag in blobs:
+        blob = cache.blob(repo, etag)
+        if not is_linked(cache, repo, blob):
+            with contextlib.suppress(FileNotFoundError):
+                blob.replace(cache.trashed(repo, etag))
+    for repo in {repo for repo, _ in blobs}:
+        sync_dir(cache.repo_dir(repo) / "blobs")
+
+
+def tidy(cache: Cache, repo: str) -> None:
     """Drop what is empty now: snapshot folders, refs to them, at last the repo's own folder and its locks."""
     home = cache.repo_dir(repo)
-    for folder, _, _ in os.walk(home / "snapshots", topdown=False):
-        with contextlib.suppress(OSError):
-            if Path(folder) != home / "snapshots":
-                Path(folder).rmdir()
+    # Before the snapshots: a scan calls a repo corrupt when a ref names a snapshot that is not there.
     for folder, _, names in os.walk(home / "refs", topdown=False):
         for name in names:
             ref = Path(folder) / name
             with contextlib.suppress(OSError, ValueError):
                 commit = ref.read_text().strip()
-                if commit and "/" not in commit and not (home / "snapshots" / commit).exists():
-                    # A scan calls a repo corrupt when a ref names a snapshot that is not there.
+                if commit and "/" not in commit and not _holds_files(home / "snapshots" / commit):
                     ref.unlink()
         with contextlib.suppress(OSError):
             Path(folder).rmdir()
+    for folder, _, _ in os.walk(home / "snapshots", topdown=False):
+        with contextlib.suppress(OSError):
+            if Path(folder) != home / "snapshots":
+                Path(folder).rmdir()
     with contextlib.suppress(OSError):
         (home / "blobs").rmdir()
     if not (home / "blobs").exists() and not any((home / "snapshots").glob("*")):
@@ -135,6 +163,10 @@ def _tidy(cache: Cache, repo: str) -> None:
         locks = cache.root / ".locks" / home.name
         if not home.exists():
             _remove_notes(locks)
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(names for _, _, names in os.walk(folder))
 
 
 def _remove_notes(folder: Path) -> None:

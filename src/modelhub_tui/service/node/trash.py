@@ -1,0 +1,393 @@
+"""Deleted models, kept for a while so that the deletion can be taken back.
+
+A deleted model's blobs stay where they are, under another name: `blobs/<etag>` becomes `blobs/<etag>.modelhub.trash`.
+That is the same folder, hence the same file system: one rename, whole or not at all, at any size. Their links go, so no
+engine and no scan of the cache sees the model any more. What removal would not free is not touched here either.
+
+Every step is written down before it is taken (`Record.put_trash`) and can be taken again, so a killed process goes on
+where it was. Everything here blocks and may be called from any thread; nothing asks the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from modelhub_tui.domain import Limits
+from modelhub_tui.service.node import disk_use
+from modelhub_tui.service.node.cache import TRASH_SUFFIX, Cache, sync_dir
+from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.record import Record
+from modelhub_tui.service.node.removal import is_linked, put_aside, remove_files, tidy
+from modelhub_tui.units import human_size
+
+log = logging.getLogger(__name__)
+
+Blob = tuple[str, str]
+"""(repo, etag)"""
+
+
+class Stage(StrEnum):
+    """How far a model is on its way through the trash."""
+
+    MOVING = "moving"
+    KEPT = "kept"
+    FREEING = "freeing"
+
+
+@dataclass(frozen=True, slots=True)
+class Binned:
+    """One deleted model. Always what the record says."""
+
+    name: str
+    store: str | None
+    files: tuple[File, ...]
+    blobs: tuple[Blob, ...]
+    """What is kept of it under another name."""
+    refs: tuple[tuple[str, str, str], ...] = ()
+    """(repo, ref, commit): branches that pointed at it."""
+    at: float = 0.0
+    stage: Stage = Stage.KEPT
+
+    def as_json(self) -> dict[str, Any]:
+        """For the record. `from_json` reads it back."""
+        return {
+            "files": [file.as_json() for file in self.files],
+            "blobs": self.blobs,
+            "refs": self.refs,
+            "at": self.at,
+            "stage": self.stage,
+        }
+
+    @classmethod
+    def from_json(cls, name: str, store: str | None, body: dict[str, Any]) -> Binned:
+        return cls(
+            name=name,
+            store=store,
+            files=tuple(File.from_json(each) for each in body["files"]),
+            blobs=tuple((str(repo), str(etag)) for repo, etag in body["blobs"]),
+            refs=tuple((str(repo), str(ref), str(commit)) for repo, ref, commit in body["refs"]),
+            at=float(body["at"]),
+            stage=Stage(body["stage"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """What a heartbeat tells of the trash."""
+
+    names: tuple[tuple[str, str | None, int], ...] = ()
+    """(model, the store that listed it, bytes that freeing it gives)"""
+    bytes: int = 0
+    """What emptying all of it gives; shared blobs counted once."""
+
+
+class Trash:
+    """The trash of one cache folder.
+
+    Args:
+        clock: Wall clock, seconds since the epoch: ages over restarts.
+        monotonic: Ages while running: a wall clock that jumps by an hour empties no trash.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        record: Record,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cache, self._record = cache, record
+        self._monotonic = monotonic
+        self._wall_at_start, self._started = clock(), monotonic()
+        self._lock = threading.RLock()
+        self.limits = Limits()
+        self.heap = Heap()
+        """Replaced as a whole: read it without waiting for what is going on."""
+        self._items: dict[str, Binned] = {}
+        for name, store, body in record.trash_rows():
+            try:
+                self._items[name] = Binned.from_json(name, store, body)
+            except (ValueError, TypeError, KeyError):
+                log.warning("the record of %r in the trash makes no sense; left out", name)
+        self._measure()
+
+    # -- into the trash -------------------------------------------------------------------------------------------
+
+    def discard(self, name: str, store: str | None, files: tuple[File, ...], keep: Collection[File] = ()) -> None:
+        """Take a whole model off the disk, so that it can be had back while the limits allow it.
+
+        Args:
+            files: What the model consists of.
+            keep: Files of all other models we hold or fetch; what they need stays.
+
+        Raises:
+            OSError: Something could not be moved or removed; calling again goes on where it ended.
+        """
+        with self._lock:
+            before = self._items.get(name)
+            if self._wanted_at_all(files):
+                links, blobs = put_aside_plan(self._cache, files, keep)
+                refs = _refs_of(self._cache, files)
+                row = Binned(name, store, files, blobs, refs, self._now(), Stage.MOVING)
+                if before is not None:
+                    # Deleted before and not yet forgotten, or begun and killed half way: what it keeps counts on.
+                    row = replace(
+                        row,
+                        files=tuple(dict.fromkeys([*files, *before.files])),
+                        blobs=tuple(dict.fromkeys([*before.blobs, *blobs])),
+                        refs=tuple(dict.fromkeys([*refs, *before.refs])),
+                    )
+                self._put(row)
+                put_aside(self._cache, links, row.blobs)
+                remove_files(self._cache, files, keep)
+                there = tuple(each for each in row.blobs if os.path.lexists(self._cache.trashed(*each)))
+                self._put(replace(row, blobs=there, stage=Stage.KEPT))
+            else:
+                remove_files(self._cache, files, keep)
+                if before is not None:
+                    self._free(before)
+            self.maintain()
+
+    def _wanted_at_all(self, files: Iterable[File]) -> bool:
+        size = sum({(file.repo, file.etag): file.size or 0 for file in files}.values())
+        return self.limits.trash_seconds > 0 and size <= self.limits.trash_bytes
+
+    # -- and back -------------------------------------------------------------------------------------------------
+
+    def bring_back(self, files: Iterable[File]) -> tuple[File, ...]:
+        """Put back whatever the trash has of these files, whichever model it was deleted with.
+
+        Returns:
+            All files; those that came back as they were before, checked (`done`) where they had been. Write that down,
+            then call `settle()`.
+
+        Raises:
+            OSError: Something could not be moved; calling again goes on where it ended.
+        """
+        with self._lock:
+            known = {(each.repo, each.etag): each for row in self._items.values() for each in row.files}
+            held = {blob for row in self._items.values() for blob in row.blobs}
+            out = []
+            for file in files:
+                if file.etag and (file.repo, file.etag) in held and self._lift(file):
+                    before = known.get((file.repo, file.etag), file)
+                    file = replace(file, done=before.done, fetched=before.fetched)
+                out.append(file)
+            self._point_refs(out)
+            return tuple(out)
+
+    def _lift(self, file: File) -> bool:
+        """Rename one blob back and link it; False when the trash does not have it, or not whole."""
+        if not file.etag or not file.commit or self._cache.is_whole(file):
+            return False
+        trashed, blob = self._cache.trashed(file.repo, file.etag), self._cache.blob(file.repo, file.etag)
+        try:
+            if trashed.lstat().st_size != file.size:
+                return False
+        except FileNotFoundError:
+            return False
+        self._cache.prepare(file.repo, file.commit)
+        trashed.replace(blob)
+        sync_dir(blob.parent)
+        self._cache.make_link(file)
+        return True
+
+    def _point_refs(self, files: Iterable[File]) -> None:
+        """Let the branches that pointed at these files' commits do so again, unless they have moved on."""
+        commits = {(file.repo, file.commit) for file in files if file.done}
+        for repo, ref, commit in {each for row in self._items.values() for each in row.refs}:
+            home = self._cache.repo_dir(repo)
+            if (
+                (repo, commit) in commits
+                and (home / "snapshots" / commit).is_dir()
+                and not (home / "refs" / ref).exists()
+            ):
+                with contextlib.suppress(OSError):
+                    self._cache.write_ref(repo, ref, commit)
+
+    def settle(self, name: str) -> None:
+        """Forget what has been brought back; what is left of the model `name` itself is freed."""
+        with self._lock:
+            for row in [*self._items.values()]:
+                if row.name == name:
+                    self._free(row)
+                else:
+                    self._settle_row(row)
+
+    # -- for good -------------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """At start: finish what was begun, and take in what somebody left behind without a word in the record."""
+        with self._lock:
+            for row in [*self._items.values()]:
+                if row.stage is Stage.FREEING:
+                    self._free(row)
+                elif row.stage is Stage.KEPT:
+                    self._settle_row(row)
+                # MOVING: the model itself is still recorded as one to remove; `discard()` is called for it again.
+            known = {self._cache.trashed(*blob) for row in self._items.values() for blob in row.blobs}
+            strays: dict[str, list[str]] = {}
+            for path in self._cache.root.glob(f"models--*/blobs/*{TRASH_SUFFIX}"):
+                if path not in known:
+                    repo = path.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+                    strays.setdefault(repo, []).append(path.name.removesuffix(TRASH_SUFFIX))
+            for repo, etags in strays.items():
+                log.info("%s: %d deleted files that nobody remembers; kept for a while", repo, len(etags))
+                blobs = tuple((repo, etag) for etag in etags)
+                self._put(Binned(f"?{repo}", None, (), blobs, (), self._now()))
+            self.maintain()
+
+    def maintain(self) -> None:
+        """Free what is too old or too much, the oldest first, and what could not be freed before."""
+        with self._lock:
+            for row in [*self._items.values()]:
+                if row.stage is Stage.FREEING or self._now() - row.at >= self.limits.trash_seconds:
+                    self._free(row)
+            self.make_room(self.heap.bytes - self.limits.trash_bytes)
+
+    def make_room(self, needed_bytes: int) -> int:
+        """Free the oldest until `needed_bytes` are won, or nothing is left; returns what was won, in bytes."""
+        won = 0
+        with self._lock:
+            for row in sorted(self._items.values(), key=lambda each: each.at):
+                if won >= needed_bytes:
+                    break
+                if row.stage is not Stage.MOVING:
+                    won += self._free(row)
+        return won
+
+    def free(self, names: Collection[str]) -> int:
+        """Free these models for good; returns what was won, in bytes."""
+        with self._lock:
+            return sum(self._free(row) for row in [*self._items.values()] if row.name in names)
+
+    def keep_only(self, store: str, kept: Collection[str], busy: Collection[str] = ()) -> None:
+        """Free what this store listed and has forgotten for good.
+
+        Args:
+            kept: Names that the store has in its own trash, or registered.
+            busy: Names of models that are being worked on; left alone.
+        """
+        with self._lock:
+            for row in [*self._items.values()]:
+                if row.store == store and row.stage is not Stage.MOVING and row.name not in {*kept, *busy}:
+                    self._free(row)
+
+    def gone(self, store: str, kept: Collection[str]) -> bool:
+        """Whether `keep_only()` has anything to do. Does not wait."""
+        return any(owner == store and name not in kept for name, owner, _ in self.heap.names)
+
+    def _free(self, row: Binned) -> int:
+        """Remove one model's blobs for good. Trouble with the disk is put off to the next `maintain()`."""
+        others = {blob for each in self._items.values() if each is not row for blob in each.blobs}
+        self._put(replace(row, stage=Stage.FREEING))
+        won = 0
+        try:
+            for blob in row.blobs:
+                if blob not in others:
+                    path = self._cache.trashed(*blob)
+                    size = disk_use.freed_by_removing(path)
+                    path.unlink(missing_ok=True)
+                    won += size
+            for repo in {repo for repo, _ in row.blobs}:
+                tidy(self._cache, repo)
+        except OSError as error:
+            log.warning("%s cannot be freed yet: %s", row.name, error)
+            self._measure()
+            return won
+        self._drop(row.name)
+        log.info("%s is gone for good: %s freed", row.name, human_size(won))
+        return won
+
+    # -- bookkeeping ----------------------------------------------------------------------------------------------
+
+    def _settle_row(self, row: Binned) -> None:
+        """Write what is really there; a model whose kept blobs are all gone is forgotten."""
+        there = tuple(blob for blob in row.blobs if os.path.lexists(self._cache.trashed(*blob)))
+        if row.stage is Stage.MOVING or there == row.blobs:
+            return
+        if there:
+            self._put(replace(row, blobs=there))
+        else:
+            self._drop(row.name)
+
+    def _put(self, row: Binned) -> None:
+        self._record.put_trash(row.name, row.store, row.as_json())
+        self._items[row.name] = row
+        self._measure()
+
+    def _drop(self, name: str) -> None:
+        self._record.drop_trash(name)
+        self._items.pop(name, None)
+        self._measure()
+
+    def _measure(self) -> None:
+        kept = [row for row in self._items.values() if row.stage is Stage.KEPT]
+        sizes = {
+            blob: disk_use.freed_by_removing(self._cache.trashed(*blob))
+            for row in self._items.values()
+            for blob in row.blobs
+        }
+        names = tuple((row.name, row.store, sum(sizes[blob] for blob in row.blobs)) for row in kept)
+        self.heap = Heap(names, sum(sizes.values()))
+
+    def _now(self) -> float:
+        return self._wall_at_start + self._monotonic() - self._started
+
+
+def put_aside_plan(
+    cache: Cache, files: Iterable[File], keep: Collection[File]
+) -> tuple[tuple[tuple[File, Path], ...], tuple[Blob, ...]]:
+    """What moving a model to the trash would do: the links that go, and the blobs that nothing else uses.
+
+    A blob that is itself a link (into the library's store of shared blobs) stays out: the library counts the names that
+    lead there, so only the library may take one away. Removal then asks it to.
+    """
+    kept_links = {cache.path_of(each) for each in keep}
+    kept_blobs = {(each.repo, each.etag) for each in keep}
+    links, blobs = [], []
+    for file in files:
+        if not file.etag or (file.repo, file.etag) in kept_blobs or cache.path_of(file) in kept_links:
+            continue
+        blob = cache.blob(file.repo, file.etag)
+        link = cache.path_of(file) if file.commit else None
+        if link is not None and link.is_symlink():
+            if Path(os.path.normpath(link.parent / link.readlink())) == Path(os.path.normpath(blob)) and _plain(blob):
+                links.append((file, link))
+        elif link is not None and _plain(link):
+            links.append((file, link))  # a file system without links: the file itself is in the snapshot
+            blobs.append((file.repo, file.etag))
+            continue
+        elif not file.fetched:
+            continue
+        if _plain(blob):
+            blobs.append((file.repo, file.etag))
+    going = {link for _, link in links}
+    free = [blob for blob in dict.fromkeys(blobs) if not is_linked(cache, blob[0], cache.blob(*blob), going)]
+    return tuple(links), tuple(free)
+
+
+def _plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _refs_of(cache: Cache, files: Iterable[File]) -> tuple[tuple[str, str, str], ...]:
+    """The branches that point at these files' commits."""
+    found = []
+    for repo, commit in {(file.repo, file.commit) for file in files if file.commit}:
+        folder = cache.repo_dir(repo) / "refs"
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError, ValueError):
+                if path.is_file() and path.suffix != ".tmp" and path.read_text().strip() == commit:
+                    found.append((repo, path.relative_to(folder).as_posix(), commit))
+    return tuple(sorted(found))
