@@ -499,6 +499,7 @@ def derive_state(
     *,
     registered: bool,
     deleting: bool = False,
+    paused: bool = False,
     placements: Iterable[Placement] = (),
     transfers: Iterable[Transfer] = (),
     nodes: Iterable[Node] = (),
@@ -513,11 +514,15 @@ def derive_state(
         return ModelState.DELETING, ""
     if placements:
         return ModelState.DOWNLOADED, ""
+    orphans = [each for each in transfers if each.orphaned]
+    transfers = tuple(each for each in transfers if not each.orphaned)
     active = [each for each in transfers if each.phase in (Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING)]
     if active:
         return ModelState.DOWNLOADING, next((each.error for each in active if each.error), "")
     if not registered:
         return ModelState.AVAILABLE, ""
+    if paused:
+        return ModelState.PAUSED, next((each.error for each in transfers if each.error), "")
     for phase, state in ((Phase.PAUSED, ModelState.PAUSED), (Phase.WAITING, ModelState.QUEUED)):
         found = next((each for each in transfers if each.phase is phase), None)
         if found is not None:
@@ -525,6 +530,8 @@ def derive_state(
     failed = next((each for each in transfers if each.phase is Phase.FAILED), None)
     if failed is not None:
         return ModelState.FAILED, failed.error or f"failed on {failed.node}"
+    if orphans:
+        return ModelState.FAILED, f"{orphans[0].node} is offline; nobody works on this download."
     nodes = tuple(nodes)
     if nodes and all(node.kind == "endpoint" for node in nodes):
         return ModelState.QUEUED, "registered; no endpoint has it"  # endpoints fetch nothing by themselves
@@ -644,6 +651,7 @@ def _joined(
     state, reason = derive_state(
         registered=told.registered,
         deleting=told.deleting,
+        paused=told.paused,
         placements=told.placements,
         transfers=told.transfers,
         nodes=nodes,

@@ -340,7 +340,7 @@ async def test_deleting_waits_for_the_nodes_and_survives_a_restart(tmp_path: Pat
     async with open_service(tmp_path, hub.url) as service:
         assert (await service.models())["acme/tiny-gguf"]["status"] == "deleting"
         node.client = service.node
-        assert (await node.beat(transfers=[], placements=[])).json() is None
+        assert (await node.beat(transfers=[], placements=[])).json()["kept"] == []
         assert (await service.models())["acme/tiny-gguf"]["status"] == "available"
         assert not service.router.busy
 

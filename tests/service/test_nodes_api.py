@@ -169,12 +169,17 @@ async def test_transfers_replace_what_was_known_and_carry_everything(service: Se
         "attempt": 1,
         "max_attempts": 6,
         "retry_in_s": 4.0,
+        "stalled_s": 12.0,
+        "refetched_bytes": 5,
+        "error": "The line broke.",
+        "error_code": "network",
     }
-    await node.beat(transfers=[{**told, "error": "The line broke.", "error_code": "network"}], placements=[])
+    await node.beat(transfers=[{**told, "history": [{"at": 1_795_381_451.0, "what": "It began."}]}], placements=[])
     model = (await service.models())[NAME]
     assert (model["status"], model["download_progress"]["percent"]) == ("downloading", 0.1)
     [transfer] = model["transfers"]
-    expected = {**told, "error": "The line broke.", "error_code": "network", "node_id": node.id, "node": "box"}
+    history = [{"at": "2026-11-22T21:04:11.000Z", "what": "It began."}]
+    expected = {**told, "history": history, "orphaned": False, "node_id": node.id, "node": "box"}
     del expected["name"]
     assert transfer == expected
     await node.beat()  # says nothing of transfers: upstream's way; they are then what `sync_progress` says

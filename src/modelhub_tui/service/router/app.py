@@ -15,7 +15,7 @@ from starlette.routing import Router as RouteTable
 
 from modelhub_tui import __version__
 from modelhub_tui.service.router.auth import Guard, Use
-from modelhub_tui.service.router.bodies import Body, Heartbeat, NodeBody, RegisterBody
+from modelhub_tui.service.router.bodies import AdoptBody, Body, Heartbeat, LimitsBody, MoveBody, NodeBody, RegisterBody
 from modelhub_tui.service.router.core import Router
 from modelhub_tui.service.router.endpoints import Endpoints
 from modelhub_tui.service.router.errors import BadBody, Refused, error_json, to_response
@@ -60,8 +60,30 @@ def endpoint_table(endpoints: Endpoints) -> tuple[Endpoint, ...]:
             "Registered",
         ),
         Endpoint("GET", "/v0/models/registry/{name:path}/manifest.json", e.manifest, (200, 404), schema="Manifest"),
-        Endpoint("DELETE", _CATCH_ALL, e.delete_model, (204, 400, 503, 507)),
+        Endpoint(
+            "POST", "/v0/models/adopt", e.adopt_model, (201, 400, 404, 413, 415, 422, 503, 507), AdoptBody, "Registered"
+        ),
+        Endpoint(
+            "POST", "/v0/models/{name:path}/restore", e.restore_model, (201, 404, 409, 503, 507), schema="Registered"
+        ),
+        Endpoint("DELETE", _CATCH_ALL, e.delete_model, (204, 400, 409, 503, 507)),
+        Endpoint("GET", "/v0/trash", e.list_trash, (200,), schema="Trash"),
+        Endpoint("DELETE", "/v0/trash", e.empty_trash, (204, 404, 503, 507)),
+        Endpoint("DELETE", "/v0/trash/{name:path}", e.empty_trash, (204, 404, 503, 507)),
         Endpoint("POST", "/v0/transfers/{name:path}/retry", e.retry_transfer, (204, 404, 503, 507)),
+        Endpoint("POST", "/v0/transfers/{name:path}/pause", e.pause_transfer, (204, 404, 409, 503, 507)),
+        Endpoint("POST", "/v0/transfers/{name:path}/resume", e.resume_transfer, (204, 404, 409, 503, 507)),
+        Endpoint(
+            "POST",
+            "/v0/transfers/{name:path}/move",
+            e.move_transfer,
+            (204, 400, 404, 409, 413, 415, 422, 503, 507),
+            MoveBody,
+        ),
+        Endpoint("GET", "/v0/service/limits", e.limits, (200,), schema="Limits"),
+        Endpoint(
+            "PATCH", "/v0/service/limits", e.set_limits, (200, 400, 413, 415, 422, 503, 507), LimitsBody, "Limits"
+        ),
         Endpoint("GET", "/v1/models", e.list_usable, (200, 304), schema="OpenAIModels"),
         Endpoint("GET", "/v1/models/{name:path}", e.usable_model, (200, 404), schema="OpenAIModel"),
         Endpoint("GET", "/v0/nodes", e.list_nodes, (200, 304), schema="Nodes"),

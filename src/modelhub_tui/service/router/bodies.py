@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from modelhub_tui.domain import Phase
+from modelhub_tui.domain import Phase, Place
 from modelhub_tui.untrusted import clean
 
 MAX_MODELS = 20_000
@@ -18,6 +18,12 @@ _INT64 = 2**63 - 1
 def _address(text: str) -> str:
     ip_address(text)
     return text
+
+
+def _no_trickle(bandwidth: int) -> int:
+    if 0 < bandwidth < 1024:
+        raise ValueError("less than 1024 bytes per second is no limit but a stop; 0 means no limit")
+    return bandwidth
 
 
 Line = Annotated[str, Field(max_length=20_000), AfterValidator(clean)]
@@ -34,6 +40,28 @@ class Body(BaseModel):
     """Base of all bodies: exact types as upstream's deserialiser wants them, unknown members ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class AdoptBody(Body):
+    """`POST /v0/models/adopt`"""
+
+    name: ModelName
+
+
+class MoveBody(Body):
+    """`POST /v0/transfers/{name}/move`"""
+
+    to: Annotated[Place, BeforeValidator(lambda said: Place(said) if said in {*Place} else said)]
+
+
+class LimitsBody(Body):
+    """`PATCH /v0/service/limits`: what is left out stays as it is."""
+
+    parallel_transfers: Annotated[int, Field(ge=1, le=16)] = 2
+    bandwidth_bps: Annotated[int, Field(ge=0, le=_INT64), AfterValidator(_no_trickle)] = 0
+    disk_floor_bytes: Bytes | None = None
+    trash_seconds: Annotated[int, Field(ge=0, le=10 * 365 * 86_400)] = 3600
+    trash_bytes: Bytes = 64 * 1024**3
 
 
 class RegisterBody(Body):
@@ -71,6 +99,16 @@ class NodeBody(Body):
     disk_free_bytes: Bytes | None = None
     disk_total_bytes: Bytes | None = None
     models_dir: Path | None = None
+    models_bytes: Bytes | None = None
+    trash_bytes: Bytes | None = None
+    disk_floor_bytes: Bytes | None = None
+
+
+class EventBody(Body):
+    """One thing that happened to a transfer."""
+
+    at: Number
+    what: Line
 
 
 class TransferBody(Body):
@@ -93,6 +131,34 @@ class TransferBody(Body):
     retry_in_s: Number | None = None
     error: Line | None = None
     error_code: Line | None = None
+    stalled_s: Number | None = None
+    refetched_bytes: Bytes = 0
+    history: Annotated[list[EventBody], Field(max_length=100)] = []
+
+
+class FoundFile(Body):
+    """One file of a model that a node found in its cache."""
+
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    size: Bytes
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    blob_id: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+
+
+class FoundBody(Body):
+    """A model that is whole in a node's cache and belongs to none it holds."""
+
+    repo: Annotated[str, Field(max_length=200)]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    files: Annotated[list[FoundFile], Field(min_length=1, max_length=2000)]
+    paths: Annotated[list[Path], Field(max_length=2000)] = []
+
+
+class TrashBody(Body):
+    """A deleted model that a node could put back."""
+
+    name: ModelName
+    bytes: Bytes = 0
 
 
 class PlacementBody(Body):
@@ -133,7 +199,12 @@ class Heartbeat(Body):
     sync_progress: SyncProgress | None = None
     transfers: Annotated[list[TransferBody], Field(max_length=MAX_MODELS)] | None = None
     placements: Annotated[list[PlacementBody], Field(max_length=MAX_MODELS)] | None = None
+    found: Annotated[list[FoundBody], Field(max_length=500)] | None = None
+    trash: Annotated[list[TrashBody], Field(max_length=MAX_MODELS)] | None = None
     ram_bytes: Bytes | None = None
     disk_free_bytes: Bytes | None = None
     disk_total_bytes: Bytes | None = None
     models_dir: Path | None = None
+    models_bytes: Bytes | None = None
+    trash_bytes: Bytes | None = None
+    disk_floor_bytes: Bytes | None = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from modelhub_tui.domain import CatalogEntry, FitKind, fit
+from modelhub_tui.domain import CatalogEntry, FitKind, Limits, Place, fit
 from modelhub_tui.service.router.bodies import Heartbeat, NodeBody, RegisterBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.errors import Refused
@@ -22,6 +23,7 @@ from modelhub_tui.service.router.registry import Registry, Taken
 from modelhub_tui.service.router.resolve import Resolver
 from modelhub_tui.service.router.stats import StatsFeed
 from modelhub_tui.service.router.store import Store, StoreFailed
+from modelhub_tui.service.router.trash import Trash
 from modelhub_tui.units import human_size
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 SAVE_AGAIN_S = 10.0
 """Pause before what could not be written is tried again."""
+_LIMITS = "limits"
 
 
 class Router:
@@ -36,6 +39,7 @@ class Router:
 
     Args:
         stats_dir: Where hub statistics are cached; None reports none.
+        limits: What holds until somebody changes it.
     """
 
     def __init__(
@@ -46,15 +50,19 @@ class Router:
         *,
         stats_dir: Path | None = None,
         hub: Hub | None = None,
+        limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoint = endpoint
         self.store = store
+        self.limits = _remembered(store, limits or Limits())
         self.changes = Changes()
         records, nodes = store.load()
+        self._clock = clock
         self.registry = Registry(store, catalog, self.changes, records)
         self.fleet = Fleet(self.changes, nodes, clock=clock, monotonic=monotonic)
+        self.trash = Trash(store, self.fleet, self.changes, lambda: self.limits, clock)
         self.resolver = Resolver(self.registry, hub or Hub(endpoint), clock=clock)
         self.stats = StatsFeed(stats_dir, endpoint, self._repos, self.changes.touch) if stats_dir is not None else None
         self.listing = Listing(self.registry, self.fleet, self.changes, lambda: self.stats.known if self.stats else {})
@@ -93,6 +101,8 @@ class Router:
         while True:
             await asyncio.sleep(TICK_S)
             self.fleet.tick()
+            with contextlib.suppress(StoreFailed):
+                await self.trash.tidy(lambda name: name in self.registry.records)
 
     async def _save_nodes(self) -> None:
         """Write changed nodes behind their heartbeats.
@@ -145,16 +155,32 @@ class Router:
         log.info("registered %s: %s, %d files, %d bytes", record.name, record.revision, len(record.files), record.size)
         return record, [*resolved.warnings, *self._room(record)]
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, cancel: bool = False, keep: bool = True) -> None:
         """Deregister a model; nodes then remove it.
 
+        Args:
+            cancel: Also while a transfer of it runs.
+            keep: If it is whole somewhere, let it be had back for a while.
+
         Raises:
-            Refused: `not_registered`.
+            Refused: `not_registered`, `transfer_running`.
         """
         record = self.registry.records.get(name) or self.registry.records.get(name.lower())
         if record is None or record.deleting:
             # Upstream answers 400 here, and clients know it.
             raise Refused("not_registered", "model not found", status=400)
+        if not cancel and self.fleet.runs(record.name):
+            what = "It is being downloaded; cancel that, or ask for both with ?cancel=true."
+            raise Refused("transfer_running", what, name=record.name, status=409)
+        if keep and self.limits.trash_seconds and self.fleet.placements_of(record.name):
+            try:
+                await self.trash.put(replace(record, paused=False))
+            except StoreFailed as error:
+                # On a full disk people delete to make room: that goes before having it back.
+                log.warning("%s cannot be kept in the trash: %s", record.name, error.reason)
+        else:
+            await self.trash.drop(record.name)
+        self.fleet.forget_orphans(record.name)
         if self.fleet.holds(record.name):
             await self.registry.update(replace(record, deleting=True))
             # A node may have reported its removal while that was being written.
@@ -163,16 +189,82 @@ class Router:
             await self.registry.drop(record.name)
         log.info("deregistered %s", record.name)
 
+    async def restore(self, name: str) -> Registration:
+        """Take a deletion back; the hub is not asked.
+
+        Raises:
+            Refused: `not_in_trash`, `already_registered`.
+        """
+        record = self.trash.get(name)
+        try:
+            record = await self.registry.add(record)
+        except Taken as error:
+            raise Refused("already_registered", "Model already registered", name=error.name, status=409) from error
+        await self.trash.drop(record.name)
+        log.info("restored %s", record.name)
+        return record
+
+    async def adopt(self, name: str) -> Registration:
+        """Register what a node found on its disk, as it is; the hub is not asked.
+
+        Raises:
+            Refused: `not_found`, `already_registered`.
+        """
+        found = self.listing.found.get(name) or self.listing.found.get(name.lower())
+        if found is None:
+            raise Refused("not_found", f"No node has found {name} on its disk (any more).", status=404)
+        try:
+            record = await self.registry.add(replace(found, registered_at=self._clock()))
+        except Taken as error:
+            raise Refused("already_registered", "Model already registered", name=error.name) from error
+        log.info("adopted %s", record.name)
+        return record
+
     async def retry(self, name: str) -> None:
         """Make nodes start a failed transfer again.
 
         Raises:
             Refused: `not_registered`.
         """
-        record = self.registry.records.get(name) or self.registry.records.get(name.lower())
-        if record is None or not await self.registry.retry(record.name):
-            raise Refused("not_registered", f"No model {name} is registered.")
+        record = self._registered(name)
+        await self.registry.retry(record.name)
+        self.fleet.forget_orphans(record.name)
         self.fleet.retried(record.name)
+
+    async def pause(self, name: str, paused: bool) -> None:
+        """Hold a transfer, or let it go on; nodes keep what is on disk.
+
+        Raises:
+            Refused: `not_registered`, `nothing_to_do`.
+        """
+        record = self._unfinished(name)
+        if record.paused != paused:
+            await self.registry.update(replace(record, paused=paused))
+
+    async def move(self, name: str, to: Place) -> None:
+        """Change a transfer's place in the queue.
+
+        Raises:
+            Refused: `not_registered`, `nothing_to_do`.
+        """
+        await self.registry.move(self._unfinished(name), to, self.listing.unfinished())
+
+    async def set_limits(self, limits: Limits) -> None:
+        """Change what transfers and trash may take; durable when this returns. Nodes hear of it with a heartbeat."""
+        await self.store.put_meta(_LIMITS, json.dumps(asdict(limits)))
+        self.limits = limits
+
+    def _registered(self, name: str) -> Registration:
+        record = self.registry.records.get(name) or self.registry.records.get(name.lower())
+        if record is None or record.deleting:
+            raise Refused("not_registered", f"No model {name} is registered.")
+        return record
+
+    def _unfinished(self, name: str) -> Registration:
+        record = self._registered(name)
+        if self.fleet.placements_of(record.name):
+            raise Refused("nothing_to_do", f"{record.name} is whole already.", status=409)
+        return record
 
     def _room(self, record: Registration) -> list[str]:
         """What a person should know before the nodes start: memory in upstream's words, and disk."""
@@ -238,3 +330,14 @@ class Router:
         ]:
             await self.registry.drop_if_deleting(name)
             log.info("removed %s", name)
+
+
+def _remembered(store: Store, configured: Limits) -> Limits:
+    """The limits somebody set while the service ran; else the configured ones."""
+    try:
+        told = json.loads(store.get_meta(_LIMITS) or "{}")
+        known = {each.name for each in fields(Limits)}
+        values = {name: value for name, value in told.items() if name in known and type(value) in (int, type(None))}
+    except (ValueError, AttributeError):
+        return configured
+    return replace(configured, **values)

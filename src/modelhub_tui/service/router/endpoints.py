@@ -6,7 +6,8 @@ import asyncio
 import ipaddress
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -14,11 +15,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from modelhub_tui.service.router.auth import NODE, ROLE
-from modelhub_tui.service.router.bodies import Body, Heartbeat, NodeBody, RegisterBody
+from modelhub_tui.service.router.bodies import AdoptBody, Body, Heartbeat, LimitsBody, MoveBody, NodeBody, RegisterBody
 from modelhub_tui.service.router.core import Router
 from modelhub_tui.service.router.errors import BadBody, error_json, openai_not_found
-from modelhub_tui.service.router.listing import Page, node_json, openai_json
+from modelhub_tui.service.router.listing import Page, node_json, openai_json, trashed_json
 from modelhub_tui.service.router.manifest import manifest_json
+from modelhub_tui.service.router.records import Registration
 from modelhub_tui.untrusted import clean
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -107,20 +109,62 @@ class Endpoints:
         """Register a model, so that nodes fetch it."""
         body = await _body(request, RegisterBody)
         record, warnings = await self._router.register(body)
-        told = {
-            "name": record.name,
-            "status": "registered",
-            "filename": record.filename,
-            "size_bytes": record.size,
-            "required_memory_bytes": record.required_memory,
-            "warnings": warnings,
-        }
-        return _json(told, 201)
+        return _registered(record, warnings)
 
     async def delete_model(self, request: Request) -> Response:
         """Deregister a model; nodes then remove it."""
-        await self._router.delete(request.path_params["name"])
+        query = request.query_params
+        await self._router.delete(
+            request.path_params["name"], cancel=query.get("cancel") == "true", keep=query.get("keep") != "false"
+        )
         return Response(None, 204)
+
+    async def restore_model(self, request: Request) -> Response:
+        """Take a deletion back."""
+        return _registered(await self._router.restore(request.path_params["name"]))
+
+    async def adopt_model(self, request: Request) -> Response:
+        """Register what a node found on its disk."""
+        body = await _body(request, AdoptBody)
+        return _registered(await self._router.adopt(body.name))
+
+    async def list_trash(self, _request: Request) -> Response:
+        """The deleted models that can be had back."""
+        return _json([trashed_json(each) for each in self._router.trash.listing()], headers=self._store_headers)
+
+    async def empty_trash(self, request: Request) -> Response:
+        """Free deleted models for good: one, or all."""
+        name = request.path_params.get("name")
+        for each in [name] if name else [each.name for each in self._router.trash.listing()]:
+            await self._router.trash.drop(self._router.trash.get(each).name)
+        return Response(None, 204)
+
+    async def pause_transfer(self, request: Request) -> Response:
+        """Hold a transfer."""
+        await self._router.pause(request.path_params["name"], True)
+        return Response(None, 204)
+
+    async def resume_transfer(self, request: Request) -> Response:
+        """Let a held transfer go on."""
+        await self._router.pause(request.path_params["name"], False)
+        return Response(None, 204)
+
+    async def move_transfer(self, request: Request) -> Response:
+        """Change a transfer's place in the queue."""
+        body = await _body(request, MoveBody)
+        await self._router.move(request.path_params["name"], body.to)
+        return Response(None, 204)
+
+    async def limits(self, _request: Request) -> Response:
+        """What transfers and trash may take."""
+        return _json(asdict(self._router.limits))
+
+    async def set_limits(self, request: Request) -> Response:
+        """Change what transfers and trash may take."""
+        body = await _body(request, LimitsBody)
+        told = {name: getattr(body, name) for name in body.model_fields_set}
+        await self._router.set_limits(replace(self._router.limits, **told))
+        return _json(asdict(self._router.limits))
 
     async def retry_transfer(self, request: Request) -> Response:
         """Make nodes start a failed transfer again."""
@@ -175,7 +219,10 @@ class Endpoints:
         if beat.node_id != node.id:
             return _no_node()
         await self._router.heartbeat(node, beat)
-        return _json(None, headers=self._store_headers)
+        # Upstream answers null; nodes of ours read on.
+        kept = [name for name in node.trash if name in self._router.trash or name in self._router.registry.records]
+        told = {"limits": asdict(self._router.limits), "store": self._router.store.id, "kept": kept}
+        return _json(told, headers=self._store_headers)
 
     # -- service --------------------------------------------------------------------------------------------------
 
@@ -219,6 +266,18 @@ async def _body(request: Request, form: type[B]) -> B:
             raise BadBody(400, f"Failed to parse the request body as JSON: {message}") from error
         where = clean(".".join(str(each) for each in first["loc"]), 100)
         raise BadBody(422, f"Failed to deserialize the JSON body into the target type: {where}: {message}") from error
+
+
+def _registered(record: Registration, warnings: Sequence[str] = ()) -> Response:
+    """Upstream's answer to a registration."""
+    told = {
+        "name": record.name,
+        "status": "registered",
+        "filename": record.filename,
+        "size_bytes": record.size,
+        "required_memory_bytes": record.required_memory,
+    }
+    return _json({**told, "warnings": [*warnings]}, 201)
 
 
 def _is_local(request: Request) -> bool:

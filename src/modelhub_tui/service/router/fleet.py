@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from modelhub_tui.domain import Gpu, Node, NodeStatus, Phase, Placement, Transfer
-from modelhub_tui.service.router.bodies import Heartbeat, NodeBody, TransferBody
+from modelhub_tui.domain import Event, Gpu, Node, NodeStatus, Phase, Placement, Transfer
+from modelhub_tui.service.router.bodies import FoundBody, Heartbeat, NodeBody, TransferBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.records import NodeRecord
 from modelhub_tui.untrusted import clean
@@ -21,19 +21,24 @@ log = logging.getLogger(__name__)
 SILENCE_S = 60.0
 """A node not heard of for this long is offline."""
 SUPERVISED_SILENCE_S = 10.0
+ORPHAN_S = 15.0
+"""A transfer whose node is offline for this long has no worker: longer than a restart of the node takes."""
 RETRY_GRACE_S = 15.0
 """How long a failure reported before a retry is taken for old news."""
 _SEEN_STEP_S = 30
+_TOLD = (
+    "ram_bytes",
+    "disk_free_bytes",
+    "disk_total_bytes",
+    "models_dir",
+    "models_bytes",
+    "trash_bytes",
+    "disk_floor_bytes",
+)
+"""What a heartbeat brings up to date of a node's description."""
 _DISK_STEP_BYTES = 1 << 24
-MOVING = frozenset({Phase.WAITING, Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING})
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One node's word on one transfer."""
-
-    transfer: Transfer
-    error_code: str | None = None
+RUNNING = frozenset({Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING})
+MOVING = RUNNING | {Phase.WAITING}
 
 
 @dataclass(slots=True)
@@ -46,14 +51,20 @@ class LiveNode:
     heard_at: float = float("-inf")
     """On the monotonic clock."""
     online_since: float | None = None
-    transfers: dict[str, Report] = field(default_factory=dict)
+    transfers: dict[str, Transfer] = field(default_factory=dict)
     placements: dict[str, Placement] = field(default_factory=dict)
+    found: tuple[FoundBody, ...] = ()
+    """What is whole in its cache and belongs to no model it holds."""
+    trash: dict[str, int] = field(default_factory=dict)
+    """Bytes it could put back, by the name of the deleted model."""
     loaded_models: tuple[str, ...] = ()
     ready_models: tuple[int, int] | None = None
     initializing: bool = False
     sync_state: str | None = None
     sync_progress: tuple[str, str, int, int] | None = None
     sync_updated_at: float | None = None
+    given_up: bool = False
+    """It has been silent for so long that nobody can be said to work on its transfers."""
 
     @property
     def id(self) -> str:
@@ -91,6 +102,9 @@ class LiveNode:
             disk_free_bytes=self.body.disk_free_bytes,
             disk_total_bytes=self.body.disk_total_bytes,
             models_dir=self.body.models_dir,
+            models_bytes=self.body.models_bytes,
+            trash_bytes=self.body.trash_bytes,
+            disk_floor_bytes=self.body.disk_floor_bytes,
             version=self.body.runtime_version,
         )
 
@@ -103,6 +117,8 @@ class LiveNode:
             self.online_since,
             self.transfers,
             self.placements,
+            self.found,
+            self.trash,
             self.loaded_models,
             self.ready_models,
             self.initializing,
@@ -144,16 +160,37 @@ class Fleet:
 
     # -- what a reader asks ---------------------------------------------------------------------------------------
 
-    def transfers_of(self, name: str) -> list[tuple[LiveNode, Report]]:
+    def transfers_of(self, name: str) -> list[tuple[LiveNode, Transfer]]:
         """Who fetches this model, with what an offline node last said shown as standing still."""
         found = []
         for node in self.nodes.values():
-            report = node.transfers.get(name)
-            if report is not None:
+            transfer = node.transfers.get(name)
+            if transfer is not None:
                 if node.status is NodeStatus.OFFLINE:
-                    report = replace(report, transfer=replace(report.transfer, bytes_per_s=None, eta_s=None))
-                found.append((node, self._after_retry(name, report)))
+                    transfer = replace(
+                        transfer,
+                        bytes_per_s=None,
+                        eta_s=None,
+                        stalled_s=None,
+                        retry_in_s=None,
+                        orphaned=node.given_up,
+                    )
+                found.append((node, self._after_retry(name, transfer)))
         return found
+
+    def runs(self, name: str) -> bool:
+        """True while a node that we hear moves bytes of this model, or tries to."""
+        return any(not transfer.orphaned and transfer.phase in RUNNING for _, transfer in self.transfers_of(name))
+
+    def forget_orphans(self, name: str) -> None:
+        """Drop what only silent nodes say of a model's transfer; they remove its parts when they come back."""
+        for node in self.nodes.values():
+            if node.status is NodeStatus.OFFLINE and node.transfers.pop(name, None) is not None:
+                self._changes.touch()
+
+    def trash_of(self, name: str) -> list[tuple[LiveNode, int]]:
+        """Who could put a deleted model back, with the bytes that takes."""
+        return [(node, node.trash[name]) for node in self.nodes.values() if name in node.trash]
 
     def placements_of(self, name: str) -> list[tuple[LiveNode, Placement]]:
         """Who holds this model, whole."""
@@ -174,10 +211,17 @@ class Fleet:
     def moving(self) -> bool:
         """True while any node that we hear has work in hand."""
         return any(
-            report.transfer.phase in MOVING
+            transfer.phase in MOVING
             for node in self.nodes.values()
             if node.status is not NodeStatus.OFFLINE
-            for report in node.transfers.values()
+            for transfer in node.transfers.values()
+        )
+
+    @property
+    def all_heard(self) -> bool:
+        """True when every node has told what it holds, and none is away."""
+        return all(
+            node.online_since is not None and node.status is not NodeStatus.OFFLINE for node in self.nodes.values()
         )
 
     @property
@@ -222,6 +266,7 @@ class Fleet:
         if known:
             # What it held and fetched stays until its first heartbeat says otherwise: no flicker on a restart.
             node.transfers, node.placements, node.online_since = known.transfers, known.placements, known.online_since
+            node.found, node.trash = known.found, known.trash
         node.heard_at = self._monotonic()
         self._settle(node, online=trusted)
         self.nodes[node.id] = node
@@ -254,9 +299,9 @@ class Fleet:
             True if what should be stored has changed (its placements).
         """
         before, held = node.visible(), node.placements
-        node.heard_at = self._monotonic()
+        node.heard_at, node.given_up = self._monotonic(), False
         node.record = replace(node.record, last_seen=self._clock())
-        told = {key: getattr(beat, key) for key in ("ram_bytes", "disk_free_bytes", "disk_total_bytes", "models_dir")}
+        told = {key: getattr(beat, key) for key in _TOLD}
         node.body = node.body.model_copy(update={key: value for key, value in told.items() if value is not None})
         node.initializing = beat.initializing
         if beat.ready_models is not None:
@@ -269,9 +314,9 @@ class Fleet:
             node.sync_progress = (at.model_id, at.file, at.downloaded_bytes, at.total_bytes) if at else None
             node.sync_updated_at = self._clock()
         if beat.transfers is not None:
-            node.transfers = {each.name: _report(node.name, each) for each in beat.transfers}
-            for name, report in node.transfers.items():
-                if report.transfer.phase is not Phase.FAILED:
+            node.transfers = {each.name: _transfer(node.name, each) for each in beat.transfers}
+            for name, transfer in node.transfers.items():
+                if transfer.phase is not Phase.FAILED:
                     self._retried.pop(name, None)
         else:
             node.transfers = _upstream_transfers(node)
@@ -282,6 +327,10 @@ class Fleet:
             }
         elif node.loaded_models:
             node.placements = _upstream_placements(node, names)
+        if beat.found is not None:
+            node.found = tuple(beat.found)
+        if beat.trash is not None:
+            node.trash = {each.name: each.bytes for each in beat.trash}
         self._settle(node, online=node.record.approved)
         if node.visible() != before:
             self._changes.touch()
@@ -301,17 +350,20 @@ class Fleet:
             limit = SUPERVISED_SILENCE_S if node.record.supervised else SILENCE_S
             if node.status is not NodeStatus.OFFLINE and now - node.heard_at > limit:
                 self._lose(node)
+            if node.status is NodeStatus.OFFLINE and not node.given_up and now - node.heard_at > ORPHAN_S:
+                node.given_up = True
+                self._changes.touch()
         for name in [name for name, until in self._retried.items() if until < now]:
             del self._retried[name]
             self._changes.touch()
 
-    def hindered(self) -> tuple[tuple[str, str, Report], ...]:
+    def hindered(self) -> tuple[tuple[str, str, Transfer], ...]:
         """What stands for the transfers of models that wait for our own node while it does not start."""
         if not self.trouble or any(node.status is NodeStatus.ONLINE for node in self.nodes.values()):
             return ()
         ours = next((node for node in self.nodes.values() if node.record.supervised), None)
         name = ours.name if ours else "this machine"
-        return ((ours.id if ours else "", name, Report(Transfer(name, Phase.WAITING, error=self.trouble))),)
+        return ((ours.id if ours else "", name, Transfer(name, Phase.WAITING, error=self.trouble)),)
 
     def lose_supervised(self, why: str = "") -> None:
         """Our own node's process has ended: do not wait for its silence.
@@ -341,10 +393,10 @@ class Fleet:
         if node.status is NodeStatus.ONLINE and node.online_since is None:
             node.online_since = self._clock()
 
-    def _after_retry(self, name: str, report: Report) -> Report:
-        if report.transfer.phase is Phase.FAILED and name in self._retried:
-            return Report(replace(report.transfer, phase=Phase.WAITING, error=None))
-        return report
+    def _after_retry(self, name: str, transfer: Transfer) -> Transfer:
+        if transfer.phase is Phase.FAILED and name in self._retried:
+            return replace(transfer, phase=Phase.WAITING, error=None, error_code=None)
+        return transfer
 
 
 def hash_token(token: str) -> str:
@@ -352,8 +404,8 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _report(node: str, said: TransferBody) -> Report:
-    transfer = Transfer(
+def _transfer(node: str, said: TransferBody) -> Transfer:
+    return Transfer(
         node=node,
         phase=said.phase,
         bytes_done=said.bytes_done,
@@ -367,16 +419,19 @@ def _report(node: str, said: TransferBody) -> Report:
         max_attempts=said.max_attempts,
         retry_in_s=said.retry_in_s,
         error=said.error or None,
+        error_code=said.error_code or None,
+        stalled_s=said.stalled_s,
+        refetched_bytes=said.refetched_bytes,
+        history=tuple(Event(each.at, each.what) for each in said.history[-10:]),
     )
-    return Report(transfer, said.error_code or None)
 
 
-def _upstream_transfers(node: LiveNode) -> dict[str, Report]:
+def _upstream_transfers(node: LiveNode) -> dict[str, Transfer]:
     """What an upstream node's one `sync_progress` says. Source: router-api, G2: live only while `running`."""
     if node.sync_state != "running" or node.sync_progress is None:
         return {}
     name, file, done, total = node.sync_progress
-    return {name: Report(Transfer(node.name, Phase.FETCHING, done, total or None, file=file))}
+    return {name: Transfer(node.name, Phase.FETCHING, done, total or None, file=file)}
 
 
 def _upstream_placements(node: LiveNode, names: Iterable[str]) -> dict[str, Placement]:

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from modelhub_tui.domain import CatalogEntry, HubStats, ModelState, Phase, Placement, derive_state
+from modelhub_tui.domain import CatalogEntry, HubStats, ModelState, Phase, Placement, Transfer, Trashed, derive_state
 from modelhub_tui.service.router.changes import Changes
-from modelhub_tui.service.router.fleet import Fleet, LiveNode, Report
+from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.records import Registration
 from modelhub_tui.service.router.registry import Registry
 
@@ -47,10 +47,14 @@ class Row:
     record: Registration | None
     status: str
     reason: str
-    transfers: tuple[tuple[str, str, Report], ...]
-    """(node id, node name, report)"""
+    transfers: tuple[tuple[str, str, Transfer], ...]
+    """(node id, node name, transfer)"""
     placements: tuple[tuple[str, str, Placement], ...]
     stats: HubStats | None
+    position: int | None = None
+    """Place in the queue, from 1; None for what is whole, or not registered."""
+    found: bool = False
+    """On a node's disk, and registered nowhere."""
 
 
 class Listing:
@@ -67,6 +71,8 @@ class Listing:
         self._rows: tuple[int, tuple[Row, ...]] = (-1, ())
         self._pages: dict[str, tuple[int, Page]] = {}
         self._fragments: dict[tuple[str, str], tuple[Row, str]] = {}
+        self.found: dict[str, Registration] = {}
+        """What adopting would register, by name: models that nodes have found on their disks."""
 
     def models(self) -> Page:
         """`GET /v0/models` for people: everything supported or registered."""
@@ -108,12 +114,16 @@ class Listing:
                 others.append(record)
             else:
                 by_entry[entry.id] = record
+        places = self._places()
         rows = []
         for entry in self._registry.catalog:
             found = by_entry.get(entry.id)
             name = found.name if found else self._registry.name_for(entry.repo, entry.file, entry.quantization)
-            rows.append(self._row(name, entry, found, stats.get(entry.repo.lower()), nodes))
-        rows += [self._row(record.name, None, record, stats.get(record.repo.lower()), nodes) for record in others]
+            rows.append(self._row(name, entry, found, stats.get(entry.repo.lower()), nodes, places.get(name)))
+        rows += [
+            self._row(record.name, None, record, stats.get(record.repo.lower()), nodes, places.get(record.name))
+            for record in others
+        ]
         self._rows = (self._changes.revision, tuple(rows))
         return self._rows[1]
 
@@ -124,19 +134,28 @@ class Listing:
         record: Registration | None,
         stats: HubStats | None,
         nodes: tuple[Any, ...],
+        position: int | None,
     ) -> Row:
-        transfers = tuple((node.id, node.name, report) for node, report in self._fleet.transfers_of(name))
+        transfers = tuple((node.id, node.name, each) for node, each in self._fleet.transfers_of(name))
         if record is not None and not record.deleting and not transfers:
             transfers = self._fleet.hindered()
         placements = tuple((node.id, node.name, placement) for node, placement in self._fleet.placements_of(name))
         state, reason = derive_state(
             registered=record is not None,
             deleting=record is not None and record.deleting,
+            paused=record is not None and record.paused,
             placements=[each for _, _, each in placements],
-            transfers=[each.transfer for _, _, each in transfers],
+            transfers=[each for _, _, each in transfers],
             nodes=nodes,
         )
-        return Row(name, entry, record, _STATUS[state], reason, transfers, placements, stats)
+        return Row(name, entry, record, _STATUS[state], reason, transfers, placements, stats, position)
+
+    def unfinished(self) -> list[Registration]:
+        """What is registered and whole on no node yet, in queue order."""
+        return [each for each in self._registry.in_queue() if not self._fleet.placements_of(each.name)]
+
+    def _places(self) -> dict[str, int]:
+        return {record.name: place for place, record in enumerate(self.unfinished(), start=1)}
 
     def _page(self, kind: str, build: Callable[[], str]) -> Page:
         found = self._pages.get(kind)
@@ -161,7 +180,7 @@ class Listing:
 
     def _node_models(self) -> str:
         quiet = [
-            Row(row.name, row.entry, row.record, "registered", "", (), (), None)
+            Row(row.name, row.entry, row.record, "registered", "", (), (), None, row.position)
             for row in self.rows()
             if row.record is not None and not row.record.deleting
         ]
@@ -180,6 +199,9 @@ def model_json(row: Row) -> dict[str, Any]:
         "chat_template": record.chat_template if record else None,
         "registered": record is not None and not record.deleting,
         "attempt": record.attempt if record else 0,
+        "paused": record is not None and record.paused,
+        "queue_position": row.position,
+        "found": row.found,
         "status": row.status,
         "reason": row.reason,
         "download_progress": _progress(row),
@@ -283,6 +305,9 @@ def node_json(node: LiveNode) -> dict[str, Any]:
         "disk_free_bytes": node.disk_free_shown,
         "disk_total_bytes": body.disk_total_bytes,
         "models_dir": body.models_dir,
+        "models_bytes": body.models_bytes,
+        "trash_bytes": body.trash_bytes,
+        "disk_floor_bytes": body.disk_floor_bytes,
         "transfers": [
             {"name": name, **_transfer_json(node.id, node.name, each)} for name, each in node.transfers.items()
         ],
@@ -290,6 +315,13 @@ def node_json(node: LiveNode) -> dict[str, Any]:
             {"name": name, **_placement_json(node.id, node.name, each)} for name, each in node.placements.items()
         ],
     }
+
+
+def trashed_json(trashed: Trashed) -> dict[str, Any]:
+    """One item of `GET /v0/trash`."""
+    told = asdict(trashed)
+    told["filename"] = told.pop("file")
+    return {**told, "deleted_at": _time(trashed.deleted_at), "expires_at": _time(trashed.expires_at)}
 
 
 def _description(row: Row) -> dict[str, Any]:
@@ -341,7 +373,7 @@ def _progress(row: Row) -> dict[str, Any] | None:
     if row.status not in ("downloading", "error"):
         return None
     best = max(
-        (each.transfer for _, _, each in row.transfers),
+        (each for _, _, each in row.transfers),
         key=lambda each: (each.phase is not Phase.FAILED, each.bytes_done),
     )
     return {
@@ -352,14 +384,13 @@ def _progress(row: Row) -> dict[str, Any] | None:
     }
 
 
-def _transfer_json(node_id: str, node: str, report: Report) -> dict[str, Any]:
-    told = asdict(report.transfer)
+def _transfer_json(node_id: str, node: str, transfer: Transfer) -> dict[str, Any]:
     return {
-        **told,
+        **asdict(transfer),
         "node_id": node_id,
         "node": node,
-        "phase": report.transfer.phase.value,
-        "error_code": report.error_code,
+        "phase": transfer.phase.value,
+        "history": [{"at": _time(each.at), "what": each.what} for each in transfer.history],
     }
 
 

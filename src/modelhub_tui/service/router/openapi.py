@@ -94,8 +94,36 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "retry_in_s": _nullable(_NUMBER),
             "error": _nullable(_STRING),
             "error_code": _nullable(_STRING),
+            "stalled_s": _nullable(_NUMBER),
+            "refetched_bytes": _INTEGER,
+            "orphaned": _BOOLEAN,
+            "history": {"type": "array", "items": _object({"at": _STRING, "what": _STRING})},
         }
     ),
+    "Limits": _object(
+        {
+            "parallel_transfers": {"type": "integer", "minimum": 1, "maximum": 16},
+            "bandwidth_bps": _INTEGER,
+            "disk_floor_bytes": _nullable(_INTEGER),
+            "trash_seconds": _INTEGER,
+            "trash_bytes": _INTEGER,
+        }
+    ),
+    "Trash": {
+        "type": "array",
+        "items": _object(
+            {
+                "name": _STRING,
+                "title": _STRING,
+                "repo": _STRING,
+                "filename": _nullable(_STRING),
+                "bytes": _INTEGER,
+                "deleted_at": _STRING,
+                "expires_at": _STRING,
+                "nodes": _TEXTS,
+            }
+        ),
+    },
     "Placement": _object(
         {
             "node_id": _STRING,
@@ -127,6 +155,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "gated": _BOOLEAN,
             "registered": _BOOLEAN,
             "attempt": _INTEGER,
+            "paused": _BOOLEAN,
+            "queue_position": _nullable(_INTEGER),
+            "found": _BOOLEAN,
             "reason": _STRING,
             "status": {"enum": ["available", "registered", "downloading", "ready", "error", "deleting"]},
             "download_progress": _nullable(_PROGRESS),

@@ -52,6 +52,10 @@ class Registration:
     registered_at: float = 0.0
     deleting: bool = False
     """Deregistered; kept until every node has removed its copy."""
+    paused: bool = False
+    """A person holds its transfer."""
+    queue: float = 0.0
+    """Place in the order in which nodes take models up; a smaller number goes first."""
 
     def to_json(self) -> dict[str, Any]:
         """A dict that `from_json` reads back."""

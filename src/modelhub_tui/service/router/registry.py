@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import count
 
-from modelhub_tui.domain import CatalogEntry
+from modelhub_tui.domain import CatalogEntry, Place
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.records import Registration
 from modelhub_tui.service.router.store import Store
@@ -130,6 +130,8 @@ class Registry:
             if before is not None:
                 # Registered again while a node still deletes it: a higher attempt, so that nodes see a new wish.
                 record = replace(record, attempt=before.attempt + 1)
+            last = max((each.queue for each in self.records.values()), default=0.0)
+            record = replace(record, queue=last + 1)
             await self._store.put_model(record)
             self._put(record)
             self._changes.touch()
@@ -141,6 +143,33 @@ class Registry:
             await self._store.put_model(record)
             self._put(record)
             self._changes.touch()
+
+    def in_queue(self) -> list[Registration]:
+        """All models that nodes are to hold, in the order in which they take them up."""
+        alive = [record for record in self.records.values() if not record.deleting]
+        return sorted(alive, key=lambda record: record.queue)  # stable: equals stay in order of registration
+
+    async def move(self, record: Registration, to: Place, among: list[Registration]) -> None:
+        """Give a model another place.
+
+        Args:
+            among: The models that count, in queue order, `record` with them.
+        """
+        at = next(index for index, each in enumerate(among) if each.name == record.name)
+        others = among[:at] + among[at + 1 :]
+        wanted = {Place.FIRST: 0, Place.EARLIER: max(at - 1, 0), Place.LATER: at + 1, Place.LAST: len(others)}[to]
+        before, after = others[:wanted], others[wanted:]
+        low = before[-1].queue if before else None
+        high = after[0].queue if after else None
+        if low is not None and high is not None and not low < (low + high) / 2 < high:
+            # No number is left between the two: number all of them anew.
+            for number, each in enumerate([*before, record, *after], start=1):
+                await self.update(replace(self.records[each.name], queue=float(number)))
+            return
+        place = 0.0 if low is None and high is None else (high or 0.0) - 1 if low is None else low + 1
+        if low is not None and high is not None:
+            place = (low + high) / 2
+        await self.update(replace(record, queue=place))
 
     async def retry(self, name: str) -> bool:
         """Count one more attempt, so that nodes start over; False if `name` is not registered."""

@@ -22,7 +22,7 @@ from modelhub_tui.service.router.records import NodeRecord, Registration
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_MS = 5000
 BALLAST_BYTES = 256 * 1024
 """Room that the files keep in reserve: on a full disk a person must still be able to delete models."""
@@ -31,6 +31,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE models (seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL) STRICT;
 CREATE TABLE nodes (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 """
+_SCHEMA_2 = "CREATE TABLE trash (name TEXT PRIMARY KEY, deleted_at REAL NOT NULL, body TEXT NOT NULL) STRICT"
+"""What version 2 added."""
 T = TypeVar("T")
 
 
@@ -100,12 +102,18 @@ class Store:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     db.execute(statement)
                 db.execute("INSERT INTO meta VALUES ('store_id', ?)", (str(uuid.uuid4()),))
+            if version < SCHEMA_VERSION:
+                if version:
+                    db.execute("BEGIN IMMEDIATE")
+                db.execute(_SCHEMA_2)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 db.execute("COMMIT")
             found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
             for _, body in db.execute("SELECT seq, body FROM models"):
+                Registration.from_json(json.loads(body))
+            for _, body in db.execute("SELECT name, body FROM trash"):
                 Registration.from_json(json.loads(body))
             for (body,) in db.execute("SELECT body FROM nodes"):
                 NodeRecord.from_json(json.loads(body))
@@ -187,6 +195,29 @@ class Store:
     async def drop_model(self, name: str) -> None:
         """Forget one registered model."""
         await self._run("DELETE FROM models WHERE name = ?", (name,))
+
+    def load_trash(self) -> list[tuple[Registration, float]]:
+        """Deleted models and when they were deleted, seconds since the epoch. Blocking; for the start."""
+        rows = self._db.execute("SELECT body, deleted_at FROM trash ORDER BY deleted_at")
+        return [(Registration.from_json(json.loads(body)), at) for body, at in rows]
+
+    async def put_trash(self, record: Registration, deleted_at: float) -> None:
+        """Remember a deleted model."""
+        await self._run(
+            "INSERT INTO trash VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE"
+            " SET body = excluded.body, deleted_at = excluded.deleted_at",
+            (record.name, deleted_at, json.dumps(record.to_json())),
+        )
+
+    async def drop_trash(self, name: str) -> None:
+        """Forget a deleted model."""
+        await self._run("DELETE FROM trash WHERE name = ?", (name,))
+
+    async def put_meta(self, key: str, value: str) -> None:
+        """Store one setting; durable when this returns."""
+        await self._run(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+        )
 
     async def put_node(self, record: NodeRecord) -> None:
         """Write one node."""

@@ -1,0 +1,94 @@
+"""What was deleted and can be had back: the registrations. Their bytes are in the nodes' trash."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from modelhub_tui.domain import Limits, Trashed
+from modelhub_tui.service.router.changes import Changes
+from modelhub_tui.service.router.errors import Refused
+from modelhub_tui.service.router.fleet import Fleet
+from modelhub_tui.service.router.records import Registration
+from modelhub_tui.service.router.store import Store
+
+
+class Trash:
+    """Deleted models by name, in memory, written through to the store.
+
+    Args:
+        clock: Wall clock: an hour in the trash is an hour also while the service does not run.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        changes: Changes,
+        limits: Callable[[], Limits],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._fleet, self._changes, self._limits, self._clock = store, fleet, changes, limits, clock
+        self._kept = {record.name: (record, at) for record, at in store.load_trash()}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._kept
+
+    def listing(self) -> list[Trashed]:
+        """What can be had back, the newest first."""
+        ttl = self._limits().trash_seconds
+        return [
+            Trashed(
+                name=record.name,
+                title=record.title or record.name,
+                repo=record.repo,
+                file=record.filename,
+                bytes=sum(count for _, count in self._fleet.trash_of(record.name)) or record.size,
+                deleted_at=at,
+                expires_at=at + ttl,
+                nodes=tuple(node.name for node, _ in self._fleet.trash_of(record.name)),
+            )
+            for record, at in sorted(self._kept.values(), key=lambda kept: -kept[1])
+        ]
+
+    async def put(self, record: Registration) -> None:
+        """Keep a registration that is about to be deleted; durable when this returns.
+
+        Raises:
+            StoreFailed: The database cannot be written.
+        """
+        at = self._clock()
+        await self._store.put_trash(record, at)
+        self._kept[record.name] = (record, at)
+
+    def get(self, name: str) -> Registration:
+        """The registration of a deleted model.
+
+        Raises:
+            Refused: `not_in_trash`.
+        """
+        kept = self._kept.get(name) or self._kept.get(name.lower())
+        if kept is None:
+            raise Refused("not_in_trash", f"{name} is not in the trash (any more).", status=404)
+        return kept[0]
+
+    async def drop(self, name: str) -> None:
+        """Forget a deleted model; nodes then free its bytes. Nothing happens when it is not there."""
+        if name in self._kept:
+            await self._store.drop_trash(name)
+            self._kept.pop(name, None)
+            self._changes.touch()
+
+    async def tidy(self, deleting: Callable[[str], bool]) -> None:
+        """Forget what is too old, and what no node could put back.
+
+        Args:
+            deleting: Whether nodes are still at removing a model: its bytes reach their trash only then.
+        """
+        ttl, now = self._limits().trash_seconds, self._clock()
+        # A node that was not heard yet, or is away, may still hold what no other one does.
+        all_told = self._fleet.all_heard
+        for name, (_, at) in [*self._kept.items()]:
+            gone = all_told and not deleting(name) and not self._fleet.trash_of(name)
+            if now - at >= ttl or gone:
+                await self.drop(name)
