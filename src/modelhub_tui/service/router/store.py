@@ -236,7 +236,13 @@ class Store:
 
     def _execute(self, sql: str, values: tuple[Any, ...]) -> None:
         try:
-            self._db.execute(sql, values)
+            try:
+                self._db.execute(sql, values)
+            except sqlite3.OperationalError:
+                # On a full disk the log cannot grow. Copied into the database it starts over in the room it has.
+                if self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]:
+                    raise  # somebody else holds the database
+                self._db.execute(sql, values)
         except sqlite3.Error as error:
             raise _failed(error) from error
 
