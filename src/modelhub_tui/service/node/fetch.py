@@ -25,6 +25,7 @@ from modelhub_tui.service.node.hasher import Hasher, file_matches
 from modelhub_tui.service.node.hub import Found, Hub, retry_after_s, safe_hop
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.progress import Progress
+from modelhub_tui.service.node.throttle import Throttle
 from modelhub_tui.service.node.transport import BadHTTP, Body, Transport
 from modelhub_tui.service.node.tuning import Tuning
 
@@ -120,12 +121,13 @@ class Fetcher:
         stop: threading.Event,
         check_room: Callable[[], None],
         on_file: Callable[[int, File], None],
+        throttle: Throttle | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`check_room` raises Fault `no_space` when the disk is nearly full; `on_file` is told what to remember."""
         self._hub, self._cache, self._transport, self._tuning = hub, cache, transport, tuning
         self._progress, self._stop, self._check_room, self._clock = progress, stop, check_room, clock
-        self._on_file = on_file
+        self._on_file, self._throttle = on_file, throttle or Throttle()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     def look_up(self, file: File) -> tuple[File, Found]:
@@ -252,7 +254,7 @@ class Fetcher:
             skip = _skip_or_raise(body, part.have, found.size, host)
             window_at, window_have, checked_at = self._clock(), part.have, part.have
             while part.have < found.size:
-                count = body.read_into(self._buffer)
+                count = body.read_into(self._buffer[: self._throttle.block(BUFFER_BYTES)])
                 self._raise_if_stopped()
                 if not count:
                     raise faults.connection_lost(host, f"it ended {found.size - part.have} bytes too early")
@@ -262,6 +264,8 @@ class Fetcher:
                     self._append(part, data)
                     hasher.written(part.have)
                     budget.progressed()
+                self._throttle.spend(count, self._stop)
+                self._raise_if_stopped()
                 now = self._clock()
                 if now - window_at > 4 * self._tuning.stall_s:
                     if part.have - window_have < self._tuning.slow_bytes and not skip:

@@ -17,6 +17,7 @@ from modelhub_tui.service.node.fetch import Fetcher
 from modelhub_tui.service.node.hub import Hub
 from modelhub_tui.service.node.manifest import File, fetch_order, is_commit
 from modelhub_tui.service.node.progress import Progress
+from modelhub_tui.service.node.throttle import Throttle
 from modelhub_tui.service.node.transport import Transport
 from modelhub_tui.service.node.tuning import Tuning
 
@@ -38,8 +39,12 @@ class Job:
         progress: Progress,
         check_room: Callable[[], None],
         on_file: Callable[[int, File], None],
+        throttle: Throttle | None = None,
     ) -> None:
-        """`check_room` raises Fault `no_space`; `on_file` gets each change of what is known of a file."""
+        """`check_room` raises Fault `no_space`; `on_file` gets each change of what is known of a file.
+
+        `throttle` is the node's bandwidth cap; None for none.
+        """
         self.files = list(files)
         self.ended = threading.Event()
         """Set when `run()` has let go of every file and connection."""
@@ -57,6 +62,7 @@ class Job:
             stop=self._stop,
             check_room=check_room,
             on_file=self._on_file,
+            throttle=throttle,
         )
 
     def cancel(self) -> None:
