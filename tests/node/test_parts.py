@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from modelhub_tui.domain import Phase
 from modelhub_tui.service.node import faults
-from modelhub_tui.service.node.cache import Cache, Room
+from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.fetch import Budget
 from modelhub_tui.service.node.hardware import Card, Hardware, _amd
 from modelhub_tui.service.node.hasher import Hasher, file_matches
@@ -27,6 +27,7 @@ from modelhub_tui.service.node.manifest import File, fetch_order, read_list, rea
 from modelhub_tui.service.node.progress import Progress, RateMeter
 from modelhub_tui.service.node.protocol import RouterTrouble, manifest_fault
 from modelhub_tui.service.node.record import Entry, Record, State
+from modelhub_tui.service.node.room import Room
 from modelhub_tui.service.node.slots import Slots
 from modelhub_tui.service.node.tuning import Tuning
 
@@ -351,7 +352,7 @@ async def test_places_are_given_in_the_queues_order() -> None:
     gate = asyncio.Event()
 
     async def work(order: int) -> None:
-        async with slots.hold(order):
+        async with slots.hold(lambda: order):
             ran.append(order)
             await gate.wait()
 
@@ -371,7 +372,7 @@ def test_cancelling_the_waiting_never_loses_a_place(plan: list[tuple[int, bool, 
 
         async def work(order: int, steps: int) -> None:
             nonlocal inside, worst
-            async with slots.hold(order):
+            async with slots.hold(lambda: order):
                 inside += 1
                 worst = max(worst, inside)
                 try:
@@ -389,9 +390,9 @@ def test_cancelling_the_waiting_never_loses_a_place(plan: list[tuple[int, bool, 
                 tasks[len(tasks) // 2].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert worst <= count
-        async with asyncio.timeout(5), slots.hold(0):
+        async with asyncio.timeout(5), slots.hold(lambda: 0):
             pass
-        assert slots._free == count
+        assert not slots._inside and not slots._waiting
 
     asyncio.run(main())
 
@@ -434,7 +435,7 @@ def test_room_leaves_a_margin() -> None:
     assert Room(lambda: (10**12, 10**13), None).free() == 10**12 - 512 * 2**20
     assert Room(lambda: (5, 100), 50).free() == 0
     assert faults.no_space(18_400_000_000, 22_100_000_000, 9_000_000_000).sentence.startswith(
-        "Needs 18.4 GB, free 22.1 GB, other downloads need 9.0 GB: short by 5.3 GB."
+        "Needs 18.4 GB, free 22.1 GB, other queued 9.0 GB: short by 5.3 GB."
     )
 
 

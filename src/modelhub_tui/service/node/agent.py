@@ -53,6 +53,8 @@ class Agent:
         self._transport = transport
         self._cache = Cache(settings.hub_cache)
         self._changed = asyncio.Event()
+        self._to_ask = False
+        """A heartbeat is due for the sake of its answer."""
         self._trouble: str | None = None
         self._probe = Probe(list)
 
@@ -68,6 +70,7 @@ class Agent:
             fetch_manifest=lambda name: self._manifest(link, name),
             on_change=self._changed.set,
             transport=self._transport,
+            limits=getattr(self._settings, "limits", None),
         )
         sync.start()
         self._probe = Probe(lambda: sync.report()["loaded_models"])
@@ -113,11 +116,17 @@ class Agent:
                     await asyncio.sleep(self._tuning.poll_s)
                 continue
             acted = sync.reconcile(listing.wanted, listing.store)
+            # The list's ETag also changes with what only a heartbeat's answer tells: limits, and what trash is kept.
+            self._ask_soon()
             if listing.etag is None:
                 await asyncio.sleep(self._tuning.poll_s)
             elif not acted:
                 await asyncio.sleep(self._tuning.settle_s)
             etag = listing.etag
+
+    def _ask_soon(self) -> None:
+        self._to_ask = True
+        self._changed.set()
 
     async def _report(self, link: RouterLink, sync: Sync) -> None:
         """Heartbeats: at once when a state changes, four a second while bytes move, else one every ten seconds."""
@@ -135,18 +144,21 @@ class Agent:
                     last = ()
                 told = sync.report()
                 moved = (told["transfers"], told["placements"], told["sync_state"])
-                if moved != last or clock() - sent_at >= self._tuning.heartbeat_s:
+                if moved != last or self._to_ask or clock() - sent_at >= self._tuning.heartbeat_s:
                     if clock() - disk_at > 2.0:
                         disk, disk_at = self._cache.usage(), clock()
-                    await link.heartbeat(
+                    self._to_ask = False
+                    answer = await link.heartbeat(
                         {
                             **self._hardware.load(),
                             **told,
                             "disk_free_bytes": disk[0],
                             "disk_total_bytes": disk[1],
                             "models_dir": str(self._settings.hub_cache),
-                        }
+                        },
+                        sync.limits,
                     )
+                    sync.heard(answer)
                     last, sent_at = moved, clock()
                 failures = 0
             except RouterTrouble as trouble:

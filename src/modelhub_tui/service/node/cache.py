@@ -14,7 +14,6 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from modelhub_tui.service.node.manifest import File
@@ -137,19 +136,6 @@ class Cache:
                 told = shutil.disk_usage(folder)
                 return told.free, told.total
         return 0, 0
-
-
-class Room:
-    """The free-space plan: may this many bytes be written, with all the others that are still to come?"""
-
-    def __init__(self, usage: Callable[[], tuple[int, int]], margin_bytes: int | None) -> None:
-        self._usage, self._margin_bytes = usage, margin_bytes
-
-    def free(self) -> int:
-        """Bytes that may be written before the margin is touched; never negative."""
-        free, total = self._usage()
-        margin = min(512 * 1024 * 1024, total // 50) if self._margin_bytes is None else self._margin_bytes
-        return max(free - margin, 0)
 
 
 def sync_dir(path: Path) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 
+from modelhub_tui.disk_plan import DiskPlan
 from modelhub_tui.errors import ModelHubError
-from modelhub_tui.units import human_duration, human_size
+from modelhub_tui.units import human_duration
 from modelhub_tui.untrusted import clean
 
 
@@ -106,14 +107,13 @@ def checksum(path: str) -> Fault:
 
 def no_space(needs: int, free: int, others: int = 0) -> Fault:
     """`needs` and `others` are bytes still to be written, by this model and by those before it."""
-    more = f", other downloads need {human_size(others)}" if others else ""
-    short = max(needs + others - free, 0)
-    return Fault(
-        "no_space",
-        f"Needs {human_size(needs)}, free {human_size(free)}{more}: short by {human_size(short)}."
-        " Goes on when there is room.",
-        passing=True,
-    )
+    plan = DiskPlan(needs=needs, free=free, queued=others).sentence()
+    return Fault("no_space", f"{plan[0].upper()}{plan[1:]}. Goes on when there is room.", passing=True)
+
+
+def held() -> Fault:
+    """Not a failure: a person wants it so."""
+    return Fault("paused", "Paused.")
 
 
 def disk_trouble(error: OSError) -> Fault:

@@ -34,6 +34,10 @@ class Wanted:
     """Changes when the files behind the name may have changed."""
     attempt: int = 0
     """Grows when a person asks for another try."""
+    paused: bool = False
+    """A person wants its transfer held."""
+    queue: float | None = None
+    """Place in the order of transfers; None from a router that has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,14 @@ def read_list(raw: object) -> dict[str, Wanted]:
             raise ValueError("the list holds a model without a usable name")
         attempt = each.get("attempt")
         fingerprint = "|".join(str(each.get(key) or "") for key in ("repo", "filename", "revision"))
-        wanted[name] = Wanted(name, fingerprint[:1000], attempt if type(attempt) is int else 0)
+        place = each.get("queue_position")
+        wanted[name] = Wanted(
+            name,
+            fingerprint[:1000],
+            attempt if type(attempt) is int else 0,
+            paused=each.get("paused") is True,
+            queue=float(place) if type(place) is int and 0 <= place < 2**53 else None,
+        )
     return wanted
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from modelhub_tui.domain import Limits
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.manifest import Wanted, read_list
 from modelhub_tui.untrusted import clean
@@ -39,6 +40,16 @@ class Listing:
     store: str | None
     """Identity of its database; None from a router that has none."""
     etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a router answers to a heartbeat. All of it is None from an upstream router."""
+
+    limits: Limits | None = None
+    store: str | None = None
+    kept: frozenset[str] | None = None
+    """Names of deleted models that can still be had back, or are registered."""
 
 
 class RouterLink:
@@ -93,18 +104,23 @@ class RouterLink:
         answer, _ = await self._ask("GET", f"/v0/models/registry/{quote(name, safe='')}/manifest.json")
         return answer
 
-    async def heartbeat(self, report: dict[str, Any]) -> None:
-        """Tell how things are. Forgets the registration when the router does not know us (any more)."""
+    async def heartbeat(self, report: dict[str, Any], limits: Limits) -> Answer:
+        """Tell how things are. Forgets the registration when the router does not know us (any more).
+
+        Args:
+            limits: What holds now; members that the router leaves out stay so.
+        """
         if self._token is None:
             raise RouterTrouble("not registered yet")
         try:
-            await self._ask(
+            answer, _ = await self._ask(
                 "POST", "/v0/health", body={"node_id": self.node_id, **report}, headers={"X-Node-Token": self._token}
             )
         except RouterTrouble as trouble:
             if trouble.status in (401, 403, 404):
                 self._token = None
             raise
+        return read_answer(answer, limits)
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -137,6 +153,36 @@ class RouterLink:
                 f"error {response.status_code}", response.status_code, parsed, float(after) if after.isdigit() else None
             )
         return parsed, response
+
+
+def read_answer(raw: object, limits: Limits) -> Answer:
+    """A router's answer to a heartbeat; what makes no sense is as if it had not been said."""
+    if not isinstance(raw, dict):
+        return Answer()
+    store, kept = raw.get("store"), raw.get("kept")
+    return Answer(
+        limits=read_limits(raw["limits"], limits) if isinstance(raw.get("limits"), dict) else None,
+        store=clean(store, 100) if isinstance(store, str) and store else None,
+        kept=frozenset(kept) if isinstance(kept, list) and all(isinstance(each, str) for each in kept) else None,
+    )
+
+
+def read_limits(raw: object, otherwise: Limits) -> Limits:
+    """Limits from JSON; a member that is missing or out of range is as in `otherwise`."""
+    told = raw if isinstance(raw, dict) else {}
+
+    def number(name: str, least: int, most: int = 2**63 - 1) -> int:
+        value = told.get(name)
+        return value if type(value) is int and least <= value <= most else int(getattr(otherwise, name))
+
+    floor = told.get("disk_floor_bytes", otherwise.disk_floor_bytes)
+    return Limits(
+        parallel_transfers=number("parallel_transfers", 1, 16),
+        bandwidth_bps=number("bandwidth_bps", 0),
+        disk_floor_bytes=floor if floor is None or (type(floor) is int and floor >= 0) else otherwise.disk_floor_bytes,
+        trash_seconds=number("trash_seconds", 0),
+        trash_bytes=number("trash_bytes", 0),
+    )
 
 
 def manifest_fault(trouble: RouterTrouble) -> faults.Fault:

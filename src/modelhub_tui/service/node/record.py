@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.progress import History
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,11 @@ class Entry:
     """Empty until the manifest is known."""
     error: str | None = None
     error_code: str | None = None
+    paused: bool = False
+    """A person holds its transfer."""
+    queue: float | None = None
+    """Place in the order of transfers, as the router last told; None from a router that has none."""
+    history: History = ()
 
 
 class Record:
@@ -91,6 +97,9 @@ class Record:
                 "error": entry.error,
                 "error_code": entry.error_code,
                 "files": [file.as_json() for file in entry.files],
+                "paused": entry.paused,
+                "queue": entry.queue,
+                "history": entry.history,
             }
         )
         self._write(
@@ -125,6 +134,19 @@ class Record:
     def drop_trash(self, name: str) -> None:
         self._write("DELETE FROM trash WHERE name = ?", (name,))
 
+    def setting(self, key: str) -> str | None:
+        """What `set_setting` last wrote; None if nothing."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_setting(self, key: str, value: str) -> None:
+        """Remember a value over restarts."""
+        self._write(
+            "INSERT INTO settings(key, value) VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
+
     def _write(self, sql: str, values: tuple[object, ...]) -> None:
         with self._lock:
             self._db.execute(sql, values)
@@ -149,6 +171,7 @@ class Record:
                 "CREATE TABLE IF NOT EXISTS"
                 " trash(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
             )
+            db.execute("CREATE TABLE IF NOT EXISTS settings(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             db.execute(f"PRAGMA user_version = {_SCHEMA}")
             db.execute("SELECT count(*) FROM models").fetchone()
         except BaseException:
@@ -161,6 +184,7 @@ def _entry(name: str, store: str | None, body: dict[str, object]) -> Entry:
     files = body["files"]
     assert isinstance(files, list)
     attempt, error, code = body.get("attempt"), body.get("error"), body.get("error_code")
+    queue, history = body.get("queue"), body.get("history")
     return Entry(
         name=name,
         store=store,
@@ -171,4 +195,7 @@ def _entry(name: str, store: str | None, body: dict[str, object]) -> Entry:
         files=tuple(File.from_json(each) for each in files),
         error=error if isinstance(error, str) else None,
         error_code=code if isinstance(code, str) else None,
+        paused=bool(body.get("paused")),
+        queue=float(queue) if isinstance(queue, int | float) else None,
+        history=tuple((float(at), str(what)) for at, what in history) if isinstance(history, list) else (),
     )

@@ -3,46 +3,74 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """Somebody who has a place, or waits for one."""
+
+    order: Callable[[], Any]
+    give_up: Callable[[], None]
+    place: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    leaving: bool = False
+    """Has been asked to give its place up."""
 
 
 class Slots:
-    """A limited number of places, given to the waiting in their own order (not in the order of asking)."""
+    """A changeable number of places, given to the waiting in their own order (not in the order of asking)."""
 
     def __init__(self, count: int) -> None:
-        self._free = max(1, count)
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._ties = itertools.count()
+        self._count = max(1, count)
+        self._waiting: list[_Ticket] = []
+        self._inside: list[_Ticket] = []
 
     @asynccontextmanager
-    async def hold(self, order: int) -> AsyncIterator[None]:
-        """Wait for a place and keep it; a lower `order` goes first."""
-        await self._acquire(order)
-        try:
-            yield
-        finally:
-            self._free += 1
-            self._hand_out()
+    async def hold(self, order: Callable[[], Any], give_up: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
+        """Wait for a place and keep it.
 
-    async def _acquire(self, order: int) -> None:
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (order, next(self._ties), place))
+        Args:
+            order: Says what place in the queue this has now; a smaller value goes first.
+            give_up: Called when the place is to be left to somebody else; leave it soon.
+        """
+        ticket = _Ticket(order, give_up)
+        self._waiting.append(ticket)
         self._hand_out()
         try:
-            await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                # Given and cancelled in the same moment: somebody else's turn.
-                self._free += 1
+            await ticket.place
+            yield
+        finally:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            else:
+                self._inside.remove(ticket)
                 self._hand_out()
-            raise
+
+    def resize(self, count: int) -> None:
+        """Change the number of places: new ones are given out at once, the last in the queue leave theirs."""
+        self._count = max(1, count)
+        self.rearrange()
+
+    def rearrange(self) -> None:
+        """Enforce the order also on those that have a place: who has fallen behind leaves it to who is first now.
+
+        Not done by itself: somebody who looks in again and again (for room on the disk) must not push others out.
+        """
+        staying = [each for each in self._inside if not each.leaving]
+        entitled = sorted([*staying, *self._waiting], key=lambda each: each.order())[: self._count]
+        for ticket in staying:
+            if ticket not in entitled:
+                ticket.leaving = True
+                ticket.give_up()
+        self._hand_out()
 
     def _hand_out(self) -> None:
-        while self._free and self._waiting:
-            _, _, place = heapq.heappop(self._waiting)
-            if not place.done():
-                self._free -= 1
-                place.set_result(None)
+        while self._waiting and len(self._inside) < self._count:
+            ticket = min(self._waiting, key=lambda each: each.order())
+            self._waiting.remove(ticket)
+            self._inside.append(ticket)
+            if not ticket.place.done():
+                ticket.place.set_result(None)

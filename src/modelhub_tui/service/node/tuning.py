@@ -11,8 +11,8 @@ from typing import Any
 class Tuning:
     """Every number that decides when the node does something."""
 
-    parallel_models: int = 2
-    """Models fetched at the same time; the others wait in the queue."""
+    parallel_models: int | None = None
+    """Models fetched at the same time, whatever the router's limit is; None means that limit."""
     connect_s: float = 10.0
     metadata_s: float = 10.0
     stall_s: float = 15.0
@@ -44,7 +44,7 @@ class Tuning:
     recheck_s: float = 60.0
     """Between two looks whether the files of whole models are still there."""
     margin_bytes: int | None = None
-    """Room to leave on the disk; None means 2 % of it, at most 512 MiB."""
+    """Room to leave on the disk, whatever the router's limit is; None means that limit."""
 
     @classmethod
     def from_json(cls, text: str | None) -> Tuning:

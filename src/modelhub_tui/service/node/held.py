@@ -1,0 +1,148 @@
+"""What the node holds or is at: in memory, in the record, and on the loop it all lives on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from modelhub_tui.service.node import faults
+from modelhub_tui.service.node.cache import Cache
+from modelhub_tui.service.node.job import Job
+from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.progress import History, Progress
+from modelhub_tui.service.node.record import Entry, Record, State
+from modelhub_tui.service.node.tuning import Tuning
+
+log = logging.getLogger(__name__)
+
+Order = tuple[float, int]
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One model this node holds or is at. `entry` is always what the record says."""
+
+    entry: Entry
+    progress: Progress
+    seen: int
+    """Counts up as models are first seen: the order among those to which the router gives no place."""
+    nudge: asyncio.Event = field(default_factory=asyncio.Event)
+    """There is a reason to try again now: a person's wish, or room on the disk."""
+    job: Job | None = None
+    task: asyncio.Task[None] | None = None
+    halted: faults.Fault | None = None
+    """Why its job was told to stop, where the job itself could not know."""
+
+    @property
+    def order(self) -> Order:
+        """Place in the queue; the smaller goes first."""
+        return (math.inf if self.entry.queue is None else self.entry.queue, self.seen)
+
+    @property
+    def held_for_room(self) -> bool:
+        """Whether it waits for room on the disk."""
+        return self.progress.fault_code == "no_space"
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether bytes of it are still to come."""
+        return self.entry.state in (State.WANTED, State.FAILED)
+
+
+class Holdings:
+    """All models of this node. Used on the event loop; `in_thread` in a name says what threads may call."""
+
+    def __init__(self, record: Record, cache: Cache, tuning: Tuning, on_change: Callable[[], None]) -> None:
+        """`on_change` is called on the loop when something is to be reported at once."""
+        self.cache, self.on_change = cache, on_change
+        self._record, self._tuning = record, tuning
+        self._seen = itertools.count()
+        self._by_name: dict[str, Held] = {}
+        self._loop = asyncio.get_running_loop()
+        self.tasks: set[asyncio.Task[None]] = set()
+        """Everything under way; to be cancelled at the end."""
+
+    def __iter__(self) -> Iterator[Held]:
+        """A copy, so that threads may walk through it and owners may change it meanwhile."""
+        return iter([*self._by_name.values()])
+
+    def get(self, name: str) -> Held | None:
+        return self._by_name.get(name)
+
+    def add(self, entry: Entry) -> Held:
+        """Take in a model that is in the record."""
+        progress = Progress(
+            entry.name,
+            max_attempts=int(self._tuning.max_attempts),
+            history=entry.history,
+            on_phase=lambda: self.call_soon(self.on_change),
+        )
+        held = self._by_name[entry.name] = Held(entry, progress, next(self._seen))
+        progress.on_event = lambda history: self.call_soon(self._remember, held, history)
+        self.plan(held)
+        return held
+
+    def put(self, held: Held, entry: Entry) -> None:
+        """Change a model, durably."""
+        self._record.put(entry)
+        held.entry = entry
+
+    def create(self, entry: Entry) -> Held:
+        """Take in a new model, durably."""
+        self._record.put(entry)
+        return self.add(entry)
+
+    def drop(self, held: Held) -> None:
+        """Forget a model of which nothing is left."""
+        self._record.drop(held.entry.name)
+        self._by_name.pop(held.entry.name, None)
+
+    def plan(self, held: Held) -> None:
+        """Tell a model's progress what there is to fetch, and what of it is on disk."""
+        if held.entry.files:
+            held.progress.plan([(each.path, each.size, self._bytes_here(each)) for each in held.entry.files])
+
+    def _bytes_here(self, file: File) -> int:
+        if file.size and self.cache.is_whole(file):
+            return file.size
+        return min(self.cache.part_bytes(file), file.size or 0)
+
+    def file_changed_in_thread(self, held: Held, index: int, file: File) -> None:
+        """A job has learnt something about one of its files."""
+        self.call_soon(self._file_changed, held, index, file)
+
+    def _file_changed(self, held: Held, index: int, file: File) -> None:
+        if self._by_name.get(held.entry.name) is not held:
+            return
+        files = [*held.entry.files]
+        if index < len(files) and (files[index].repo, files[index].path) == (file.repo, file.path):
+            files[index] = file
+            self.put(held, replace(held.entry, files=tuple(files)))
+
+    def _remember(self, held: Held, history: History) -> None:
+        if self._by_name.get(held.entry.name) is held and held.entry.history != history:
+            self.put(held, replace(held.entry, history=history))
+            self.on_change()
+
+    def call_soon(self, call: Callable[..., None], *args: object) -> None:
+        """Call something on the loop, from any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that is cancelled at the end and whose crash is logged."""
+        task = self._loop.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(_log_crash)
+        return task
+
+
+def _log_crash(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a task ended unexpectedly", exc_info=task.exception())

@@ -1,0 +1,72 @@
+"""The end of a model on this node: its transfer stopped, its files removed, then forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from modelhub_tui.service.node.held import Held, Holdings
+from modelhub_tui.service.node.job import in_thread
+from modelhub_tui.service.node.record import State
+from modelhub_tui.service.node.removal import remove_files
+
+log = logging.getLogger(__name__)
+
+REMOVAL_RETRY_S = 10.0
+LET_GO_S = 0.8
+"""A job in the middle of a question to the hub ends seconds later; it writes nothing any more."""
+
+
+class Leaving:
+    """Removes models, however often it takes and over restarts."""
+
+    def __init__(self, holdings: Holdings, on_gone: Callable[[str], None]) -> None:
+        """`on_gone` is told the name of each model that is gone."""
+        self._holdings, self._on_gone = holdings, on_gone
+
+    def abandon(self, held: Held) -> None:
+        """Stop whatever is done for a model, and remove it."""
+        log.info("%s was taken back; removing it", held.entry.name)
+        self._holdings.put(held, replace(held.entry, state=State.REMOVING))
+        if held.job is not None:
+            held.job.cancel()
+        if held.task is not None:
+            held.task.cancel()
+        self.begin(held)
+
+    def begin(self, held: Held) -> None:
+        """Go on with the removal of a model that the record calls `removing`."""
+        self._holdings.spawn(self._remove(held))
+
+    async def _remove(self, held: Held) -> None:
+        await let_go(held)
+        cache = self._holdings.cache
+        while True:
+            entry = held.entry
+            # Cancelled before it was whole: what was in the cache before us stays.
+            files = entry.files if entry.whole else tuple(each for each in entry.files if each.fetched)
+            keep = [
+                file
+                for other in self._holdings
+                if other is not held and other.entry.state is not State.REMOVING
+                for file in other.entry.files
+            ]
+            try:
+                await in_thread(lambda files=files, keep=keep: remove_files(cache, files, keep), "remove")  # type: ignore[misc]
+                break
+            except OSError as error:
+                log.warning("%s cannot be removed yet: %s", entry.name, error)
+                await asyncio.sleep(REMOVAL_RETRY_S)
+        self._holdings.drop(held)
+        self._holdings.on_change()
+        self._on_gone(held.entry.name)
+
+
+async def let_go(held: Held) -> None:
+    """Wait until a cancelled job has let go of its files; not for ever."""
+    job = held.job
+    if job is not None:
+        await in_thread(lambda: job.ended.wait(LET_GO_S), "let go")
+        held.job = None

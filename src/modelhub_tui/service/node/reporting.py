@@ -1,0 +1,55 @@
+"""What a heartbeat says about the models of this node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from modelhub_tui.domain import Phase
+from modelhub_tui.service.node.cache import Cache
+from modelhub_tui.service.node.held import Held
+from modelhub_tui.service.node.record import Entry, State
+
+_MOVING = (Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING)
+
+
+def report(models: Iterable[Held], cache: Cache) -> dict[str, Any]:
+    """Members of a heartbeat: transfers in the queue's order, placements, and the upstream's single progress."""
+    transfers, placements, loaded = [], [], []
+    failed = False
+    for held in sorted(models, key=lambda each: each.order):
+        entry = held.entry
+        if entry.whole and entry.state in (State.WHOLE, State.REMOVING):
+            placements.append(_placement(entry, cache))
+            loaded.append(entry.name)
+        else:
+            snapshot = held.progress.snapshot()
+            failed |= snapshot.phase is Phase.FAILED
+            transfers.append(snapshot)
+    moving = [each for each in transfers if each.phase in _MOVING]
+    told: dict[str, Any] = {
+        "loaded_models": loaded,
+        "sync_state": "running" if moving else "failed" if failed else "success",
+        "transfers": [each.as_wire() for each in transfers],
+        "placements": placements,
+    }
+    if moving:
+        first = max(moving, key=lambda each: each.bytes_done)
+        told["sync_progress"] = {
+            "model_id": first.name,
+            "file": first.file or "",
+            "downloaded_bytes": first.bytes_done,
+            "total_bytes": first.bytes_total or 0,
+        }
+    return told
+
+
+def _placement(entry: Entry, cache: Cache) -> dict[str, Any]:
+    paths = [str(cache.path_of(each)) for each in entry.files]
+    blobs = {(each.repo, each.etag): each.size or 0 for each in entry.files}
+    return {
+        "name": entry.name,
+        "path": paths[0] if paths else None,
+        "paths": paths,
+        "disk_bytes": sum(blobs.values()),
+    }

@@ -1,0 +1,68 @@
+"""The disk plan: may this many bytes be written, with all the others that are still to come?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from modelhub_tui.domain import Phase
+from modelhub_tui.service.node import faults
+from modelhub_tui.service.node.held import Held
+
+FLOOR_BYTES = 512 * 1024 * 1024
+_FLOOR_SHARE = 50
+_COMING = frozenset({Phase.WAITING, Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING})
+
+
+class Room:
+    """The space on the disk of the model folder. Thread-safe.
+
+    Args:
+        usage: Free and total bytes of that disk.
+    """
+
+    def __init__(self, usage: Callable[[], tuple[int, int]], floor_bytes: int | None = None) -> None:
+        self._usage = usage
+        self.floor_bytes = floor_bytes
+        """Free space that transfers leave alone; None means 2 % of the disk, at most 512 MiB."""
+        self.reclaimable: Callable[[], int] = lambda: 0
+        """Bytes that `make_room` could free: the trash."""
+        self.make_room: Callable[[int], object] = lambda _needed: None
+        """Frees at least that many bytes, if there are so many to free. Blocks."""
+
+    @property
+    def floor(self) -> int:
+        """Free bytes that transfers leave alone."""
+        return self._floor(self._usage()[1])
+
+    def free(self) -> int:
+        """Bytes that may be written before the floor is touched; never negative."""
+        free, total = self._usage()
+        return max(free - self._floor(total), 0)
+
+    def _floor(self, total: int) -> int:
+        return min(FLOOR_BYTES, total // _FLOOR_SHARE) if self.floor_bytes is None else self.floor_bytes
+
+    def refusal(self, held: Held, models: Iterable[Held]) -> faults.Fault | None:
+        """Why a model's transfer may not start, or go on; None if it may. Blocks while it empties the trash.
+
+        What is still to be written before it counts: by those that run, and by those ahead of it in the queue. Not by
+        those behind it, which would make all wait for each other; nor by those that are held or have failed, which
+        write nothing. A transfer that runs already gives way only to others that run ahead of it.
+        """
+        needs = held.progress.missing_bytes()
+        if not needs:
+            return None
+        others = sum(each.progress.missing_bytes() for each in models if each is not held and _comes_first(each, held))
+        free = self.free()
+        if needs + others > free and self.reclaimable():
+            self.make_room(needs + others - free)
+            free = self.free()
+        return faults.no_space(needs, free, others) if needs + others > free else None
+
+
+def _comes_first(other: Held, held: Held) -> bool:
+    if not other.unfinished or other.entry.paused:
+        return False
+    if held.job is not None:
+        return other.job is not None and other.order < held.order
+    return other.job is not None or (other.order < held.order and other.progress.current_phase in _COMING)
