@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from modelhub_tui.service.node.runner import redact
+from modelhub_tui.service.redact import redact
 from tests.hub import GOOD_TOKEN, MIB, Generated, HubRepo, LoopbackHub
 from tests.node.harness import start_process
 from tests.node.stub_router import KEY, StubRouter, manifest_of

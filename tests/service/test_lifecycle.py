@@ -447,11 +447,11 @@ def _serve(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[s
 def _serve_command(settings: Settings, *arguments: str) -> list[str]:
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from modelhub_tui.config import Settings\nfrom modelhub_tui.errors import ServiceFailed\n"
+        "from modelhub_tui.config import Settings\nfrom modelhub_tui.errors import ModelHubError, explain\n"
         "from modelhub_tui.service.lifecycle import serve\n"
         "s = Settings(*(Path(each) for each in sys.argv[1:4]), hf_endpoint='http://127.0.0.1:9')\n"
         "try:\n    code = serve(s, **eval(sys.argv[4]))\n"
-        "except ServiceFailed as error:\n    print(error.reason, error.todo)\n    code = 1\nsys.exit(code)\n"
+        "except ModelHubError as error:\n    print(explain(error))\n    code = 1\nsys.exit(code)\n"
     )
     folders = [str(each) for each in (settings.state_dir, settings.cache_dir, settings.hub_cache)]
     return [sys.executable, "-c", code, *folders, *(arguments or ("{}",))]

@@ -6,11 +6,12 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
-from modelhub_tui.service.logs import redact
+from modelhub_tui.service.redact import redact
 
 
 @pytest.mark.parametrize(
@@ -25,11 +26,44 @@ from modelhub_tui.service.logs import redact
         ("https://s3/x?X-Amz-Credential=cred&X-Amz-Signature=sigsig HTTP", "sigsig"),
         ("HF_TOKEN=mytoken123", "mytoken123"),
         ("http://user:pa55word@host/x", "pa55word"),
+        ("https_proxy=http://me:pa:ss@word9@proxy:3128", "word9"),
+        ("https://ghp0token0value@host/x", "ghp0token0value"),
+        ("Authorization: Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
+        ("Authorization: Custom one two three", "two three"),
+        ("Proxy-Authorization: Digest username=x, response=abcdef", "abcdef"),
+        ("Cookie: session=abcdef; other=x", "abcdef"),
+        ('{"password": "pass word with spaces"}', "with spaces"),
+        ("[(b'x-api-key', b'raw-key-in-a-scope')]", "raw-key-in-a-scope"),
+        ("(b'authorization', b'Bearer raw.bytes1')", "raw.bytes1"),
+        ('"body": "{\\"api_key\\": \\"json-in-json\\"}"', "json-in-json"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl is a login", "c2lnbmF0dXJl"),
+        ("https://cas/x?X-Xet-Signed-Range=0&Unknown-Param=s3cret-v", "s3cret-v"),
+        ("https://host/path?only-a-value", "only-a-value"),
+        ("HF_HUB_TOKEN='quoted token'", "quoted token"),
+        ("sk_ABC_def-123456 and nt_12345678-9abc_x", "9abc_x"),
     ],
 )
 def test_secrets_are_hidden(said: str, secret: str) -> None:
     hidden = redact(said)
     assert secret not in hidden and "[hidden]" in hidden
+
+
+def test_no_text_makes_hiding_slow() -> None:
+    begun = time.process_time()
+    for piece in (
+        "x-",
+        "a_",
+        "token=",
+        "http://",
+        "eyJ",
+        "://",
+        "https://a?b&",
+        "cookie: ",
+        "authorization:",
+        "bearer 1",
+    ):
+        redact(piece * (65536 // len(piece)))
+    assert time.process_time() - begun < 10, "linear, or nearly"
 
 
 def test_known_secrets_are_hidden_wherever_they_stand_and_the_rest_stays() -> None:
@@ -105,6 +139,53 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
     assert in_a_process(code, folder / "service.log").returncode == 7
+
+
+def test_no_line_is_lost_or_torn_when_processes_share_a_log_that_rotates(tmp_path: Path) -> None:
+    code = """
+        import logging, sys
+        from pathlib import Path
+        from modelhub_tui.service import logs
+        logs.MAX_BYTES = 32_000
+        logs.start_log(Path(sys.argv[1]), foreground=False, fds=())
+        sys.stdin.readline()
+        for number in range(400):
+            logging.getLogger("x").info("%s %d %s.", sys.argv[2], number, "y" * 40)
+    """
+    log = tmp_path / "service.log"
+    command = [sys.executable, "-c", textwrap.dedent(code), str(log)]
+    writers = [subprocess.Popen([*command, name], stdin=subprocess.PIPE, text=True) for name in "abc"]
+    for each in writers:
+        assert each.stdin is not None
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    assert [each.wait(60) for each in writers] == [0, 0, 0]
+    for each in writers:
+        assert each.stdin is not None
+        each.stdin.close()
+    files = sorted(tmp_path.iterdir())
+    assert len(files) > 2, "it did rotate"
+    lines = [line for each in files for line in each.read_text().splitlines()]
+    assert all(line.endswith(" " + "y" * 40 + ".") for line in lines)
+    found = {tuple(line.split(" x: ")[1].split()[:2]) for line in lines}
+    assert len(found) == len(lines) == 1200
+
+
+def test_a_folder_that_cannot_be_written_bounds_the_log_too(tmp_path: Path) -> None:
+    code = """
+        import logging, sys
+        from pathlib import Path
+        from modelhub_tui.service import logs
+        logs.MAX_BYTES = 10_000
+        def refuse(*_): raise OSError(30, "Read-only file system")
+        logs.rotate = refuse
+        logs.start_log(Path(sys.argv[1]), foreground=False, fds=())
+        for number in range(1000):
+            logging.getLogger("x").info("line %d %s", number, "y" * 50)
+    """
+    assert in_a_process(code, tmp_path / "service.log").returncode == 0
+    [only] = tmp_path.iterdir()
+    assert 15_000 < only.stat().st_size <= 20_000 and "line 100 " in only.read_text()
 
 
 def test_the_foreground_also_writes_to_stderr(tmp_path: Path) -> None:

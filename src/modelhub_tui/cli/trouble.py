@@ -21,8 +21,6 @@ from modelhub_tui.errors import (
 if TYPE_CHECKING:
     from modelhub_tui.config import Settings
 
-MAX_LOG_BYTES = 1_000_000
-
 
 class BadUsage(BadSettings):
     """A request that cannot be understood as it was typed; `reason` is a sentence."""
@@ -61,22 +59,19 @@ class _LateFile(logging.Handler):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self._settings = settings
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        import os
+        from modelhub_tui.service import logs
 
-        from modelhub_tui.service.logs import redact
-
-        path = self._settings.state_dir / "cli.log"
-        key = self._settings.api_key
-        text = redact(self.format(record), [key] if key else [])
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        formatter = logs.Redacting()
+        if self._settings.api_key:
+            formatter.secrets.append(self._settings.api_key)
         try:
             self._settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
-                path.replace(path.with_suffix(".log.1"))
-            with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text + "\n")
+            # Anew each time: programs come and go, and what they write is rare.
+            file = logs.LogFile(self._settings.state_dir / "cli.log")
+            file.setFormatter(formatter)
+            file.emit(record)
+            file.close()
         except OSError:
             pass  # there is nowhere left to say so

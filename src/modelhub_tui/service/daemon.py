@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from modelhub_tui import __version__
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.config import Settings
-from modelhub_tui.errors import BadCatalog, ServiceFailed, explain
+from modelhub_tui.errors import BadCatalog, BadSettings, ServiceFailed, explain
 from modelhub_tui.service.listen import LOOPBACK, listen, local_url
 from modelhub_tui.service.logs import start_log
 from modelhub_tui.service.statefile import (
@@ -65,16 +65,18 @@ def run(
 
     Args:
         ready: Called once the service answers.
+
+    Raises:
+        BadSettings: It would let other machines in without a key, or the key cannot be used.
+        ServiceFailed: It cannot start.
     """
     if host not in LOOPBACK and not api_key:
-        raise ServiceFailed(
-            f"Listening on {host} lets other machines in, so it needs a key.",
-            "Give one with --api-key or MODELHUB_API_KEY.",
+        raise BadSettings(
+            f"Listening on {host} lets other machines in, so it needs a key."
+            " Give one with --api-key or MODELHUB_API_KEY."
         )
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
-        raise ServiceFailed(
-            "The API key has characters that HTTP cannot carry.", "Use letters, digits and punctuation."
-        )
+        raise BadSettings("The API key has characters that HTTP cannot carry. Use letters, digits and punctuation.")
     prepare_dir(settings.state_dir)
     # Never let go of: the process's end does that, and then nothing of it is left.
     _lock(settings.state_dir)
@@ -180,6 +182,7 @@ class Service:
         """Serve until a signal, `POST /v0/service/stop` or idleness ends it."""
         import uvicorn
 
+        from modelhub_tui.service.connections import BoundedProtocol
         from modelhub_tui.service.router.app import create_app
         from modelhub_tui.service.router.auth import Hosts, Use
         from modelhub_tui.service.router.core import Router
@@ -208,6 +211,7 @@ class Service:
         )
         config = uvicorn.Config(
             app,
+            http=BoundedProtocol,
             lifespan="off",
             ws="none",
             log_config=None,

@@ -138,6 +138,7 @@ def serve(
         api_key: The admin key; None keeps the state folder's own. Needed to listen beyond this machine.
 
     Raises:
+        BadSettings: It would let other machines in without a key, or the key cannot be used.
         ServiceFailed: It cannot start: another one runs, the port is taken, the folder cannot be used.
     """
     from modelhub_tui.service.daemon import run

@@ -1,71 +1,123 @@
-"""The service's log: in the state folder, rotated, readable by us alone, and without secrets."""
+"""The logs of all processes: in the state folder, rotated, readable by us alone, and without secrets."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
-import re
 import sys
 import time
-from collections.abc import Iterable
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from modelhub_tui.service.redact import known_secrets, redact
+
 MAX_BYTES, KEPT = 2_000_000, 3
+MAX_RECORD = 64 * 1024
+"""Longest record, in characters: a hub's error page must not be all that the log holds."""
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_HIDDEN = "[hidden]"
-_NAMES = r"x-api-key|x-node-token|authorization|api[_-]?key|hf_token"
-_SIGNED = r"signature|policy|key-pair-id|x-amz-[a-z-]+|x-goog-[a-z-]+|x-xet-[a-z-]+|sig|token"
-_SECRETS = (
-    # Bearer tokens and keys in headers, HuggingFace tokens anywhere, node tokens of the router.
-    (re.compile(r"(?i)(bearer\s+)[^\s'\",;]+"), rf"\1{_HIDDEN}"),
-    (re.compile(rf"(?i)((?:{_NAMES})['\"]?\s*[:=]\s*['\"]?)(?!bearer\b)[^\s'\",;&]+"), rf"\1{_HIDDEN}"),
-    (re.compile(r"\b(?:hf|nt|sk|api_org)_[A-Za-z0-9-]{6,}"), _HIDDEN),
-    # Signed URLs: who has the query has the file.
-    (re.compile(rf"(?i)((?:{_SIGNED})=)[^&\s'\"<>]+"), rf"\1{_HIDDEN}"),
-    (re.compile(r"(://)[^/\s:@]+:[^/\s@]+@"), rf"\1{_HIDDEN}@"),
-)
 
 
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Hide tokens, keys and signatures in a text."""
-    for secret in secrets:
-        if len(secret) >= 6:
-            text = text.replace(secret, _HIDDEN)
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text
-
-
-class _Redacting(logging.Formatter):
-    """Formats, then hides: tracebacks pass through here too."""
+class Redacting(logging.Formatter):
+    """Formats, then hides: tracebacks and other libraries' records pass through here too."""
 
     converter = staticmethod(time.gmtime)
 
     def __init__(self) -> None:
         super().__init__(_FORMAT)
-        self.secrets: list[str] = []
+        self.secrets: list[str] = known_secrets()
+        """Strings that are hidden wherever they stand."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record), self.secrets)
+        # Cut before, too, for the patterns' sake; not at the same place, where half a secret could be left.
+        text = redact(super().format(record)[: 2 * MAX_RECORD], self.secrets)
+        return text if len(text) <= MAX_RECORD else f"{text[:MAX_RECORD]} (cut)"
 
 
-class _Log(RotatingFileHandler):
-    """A rotating file, 0600. When `fds` are given, they follow it: what crashes print lands in the current file."""
+class LogFile(logging.Handler):
+    """A rotating file, 0600: `path`, and the `KEPT` before it as `path.1` (newest) and so on.
 
-    def __init__(self, path: Path, fds: tuple[int, ...]) -> None:
-        self._fds = fds
-        super().__init__(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", errors="backslashreplace")
+    Every record is one write to a file that is open for appending, so that no line is torn or lost, at a rotation too,
+    whoever else writes. A rotation that fails (a read-only folder) lets the file grow to twice its size.
 
-    def _open(self):  # type: ignore[no-untyped-def]
-        fd = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        os.fchmod(fd, 0o600)
+    Args:
+        fds: Descriptors that follow the file: what a crash prints lands in the current one.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, fds: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self._path, self._fds = path, fds
+        self._fd = -1
+        self._open()
+
+    def _open(self) -> None:
+        fd = open_log(self._path)
         for other in self._fds:
             os.dup2(fd, other)
-        return os.fdopen(fd, "a", encoding="utf-8", errors="backslashreplace")
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """A full disk or a removed folder must not stop the service, nor make it print about it."""
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record. A full disk or a removed folder must not stop the program, nor make it print about it."""
+        with contextlib.suppress(Exception):
+            line = f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+            size = os.fstat(self._fd).st_size + len(line)
+            if size > MAX_BYTES:
+                try:
+                    rotate(self._path, self._fd)
+                    self._open()
+                except OSError:
+                    if size > 2 * MAX_BYTES:
+                        return
+            os.write(self._fd, line)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        super().close()
+
+
+def open_log(path: Path) -> int:
+    """A descriptor of a log file, open for appending; made if it is not there.
+
+    Raises:
+        OSError: It cannot be opened, or it is a link.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o600)
+    with contextlib.suppress(OSError):
+        os.fchmod(fd, 0o600)
+    return fd
+
+
+def rotate(path: Path, fd: int) -> None:
+    """Move a full log out of the way, unless another process has just done so.
+
+    Args:
+        fd: The file that the caller found full.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        try:
+            if not os.path.samestat(os.fstat(fd), path.stat()):
+                return
+        except FileNotFoundError:
+            return
+        for number in range(KEPT - 1, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(f"{path.name}.{number}").replace(path.with_name(f"{path.name}.{number + 1}"))
+        path.replace(path.with_name(f"{path.name}.1"))
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class _Stream:
@@ -89,8 +141,11 @@ class _Stream:
         return False
 
 
-def start_log(path: Path, *, foreground: bool) -> _Redacting:
+def start_log(path: Path, *, foreground: bool, fds: tuple[int, ...] = (1, 2)) -> Redacting:
     """Send all logging to `path`, and to stderr as well in the foreground.
+
+    Args:
+        fds: Descriptors that follow the file in the background.
 
     Returns:
         The formatter; strings put into its `secrets` are hidden from then on.
@@ -98,20 +153,21 @@ def start_log(path: Path, *, foreground: bool) -> _Redacting:
     Raises:
         OSError: The file cannot be written.
     """
-    formatter = _Redacting()
+    formatter = Redacting()
+    logging.raiseExceptions = False
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    handlers: list[logging.Handler] = [_Log(path, () if foreground else (1, 2))]
+    handlers: list[logging.Handler] = [LogFile(path, () if foreground else fds)]
     if foreground:
         handlers.append(logging.StreamHandler())
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)
     # One line for each request of a polling client would be all that the log holds.
-    for name in ("httpx", "httpx2", "httpcore", "httpcore2", "asyncio", "uvicorn.error"):
+    for name in ("httpx", "httpx2", "httpcore", "httpcore2", "asyncio", "uvicorn.error", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    if not foreground:
+    if not foreground and fds:
         stream = _Stream(logging.getLogger("output"))
         sys.stdout = sys.stderr = stream
     return formatter

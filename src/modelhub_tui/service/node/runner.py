@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import logging.handlers
 import os
-import re
 import signal
 import sys
 import threading
 from pathlib import Path
 
 from modelhub_tui.config import Settings
+from modelhub_tui.service.logs import start_log
 from modelhub_tui.service.node.hub import quiet_library
 from modelhub_tui.service.node.tuning import Tuning
 
@@ -21,26 +20,6 @@ log = logging.getLogger(__name__)
 
 _LAST_RESORT_S = 2.7
 """A stop that takes longer than this (a file system that hangs) becomes an exit."""
-_SECRETS = (
-    (re.compile(r"\b(hf_|sk_|nt_)[A-Za-z0-9_-]{6,}"), r"\1…"),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[^\s'\"]+"), r"\1 …"),
-    (re.compile(r"(https?://[^\s?'\"<>]*)\?[^\s'\"<>]*"), r"\1?…"),
-    (re.compile(r"(https?://)[^\s/@'\"]+@"), r"\1…@"),
-)
-
-
-def redact(text: str) -> str:
-    """Text without tokens, keys and the signed part of URLs."""
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text
-
-
-class _Redacting(logging.Formatter):
-    """Cleans the finished line, tracebacks and other libraries' records included."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
 
 
 def run_node(
@@ -58,7 +37,7 @@ def run_node(
     Returns:
         Exit code: 0 after a stop, 1 if something broke.
     """
-    _set_up_logging(settings.state_dir / "node" / "node.log")
+    _set_up_logging(settings.state_dir / "node" / "node.log", key)
     # Read by the library when it is imported, which happens later: no word to anybody but the configured hub.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -125,22 +104,11 @@ def _watch(loop: asyncio.AbstractEventLoop, fd: int, on_end: object) -> None:
         log.warning("the lifeline (descriptor %d) is no pipe; going on without it", fd)
 
 
-def _set_up_logging(path: Path) -> None:
+def _set_up_logging(path: Path, key: str) -> None:
     """Log to a file that rotates, and to a terminal if somebody sits at one; never to a stderr that may be closed."""
-    logging.raiseExceptions = False
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(path, maxBytes=2_000_000, backupCount=3, encoding="utf-8")
-    ]
+    at_terminal = False
     with contextlib.suppress(AttributeError, ValueError, OSError):
-        if sys.stderr.isatty():
-            handlers.append(logging.StreamHandler(sys.stderr))
-    root = logging.getLogger()
-    root.setLevel(logging.INFO)
-    for handler in handlers:
-        handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
-    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "filelock"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+        at_terminal = sys.stderr.isatty()
+    start_log(path, foreground=at_terminal, fds=()).secrets.append(key)
     quiet_library()

@@ -1,0 +1,106 @@
+"""Bounds for whoever connects: a request has to arrive, an answer has to be taken, and there are only so many at once.
+
+uvicorn limits neither the time that a request takes to arrive nor the length of its head: half-sent ones would stay for
+ever, and a thousand of them would lock everybody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+REQUEST_S = 20.0
+"""A request has to be there whole, body included, this long after its first byte (or after the connection was made)."""
+ANSWER_S = 60.0
+"""Who takes nothing of an answer for this long has gone."""
+MAX_HEAD_BYTES = 64 * 1024
+MAX_CONNECTIONS = 400
+"""Below the 1024 descriptors that a process usually gets. Beyond it, who has asked nothing for longest has to go."""
+
+
+class Bounds(asyncio.Protocol):
+    """What is added to a protocol of uvicorn's; httptools' and h11's are the same in what is used here."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    connections: set[Any]
+    cycle: Any
+    """The last request whose head has come, and its answer; None before the first."""
+    send_400_response: Callable[[str], None]
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._request_limit: asyncio.TimerHandle | None = None
+        self._answer_limit: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._since = 0.0
+
+    @property
+    def asks_nothing(self) -> bool:
+        """True while no whole request is being answered."""
+        cycle = self.cycle
+        return cycle is None or cycle.response_complete or cycle.more_body
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; somebody else may have to go for it."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._arm()
+        if len(self.connections) > MAX_CONNECTIONS:
+            waiting = [each for each in self.connections if each.asks_nothing and each is not self]
+            victim = min(waiting, key=lambda each: each._since, default=self)
+            self.connections.discard(victim)
+            victim.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a piece of a request."""
+        super().data_received(data)
+        if not self.asks_nothing:
+            self._since = self.loop.time()
+            self._disarm()
+            return
+        self._arm()
+        if self.cycle is None or self.cycle.response_complete:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too long.")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._disarm()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The other side is slow to take its answer."""
+        super().pause_writing()
+        if self._answer_limit is None:
+            self._answer_limit = self.loop.call_later(ANSWER_S, self._give_up)
+
+    def resume_writing(self) -> None:
+        """The other side takes it after all."""
+        super().resume_writing()
+        if self._answer_limit is not None:
+            self._answer_limit.cancel()
+            self._answer_limit = None
+
+    def _arm(self) -> None:
+        if self._request_limit is None:
+            self._request_limit = self.loop.call_later(REQUEST_S, self._give_up)
+
+    def _disarm(self) -> None:
+        self._head_bytes = 0
+        if self._request_limit is not None:
+            self._request_limit.cancel()
+            self._request_limit = None
+
+    def _give_up(self) -> None:
+        # Not closed: that would first wait for what is still to be written.
+        self.transport.abort()
+
+
+class BoundedProtocol(Bounds, AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's HTTP protocol, whichever it has, with these bounds."""
