@@ -211,6 +211,7 @@ async def test_an_upstream_node_is_understood(service: Service) -> None:
 
 async def test_a_silent_node_is_offline_and_its_transfers_stand_still(service: Service) -> None:
     await service.router.registry.add(registration())
+    await service.router.registry.add(registration("acme/one-gguf", "acme/One-GGUF", "one.Q8_0.gguf"))
     ours, strange = FakeNode(service.node), FakeNode(service.admin, machine_name="far")
     await ours.register()
     await strange.register()

@@ -184,6 +184,7 @@ class Pursuit:
             transport=self._transport(),
             tuning=self._tuning,
             progress=held.progress,
+            throttle=self._throttle,
             check_room=lambda: self._check_in_thread(held),
             on_file=lambda index, file: self._holdings.file_changed_in_thread(held, index, file),
         )

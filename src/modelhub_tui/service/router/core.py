@@ -66,6 +66,7 @@ class Router:
         self.resolver = Resolver(self.registry, hub or Hub(endpoint), clock=clock)
         self.stats = StatsFeed(stats_dir, endpoint, self._repos, self.changes.touch) if stats_dir is not None else None
         self.listing = Listing(self.registry, self.fleet, self.changes, lambda: self.stats.known if self.stats else {})
+        self.listing.told_by_heartbeat = lambda: (self.limits, self.trash.names())
         self._tasks: list[asyncio.Task[None]] = []
         self._unsaved: set[str] = set()
         self._save = asyncio.Event()
@@ -210,7 +211,7 @@ class Router:
         Raises:
             Refused: `not_found`, `already_registered`.
         """
-        found = self.listing.found.get(name) or self.listing.found.get(name.lower())
+        found = self.listing.offer(name)
         if found is None:
             raise Refused("not_found", f"No node has found {name} on its disk (any more).", status=404)
         try:
@@ -253,6 +254,7 @@ class Router:
         """Change what transfers and trash may take; durable when this returns. Nodes hear of it with a heartbeat."""
         await self.store.put_meta(_LIMITS, json.dumps(asdict(limits)))
         self.limits = limits
+        self.changes.touch()
 
     def _registered(self, name: str) -> Registration:
         record = self.registry.records.get(name) or self.registry.records.get(name.lower())

@@ -72,7 +72,7 @@ class Endpoints:
         """One item of OpenAI's list."""
         name = request.path_params["name"]
         row = self._router.listing.row(name)
-        if row is None or row.status != "ready":
+        if row is None or row.status != "ready" or row.found:
             return openai_not_found(clean(name, 200))
         told = openai_json(row)
         del told["download_progress"]

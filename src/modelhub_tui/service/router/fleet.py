@@ -180,7 +180,10 @@ class Fleet:
 
     def runs(self, name: str) -> bool:
         """True while a node that we hear moves bytes of this model, or tries to."""
-        return any(not transfer.orphaned and transfer.phase in RUNNING for _, transfer in self.transfers_of(name))
+        return any(
+            node.status is not NodeStatus.OFFLINE and transfer.phase in RUNNING
+            for node, transfer in self.transfers_of(name)
+        )
 
     def forget_orphans(self, name: str) -> None:
         """Drop what only silent nodes say of a model's transfer; they remove its parts when they come back."""
@@ -209,9 +212,9 @@ class Fleet:
 
     @property
     def moving(self) -> bool:
-        """True while any node that we hear has work in hand."""
+        """True while any node that we hear has work in hand, or will go on with some by itself."""
         return any(
-            transfer.phase in MOVING
+            transfer.phase in MOVING or transfer.error_code == "no_space" or transfer.retry_in_s is not None
             for node in self.nodes.values()
             if node.status is not NodeStatus.OFFLINE
             for transfer in node.transfers.values()
@@ -327,8 +330,8 @@ class Fleet:
             }
         elif node.loaded_models:
             node.placements = _upstream_placements(node, names)
-        if beat.found is not None:
-            node.found = tuple(beat.found)
+        if beat.found is not None and tuple(beat.found) != node.found:
+            node.found = tuple(beat.found)  # else the same object stays, by which others see that nothing changed
         if beat.trash is not None:
             node.trash = {each.name: each.bytes for each in beat.trash}
         self._settle(node, online=node.record.approved)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modelhub_tui.domain import CatalogEntry, HubStats, ModelState, Phase, Placement, Transfer, Trashed, derive_state
+from modelhub_tui.service.router.adopt import Offer, Offers
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.records import Registration
@@ -71,8 +72,9 @@ class Listing:
         self._rows: tuple[int, tuple[Row, ...]] = (-1, ())
         self._pages: dict[str, tuple[int, Page]] = {}
         self._fragments: dict[tuple[str, str], tuple[Row, str]] = {}
-        self.found: dict[str, Registration] = {}
-        """What adopting would register, by name: models that nodes have found on their disks."""
+        self.told_by_heartbeat: Callable[[], object] = lambda: None
+        """What nodes learn from the answer to a heartbeat. The ETag of their list changes with it, so that they ask."""
+        self._offers = Offers(registry, fleet)
 
     def models(self) -> Page:
         """`GET /v0/models` for people: everything supported or registered."""
@@ -80,7 +82,7 @@ class Listing:
 
     def models_for_nodes(self) -> Page:
         """`GET /v0/models` for nodes: what is registered, without what nodes reported (it would wake them)."""
-        return self._page("nodes-models", self._node_models)
+        return self._page("nodes-models", self._node_models, repr(self.told_by_heartbeat()))
 
     def hub(self) -> Page:
         """`GET /v0/models/hub`"""
@@ -88,7 +90,7 @@ class Listing:
 
     def usable(self) -> Page:
         """`GET /v1/models`: only what is whole on disk."""
-        ready = [row for row in self.rows() if row.status == "ready"]
+        ready = [row for row in self.rows() if row.status == "ready" and not row.found]
         return self._page("v1", lambda: f'{{"object":"list","data":{self._joined("v1", ready, openai_json)}}}')
 
     def nodes(self) -> Page:
@@ -115,15 +117,21 @@ class Listing:
             else:
                 by_entry[entry.id] = record
         places = self._places()
+        offers = [*self._offers.current().values()]
+        curated = {offer.entry.id: offer for offer in offers if offer.entry is not None}
         rows = []
         for entry in self._registry.catalog:
-            found = by_entry.get(entry.id)
+            found, hub = by_entry.get(entry.id), stats.get(entry.repo.lower())
+            if found is None and entry.id in curated:
+                rows.append(_found_row(curated[entry.id], hub))
+                continue
             name = found.name if found else self._registry.name_for(entry.repo, entry.file, entry.quantization)
-            rows.append(self._row(name, entry, found, stats.get(entry.repo.lower()), nodes, places.get(name)))
+            rows.append(self._row(name, entry, found, hub, nodes, places.get(name)))
         rows += [
             self._row(record.name, None, record, stats.get(record.repo.lower()), nodes, places.get(record.name))
             for record in others
         ]
+        rows += [_found_row(offer, stats.get(offer.record.repo.lower())) for offer in offers if offer.entry is None]
         self._rows = (self._changes.revision, tuple(rows))
         return self._rows[1]
 
@@ -136,10 +144,13 @@ class Listing:
         nodes: tuple[Any, ...],
         position: int | None,
     ) -> Row:
-        transfers = tuple((node.id, node.name, each) for node, each in self._fleet.transfers_of(name))
-        if record is not None and not record.deleting and not transfers:
-            transfers = self._fleet.hindered()
-        placements = tuple((node.id, node.name, placement) for node, placement in self._fleet.placements_of(name))
+        transfers: tuple[tuple[str, str, Transfer], ...] = ()
+        placements: tuple[tuple[str, str, Placement], ...] = ()
+        if record is not None:  # what a node says of a name that nobody registered is about another router's model
+            transfers = tuple((node.id, node.name, each) for node, each in self._fleet.transfers_of(name))
+            placements = tuple((node.id, node.name, each) for node, each in self._fleet.placements_of(name))
+            if not record.deleting and not transfers:
+                transfers = self._fleet.hindered()
         state, reason = derive_state(
             registered=record is not None,
             deleting=record is not None and record.deleting,
@@ -150,6 +161,12 @@ class Listing:
         )
         return Row(name, entry, record, _STATUS[state], reason, transfers, placements, stats, position)
 
+    def offer(self, name: str) -> Registration | None:
+        """What adopting a found model registers; None if no node reports it (any more)."""
+        offers = self._offers.current()
+        found = offers.get(name) or offers.get(name.lower())
+        return found.record if found is not None else None
+
     def unfinished(self) -> list[Registration]:
         """What is registered and whole on no node yet, in queue order."""
         return [each for each in self._registry.in_queue() if not self._fleet.placements_of(each.name)]
@@ -157,12 +174,12 @@ class Listing:
     def _places(self) -> dict[str, int]:
         return {record.name: place for place, record in enumerate(self.unfinished(), start=1)}
 
-    def _page(self, kind: str, build: Callable[[], str]) -> Page:
+    def _page(self, kind: str, build: Callable[[], str], more: str = "") -> Page:
         found = self._pages.get(kind)
         if found is not None and found[0] == self._changes.revision:
             return found[1]
         body = build().encode()
-        page = Page(body, f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"')
+        page = Page(body, f'"{hashlib.blake2b(body + more.encode(), digest_size=12).hexdigest()}"')
         self._pages[kind] = (self._changes.revision, page)
         return page
 
@@ -179,12 +196,18 @@ class Listing:
         return "[" + ",\n".join(parts) + "]"
 
     def _node_models(self) -> str:
+        # The place among all models, not only the unfinished: whatever nodes finish, the order they know stays right.
+        places = {record.name: place for place, record in enumerate(self._registry.in_queue(), start=1)}
         quiet = [
-            Row(row.name, row.entry, row.record, "registered", "", (), (), None, row.position)
+            Row(row.name, row.entry, row.record, "registered", "", (), (), None, places.get(row.name))
             for row in self.rows()
-            if row.record is not None and not row.record.deleting
+            if row.record is not None and not row.record.deleting and not row.found
         ]
         return self._joined("nodes-models", quiet, model_json)
+
+
+def _found_row(offer: Offer, stats: HubStats | None) -> Row:
+    return Row(offer.record.name, offer.entry, offer.record, "ready", "", (), offer.placements, stats, found=True)
 
 
 def model_json(row: Row) -> dict[str, Any]:
@@ -197,7 +220,7 @@ def model_json(row: Row) -> dict[str, Any]:
         "revision": record.revision if record else entry.revision if entry else None,
         "source": _source(row),
         "chat_template": record.chat_template if record else None,
-        "registered": record is not None and not record.deleting,
+        "registered": record is not None and not record.deleting and not row.found,
         "attempt": record.attempt if record else 0,
         "paused": record is not None and record.paused,
         "queue_position": row.position,
@@ -214,7 +237,8 @@ def model_json(row: Row) -> dict[str, Any]:
 def hub_json(row: Row) -> dict[str, Any]:
     """One item of `GET /v0/models/hub`: upstream's dashboard form. Absent members are absent there too."""
     told = _description(row)
-    progress, lifecycle, stats = _progress(row), _LIFECYCLE.get(row.status), _stats_json(row.stats, stale=False)
+    status = "available" if row.found else row.status
+    progress, lifecycle, stats = _progress(row), _LIFECYCLE.get(status), _stats_json(row.stats, stale=False)
     return {
         "id": row.entry.id if row.entry else row.name,
         "name": told["title"],
@@ -227,7 +251,7 @@ def hub_json(row: Row) -> dict[str, Any]:
         "capabilities": [_spoken(each) for each in told["capabilities"]],
         **({"quantization": told["quantization"]} if told["quantization"] else {}),
         **({"parameter_count": told["parameter_count"]} if told["parameter_count"] else {}),
-        "status": _HUB_STATUS.get(row.status, "available"),
+        "status": _HUB_STATUS.get(status, "available"),
         **({"lifecycle_status": lifecycle} if lifecycle else {}),
         **({"download_progress": progress} if progress else {}),
         **({"hf_info": stats} if stats else {}),

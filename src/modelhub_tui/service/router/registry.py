@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import count
 
@@ -94,11 +94,19 @@ class Registry:
         entry = self._entries.get((base, file))
         names = self._names_of_entries.get(base, {})
         own = names[entry.id] if entry is not None else base
-        if own not in self.records:
-            return own
-        reserved = set(names.values())
+        return own if own not in self.records else self._suffixed_name(base, file, quantization, ())
+
+    def new_name(self, repo: str, file: str, quantization: str, taken: Iterable[str]) -> str:
+        """A name for a file that is in no catalog, which neither a model nor a catalog entry nor `taken` has."""
+        base, taken = repo.lower(), {*taken}
+        if base not in self.records and base not in taken and base not in self._names_of_entries:
+            return base
+        return self._suffixed_name(base, file, quantization, taken)
+
+    def _suffixed_name(self, base: str, file: str, quantization: str, taken: Collection[str]) -> str:
+        others = {*self._names_of_entries.get(base, {}).values(), *taken}
         return next(
-            name for name in _suffixed(base, file, quantization) if name not in self.records and name not in reserved
+            name for name in _suffixed(base, file, quantization) if name not in self.records and name not in others
         )
 
     def _curated_names(self) -> dict[str, dict[str, str]]:
@@ -117,16 +125,22 @@ class Registry:
     async def add(self, record: Registration) -> Registration:
         """Store a new model under its final name; durable when this returns.
 
+        Args:
+            record: With a name (restored, adopted) it keeps that; without, it gets the next free one.
+
         Raises:
-            Taken: Somebody registered it meanwhile.
+            Taken: Somebody registered it meanwhile, or another model under this name.
             StoreFailed: The database cannot be written.
         """
         async with self._lock:
             there = self.find(record.repo, record.filename)
             if there is not None:
                 raise Taken(there.name)
-            record = replace(record, name=self.name_for(record.repo, record.filename, record.quantization))
-            before = self.records.get(record.name)
+            name = record.name or self.name_for(record.repo, record.filename, record.quantization)
+            record = replace(record, name=name)
+            before = self.records.get(name)
+            if before is not None and not before.deleting:
+                raise Taken(name)
             if before is not None:
                 # Registered again while a node still deletes it: a higher attempt, so that nodes see a new wish.
                 record = replace(record, attempt=before.attempt + 1)

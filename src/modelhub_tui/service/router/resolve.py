@@ -114,7 +114,7 @@ class Resolver:
             choice = choose(facts.files, ref.file)
             files = self._pinned(facts, choice.files)
         size = sum(each.size or 0 for each in files)
-        kind = _kind(choice)
+        kind = kind_of(choice)
         record = Registration(
             name="",
             repo=entry.repo if entry else facts.repo,
@@ -205,6 +205,7 @@ class Resolver:
         ]
 
 
-def _kind(choice: Choice) -> str:
+def kind_of(choice: Choice) -> str:
+    """What a model can do, as far as its file name tells."""
     name = choice.filename.lower()
     return "embedding" if choice.format == "gguf" and ("embed" in name or "bge-" in name) else "text_generation"

@@ -34,6 +34,10 @@ class Trash:
     def __contains__(self, name: object) -> bool:
         return name in self._kept
 
+    def names(self) -> tuple[str, ...]:
+        """Of all deleted models that can be had back."""
+        return tuple(self._kept)
+
     def listing(self) -> list[Trashed]:
         """What can be had back, the newest first."""
         ttl = self._limits().trash_seconds
