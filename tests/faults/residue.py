@@ -1,0 +1,55 @@
+"""What a machine has on disk that nobody asked for."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+_UNFINISHED = (".modelhub.part", ".modelhub.map", ".modelhub.tmp", ".tmp", ".incomplete")
+
+
+def unfinished(cache: Path) -> list[Path]:
+    """Parts, maps and temporary files below the model folder."""
+    return sorted(each for each in cache.rglob("*") if each.name.endswith(_UNFINISHED))
+
+
+def held_locks(cache: Path) -> list[Path]:
+    """Lock files that some process still holds. The library leaves the empty files; they hold nobody up."""
+    held = []
+    for path in (cache / ".locks").rglob("*.lock"):
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.append(path)
+        finally:
+            os.close(fd)
+    return held
+
+
+def orphans(cache: Path) -> list[Path]:
+    """Blobs that no snapshot links to, and links that lead nowhere."""
+    linked: set[Path] = set()
+    lost: list[Path] = []
+    for link in cache.glob("models--*/snapshots/**/*"):
+        if link.is_symlink():
+            if link.exists():
+                linked.add(link.resolve())
+            else:
+                lost.append(link)
+    blobs = [each for each in cache.glob("models--*/blobs/*") if not each.name.endswith((*_UNFINISHED, ".trash"))]
+    return sorted([*lost, *(each for each in blobs if each.resolve() not in linked)])
+
+
+def left_behind(cache: Path) -> list[Path]:
+    """All of it."""
+    return [*unfinished(cache), *held_locks(cache), *orphans(cache)]
+
+
+def anything(cache: Path) -> list[Path]:
+    """Every file below the model folder, for when there should be none."""
+    return sorted(each for each in cache.rglob("*") if not each.is_dir() and each.name != "CACHEDIR.TAG")

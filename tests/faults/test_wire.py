@@ -1,0 +1,109 @@
+"""Faults of the line and of the hub: all of them at once, against one service, while a witness looks on.
+
+Each case has a repo of its own and a rule of the hub that is for it alone. What the hub served is counted: beyond the
+file itself it may be no more than the case's allowance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.machine import Machine
+from tests.faults.residue import left_behind
+from tests.faults.witness import Witness
+from tests.hub import MIB, RATE_LIMITED, Fault, Generated, HubRepo, LoopbackHub
+
+pytestmark = [pytest.mark.xdist_group("faults-wire"), pytest.mark.timeout(300)]
+
+ONE, SEVERAL = 3 * MIB + 17, 12 * MIB + 5
+"""Sizes below and above what is fetched over several connections, with this tuning."""
+TUNING = {"split_bytes": 8 * MIB, "chunk_bytes": MIB, "max_attempts": 8}
+IN_FLIGHT = 2 * MIB
+"""What may be under way, over all connections of a file, when answers are thrown away."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fault and what it may cost."""
+
+    name: str
+    rules: tuple[dict[str, Any], ...]
+    again: int = 0
+    """Bytes that may be served beyond the size of the file."""
+    hub_rule: bool = False
+    """The rule is for questions about the file, not for its bytes."""
+
+
+def cdn(**rule: Any) -> tuple[dict[str, Any], ...]:
+    return ({"server": "cdn", **rule},)
+
+
+CASES = (
+    Case("reset", cdn(reset_after=MIB // 2, times=3)),
+    Case("reset-at-once", cdn(reset_at_once=True, times=2)),
+    Case("early-close", cdn(close_after=MIB // 2, times=3)),
+    Case("stall", cdn(stall_after=MIB // 2)),
+    Case("slow-loris", cdn(drip_bytes=100, drip_s=0.2), again=IN_FLIGHT),
+    Case("429", cdn(status=429, headers=RATE_LIMITED)),
+    Case("500", cdn(status=500, times=2)),
+    Case("502", cdn(status=502, times=2)),
+    Case("503", cdn(status=503, headers={"Retry-After": "1"}, times=2)),
+    Case("504", cdn(status=504, times=2)),
+    Case("expired", cdn(expired=True, times=2)),
+    Case("length-too-small", cdn(headers={"Content-Length": str(MIB // 2)}), again=12 * MIB + IN_FLIGHT),
+    Case("length-too-large", cdn(headers={"Content-Length": str(20 * MIB)}), again=12 * MIB + IN_FLIGHT),
+    Case("range-ignored", (*cdn(reset_after=MIB), *cdn(ignore_range=True)), again=12 * MIB + IN_FLIGHT),
+    Case("wrong-hash", cdn(flip_at=MIB), again=12 * MIB + IN_FLIGHT),
+    Case("hub-503", ({"server": "hub", "method": "HEAD", "status": 503, "times": 3},), hub_rule=True),
+    Case("hub-429", ({"server": "hub", "method": "HEAD", "status": 429, "headers": RATE_LIMITED},), hub_rule=True),
+)
+SIZES = {"one": ONE, "several": SEVERAL}
+
+
+@dataclass
+class World:
+    """The service with all transfers under way."""
+
+    hub: LoopbackHub
+    machine: Machine
+    repos: dict[str, HubRepo]
+    faults: dict[str, list[Fault]]
+    names: dict[str, str]
+
+
+def each_case() -> list[tuple[Case, str]]:
+    # How the hub is asked about a file does not depend on how many connections its bytes take.
+    return [(case, lines) for case in CASES for lines in SIZES if lines == "one" or not case.hub_rule]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    repos, faults = {}, {}
+    with LoopbackHub() as hub:
+        for number, (case, lines) in enumerate(each_case()):
+            key = f"{case.name}-{lines}"
+            repos[key] = hub.add(HubRepo(f"acme/{key}", {"m.gguf": Generated(SIZES[lines], seed=number)}))
+            faults[key] = [hub.fault(path=f"acme/{key}/*", **rule) for rule in case.rules]
+        with Machine(tmp_path_factory.mktemp("wire"), hub, tuning=TUNING) as machine, Witness(machine):
+            machine.limits(parallel_transfers=16)
+            yield World(hub, machine, repos, faults, {key: machine.register(repo.id) for key, repo in repos.items()})
+
+
+@pytest.mark.parametrize(
+    ("case", "lines"), [pytest.param(*each, id=f"{each[0].name}-{each[1]}") for each in each_case()]
+)
+def test_it_arrives_whole_and_nothing_is_fetched_twice(world: World, case: Case, lines: str) -> None:
+    key = f"{case.name}-{lines}"
+    blob = world.repos[key]["m.gguf"]
+    world.machine.wait_whole(world.names[key])
+    assert all(fault.hits for fault in world.faults[key]), "the fault never happened"
+    path = Path(world.machine.models()[world.names[key]]["placements"][0]["path"])
+    assert path.read_bytes() == blob.read()
+    served = sum(each.file_bytes for each in world.hub.requests(f"acme/{key}/*"))
+    assert served - blob.size <= case.again, f"{served - blob.size} bytes too many"
+    assert left_behind(world.machine.cache / f"models--acme--{key}") == []
