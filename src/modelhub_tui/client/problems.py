@@ -84,6 +84,8 @@ def to_error(
             return RateLimited(retry_after_s=net.retry_after_s(headers, time.time()))
         case 404 | 405 if not told.message and action:
             return NotSupported(action)
+    if told.code in _OWN_WORDS:
+        return Rejected(_sentence(told.message), code=told.code)
     if told.code == "not_registered" or (model and (status == 404 or said.startswith("model not found"))):
         return NotFound(model or told.name)
     if told.code == "already_registered" or "already registered" in said:
@@ -94,6 +96,8 @@ def to_error(
     return RouterFault(_sentence(told.message or f"status {status}"))
 
 
+_OWN_WORDS = frozenset({"not_in_trash", "not_on_disk", "nothing_to_do", "transfer_running"})
+"""Codes whose status alone would be taken for something else."""
 _MENDABLE = frozenset({"hub_unreachable", "hub_failed", "no_space", "gated", "rate_limited", "unsupported"})
 """Codes whose message says itself what to do, also when the status is a 5xx."""
 

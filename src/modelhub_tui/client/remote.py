@@ -15,6 +15,7 @@ from urllib.parse import quote
 from modelhub_tui.client import upstream_wire, wire
 from modelhub_tui.client.auth import Access, Credentials
 from modelhub_tui.client.base import Registered, RegisterRequest
+from modelhub_tui.client.no_control import NoControl
 from modelhub_tui.client.transport import READ_S, RouterHttp
 from modelhub_tui.domain import Ability, Node, Placement, RouterInfo, RouterModel, RouterReport
 from modelhub_tui.errors import AlreadyRegistered, Forbidden, ModelHubError, NotSupported, RouterFault, Unauthorised
@@ -88,7 +89,7 @@ class Part(Generic[T]):
         return None
 
 
-class RemoteClient(ABC):
+class RemoteClient(NoControl, ABC):
     """One upstream router. Making it blocks for up to 150 ms (TLS) unless it is given a connection.
 
     Args:
@@ -245,8 +246,8 @@ class RemoteClient(ABC):
         except wire.WrongShapeError as error:
             raise RouterFault("its answer to the registration cannot be read.") from error
 
-    async def delete(self, name: str) -> None:
-        """Deregister a model, by `DELETE …/models/{name}`; see `RouterClient.delete`."""
+    async def delete(self, name: str, *, cancel: bool = False, keep: bool = True) -> None:
+        """Deregister a model, by `DELETE …/models/{name}`; see `RouterClient.delete`. Nothing is ever kept."""
         await self._order("DELETE", f"/models/{quote(name, safe='')}", model=name)
 
     async def retry(self, name: str) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import operator
 import time
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 from modelhub_tui.client import wire
 from modelhub_tui.client.base import DownloadRequest, Registered, RegisterRequest
 from modelhub_tui.client.problems import to_error
 from modelhub_tui.client.transport import READ_S, Answer, RouterHttp
-from modelhub_tui.domain import RouterInfo, RouterReport
+from modelhub_tui.domain import Limits, Place, RouterInfo, RouterReport, Trashed
 from modelhub_tui.errors import NotARouter, NotSupported, RouterFault
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _LARGE_BYTES = 256 * 1024
 """A list of this size is parsed in a thread, because it takes longer than a frame."""
 _HELD_S = 1.0
 """A request unanswered for this long was held back on purpose."""
+_TOO_OLD = "; it is of an older version: `modelhub stop` ends it, and downloads resume under this one"
 
 
 class V0Client:
@@ -94,18 +97,70 @@ class V0Client:
         except wire.WrongShapeError as error:
             raise RouterFault("its answer to the registration cannot be read.") from error
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, cancel: bool = False, keep: bool = True) -> None:
         """Deregister a model, by `DELETE /v0/models/{name}`; see `RouterClient.delete`."""
-        answer = await self._http.request("DELETE", f"/v0/models/{quote(name, safe='')}")
+        said = [word for word, wanted in (("cancel=true", cancel), ("keep=false", not keep)) if wanted]
+        query = "?" + "&".join(said) if said else ""
+        answer = await self._http.request("DELETE", f"/v0/models/{quote(name, safe='')}{query}")
         if not answer.ok:
             raise to_error(answer.status, answer.headers, answer.body, model=name)
 
     async def retry(self, name: str) -> None:
         """Start a failed transfer again, by `POST /v0/transfers/{name}/retry`; see `RouterClient.retry`."""
-        answer = await self._http.request("POST", f"/v0/transfers/{quote(name, safe='')}/retry")
+        await self._order_transfer(name, "retry", "start a failed transfer again; its nodes do that by themselves")
+
+    async def pause(self, name: str) -> None:
+        """Hold a transfer, by `POST /v0/transfers/{name}/pause`; see `RouterClient.pause`."""
+        await self._order_transfer(name, "pause", f"pause a download{_TOO_OLD}")
+
+    async def resume(self, name: str) -> None:
+        """Let a held transfer go on, by `POST /v0/transfers/{name}/resume`; see `RouterClient.resume`."""
+        await self._order_transfer(name, "resume", f"resume a download{_TOO_OLD}")
+
+    async def move(self, name: str, to: Place) -> None:
+        """Change the order of transfers, by `POST /v0/transfers/{name}/move`; see `RouterClient.move`."""
+        await self._order_transfer(name, "move", f"change the order of downloads{_TOO_OLD}", {"to": str(to)})
+
+    async def limits(self) -> Limits:
+        """What transfers and trash may take, by `GET /v0/service/limits`; see `RouterClient.limits`."""
+        answer = await self._ask("GET", "/v0/service/limits", f"limit downloads{_TOO_OLD}")
+        return _read(wire.read_limits, answer)
+
+    async def set_limits(self, limits: Limits) -> Limits:
+        """Change it, by `PATCH /v0/service/limits`; see `RouterClient.set_limits`."""
+        answer = await self._ask("PATCH", "/v0/service/limits", f"limit downloads{_TOO_OLD}", body=asdict(limits))
+        return _read(wire.read_limits, answer)
+
+    async def trash(self) -> tuple[Trashed, ...]:
+        """What can be had back, by `GET /v0/trash`; see `RouterClient.trash`."""
+        return _read(wire.read_trash, await self._ask("GET", "/v0/trash", f"bring back what was deleted{_TOO_OLD}"))
+
+    async def restore(self, name: str) -> Registered:
+        """Take a deletion back, by `POST /v0/models/{name}/restore`; see `RouterClient.restore`."""
+        path = f"/v0/models/{quote(name, safe='')}/restore"
+        action = f"bring back what was deleted{_TOO_OLD}"
+        return _read(wire.read_registered, await self._ask("POST", path, action, model=name))
+
+    async def empty_trash(self, name: str | None = None) -> None:
+        """Free what was deleted, by `DELETE /v0/trash[/{name}]`; see `RouterClient.empty_trash`."""
+        path = "/v0/trash" if name is None else f"/v0/trash/{quote(name, safe='')}"
+        await self._ask("DELETE", path, f"empty its trash{_TOO_OLD}", model=name or "")
+
+    async def adopt(self, name: str) -> Registered:
+        """Register what a node found, by `POST /v0/models/adopt`; see `RouterClient.adopt`."""
+        answer = await self._ask("POST", "/v0/models/adopt", f"adopt models{_TOO_OLD}", body={"name": name}, model=name)
+        return _read(wire.read_registered, answer)
+
+    async def _order_transfer(self, name: str, verb: str, action: str, body: dict[str, Any] | None = None) -> None:
+        await self._ask("POST", f"/v0/transfers/{quote(name, safe='')}/{verb}", action, body=body, model=name)
+
+    async def _ask(
+        self, method: str, path: str, action: str, *, body: dict[str, Any] | None = None, model: str = ""
+    ) -> Answer:
+        answer = await self._http.request(method, path, body=body)
         if not answer.ok:
-            action = "start a failed transfer again; its nodes do that by themselves"
-            raise to_error(answer.status, answer.headers, answer.body, model=name, action=action)
+            raise to_error(answer.status, answer.headers, answer.body, model=model, action=action)
+        return answer
 
     async def download(self, request: DownloadRequest) -> None:
         """Nodes follow the registrations; none takes orders."""
@@ -236,6 +291,13 @@ class Feed(Generic[T]):
         if held is not None:
             held.cancel()
             await asyncio.gather(held, return_exceptions=True)
+
+
+def _read(reader: Callable[[bytes], T], answer: Answer) -> T:
+    try:
+        return reader(answer.body)
+    except wire.WrongShapeError as error:
+        raise RouterFault("its answer cannot be read.") from error
 
 
 def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:

@@ -11,11 +11,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any, Generic, TypeVar
 
 from modelhub_tui import net
 from modelhub_tui.client.base import Registered
-from modelhub_tui.domain import Gpu, HubStats, Node, NodeStatus, Phase, Placement, RouterModel, Transfer
+from modelhub_tui.domain import (
+    Event,
+    Gpu,
+    HubStats,
+    Limits,
+    Node,
+    NodeStatus,
+    Phase,
+    Placement,
+    RouterModel,
+    Transfer,
+    Trashed,
+)
 from modelhub_tui.untrusted import clean, clean_block
 
 log = logging.getLogger(__name__)
@@ -123,7 +136,21 @@ def _transfer(value: Any) -> Transfer:
         max_attempts=read_count(told.get("max_attempts")) or 0,
         retry_in_s=read_number(told.get("retry_in_s")),
         error=read_line(told.get("error")) or None,
+        error_code=read_line(told.get("error_code")) or None,
+        stalled_s=read_number(told.get("stalled_s")),
+        refetched_bytes=read_count(told.get("refetched_bytes")) or 0,
+        orphaned=told.get("orphaned") is True,
+        history=read_each(_event, told.get("history"))[-10:],
     )
+
+
+def _event(value: Any) -> Event:
+    """One member of `history`."""
+    told = read_record(value)
+    at, what = read_time(told.get("at")), read_line(told.get("what"))
+    if at is None or not what:
+        raise UnusableError("an event without time or words")
+    return Event(at, what)
 
 
 def _placement(value: Any) -> Placement:
@@ -176,6 +203,9 @@ def read_model(value: Any) -> RouterModel:
         capabilities=read_lines(told.get("capabilities")),
         format=read_line(told.get("format")) or _FORMATS.get(read_line(told.get("source")), ""),
         deleting=status == "deleting",
+        paused=told.get("paused") is True,
+        queue_position=read_count(told.get("queue_position")) or None,
+        found=told.get("found") is True,
         transfers=read_each(_transfer, told.get("transfers")),
         placements=read_each(_placement, told.get("placements")),
         stats=read_stats(told.get("hf_info")),
@@ -204,6 +234,9 @@ def read_node(value: Any) -> Node:
         disk_free_bytes=read_count(told.get("disk_free_bytes")),
         disk_total_bytes=read_count(told.get("disk_total_bytes")),
         models_dir=read_path(told.get("models_dir")),
+        models_bytes=read_count(told.get("models_bytes")),
+        trash_bytes=read_count(told.get("trash_bytes")),
+        disk_floor_bytes=read_count(told.get("disk_floor_bytes")),
         version=read_line(told.get("runtime_version")),
     )
 
@@ -246,6 +279,50 @@ def read_registered(body: bytes) -> Registered:
         raise WrongShapeError("no name") from error
     size_bytes = read_count(told.get("size_bytes")) or None
     return Registered(name, read_path(told.get("filename")), size_bytes, read_lines(told.get("warnings"), 300))
+
+
+def read_limits(body: bytes) -> Limits:
+    """Read `GET /v0/service/limits`; what an older or newer service leaves out is as by default.
+
+    Raises:
+        WrongShapeError: It is no object.
+    """
+    try:
+        told = read_record(net.loads(body))
+    except ValueError as error:
+        raise WrongShapeError("no limits") from error
+    counts = {each.name: read_count(told.get(each.name)) for each in fields(Limits)}
+    return replace(Limits(), **{name: count for name, count in counts.items() if count is not None})
+
+
+def read_trash(body: bytes) -> tuple[Trashed, ...]:
+    """Read `GET /v0/trash`.
+
+    Raises:
+        WrongShapeError: It is no list.
+    """
+    try:
+        told = net.loads(body)
+    except ValueError as error:
+        raise WrongShapeError("no JSON") from error
+    if not isinstance(told, list):
+        raise WrongShapeError("not a list")
+    return read_each(_trashed, told)
+
+
+def _trashed(value: Any) -> Trashed:
+    told = read_record(value)
+    name = read_identity(told.get("name"))
+    return Trashed(
+        name=name,
+        title=read_line(told.get("title")) or name,
+        repo=read_identity_or_none(told.get("repo")) or name,
+        file=read_identity_or_none(told.get("filename")),
+        bytes=read_count(told.get("bytes")) or 0,
+        deleted_at=read_time(told.get("deleted_at")) or 0.0,
+        expires_at=read_time(told.get("expires_at")) or 0.0,
+        nodes=read_lines(told.get("nodes")),
+    )
 
 
 class ListReader(Generic[T]):
