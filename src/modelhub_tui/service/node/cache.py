@@ -4,6 +4,7 @@ Layout, as `huggingface_hub` 2.4 writes and scans it:
 `models--owner--name/{blobs/<etag>, snapshots/<commit>/<path> -> ../../blobs/<etag>, refs/main}`, locks under `.locks/`.
 An unfinished file is `blobs/<etag>.modelhub.part`: the name contains the content's checksum, so it can only ever belong
 to those bytes (and `hf cache prune`, which deletes every `*.incomplete`, leaves it alone).
+While its bytes come over several connections it has gaps, and `blobs/<etag>.modelhub.map` beside it says which.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import shutil
 import uuid
 from pathlib import Path
 
+from modelhub_tui.service.node.chunkmap import mapped_bytes, new_map
 from modelhub_tui.service.node.manifest import File
 
 PART_SUFFIX = ".modelhub.part"
+MAP_SUFFIX = ".modelhub.map"
 TRASH_SUFFIX = ".modelhub.trash"
 """A blob of a deleted model that can be had back; see `trash.py`."""
 _LOCK_WAIT_S = 5.0
@@ -41,6 +44,16 @@ class Cache:
 
     def part(self, repo: str, etag: str) -> Path:
         return self.repo_dir(repo) / "blobs" / (etag + PART_SUFFIX)
+
+    def map(self, repo: str, etag: str) -> Path:
+        """Beside a part that has gaps: which of its bytes are there (`chunkmap.py`)."""
+        return self.repo_dir(repo) / "blobs" / (etag + MAP_SUFFIX)
+
+    def drop_part(self, repo: str, etag: str) -> None:
+        """Remove an unfinished file. Its map goes last: a part with gaps must not be found without it."""
+        self.part(repo, etag).unlink(missing_ok=True)
+        for each in (self.map(repo, etag), new_map(self.map(repo, etag))):
+            each.unlink(missing_ok=True)
 
     def trashed(self, repo: str, etag: str) -> Path:
         return self.repo_dir(repo) / "blobs" / (etag + TRASH_SUFFIX)
@@ -66,7 +79,9 @@ class Cache:
         """Bytes of an unfinished file that are on disk; 0 without one."""
         with contextlib.suppress(OSError):
             if file.etag:
-                return self.part(file.repo, file.etag).stat().st_size
+                length = self.part(file.repo, file.etag).stat().st_size
+                mapped = mapped_bytes(self.map(file.repo, file.etag), length)
+                return length if mapped is None else mapped
         return 0
 
     def is_whole(self, file: File) -> bool:
@@ -88,6 +103,8 @@ class Cache:
 
         assert file.etag
         os.fsync(fd)
+        # Before the part is the blob: killed in between, we leave nothing over, and a whole part needs no map.
+        self.map(file.repo, file.etag).unlink(missing_ok=True)
         blob = self.blob(file.repo, file.etag)
         lock_path = self.root / ".locks" / blob.parent.parent.name / f"{file.etag}.lock"
         lock_path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,25 +6,25 @@ is written after a cancellation, even when a call to the hub answers late.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from types import TracebackType
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from modelhub_tui.domain import Phase
 from modelhub_tui.service.node import faults
+from modelhub_tui.service.node.asking import Expired, WriteFailed, bytes_to_skip, lost, open_range
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.hasher import Hasher, file_matches
-from modelhub_tui.service.node.hub import Found, Hub, retry_after_s, safe_hop
+from modelhub_tui.service.node.hub import Found, Hub
 from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.part import Part
 from modelhub_tui.service.node.progress import Progress
+from modelhub_tui.service.node.ranges import Lines, RangeIgnored, Ranges
 from modelhub_tui.service.node.throttle import Throttle
 from modelhub_tui.service.node.transport import BadHTTP, Body, Transport
 from modelhub_tui.service.node.tuning import Tuning
@@ -33,12 +33,6 @@ log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 1024 * 1024
 _ROOM_CHECK_BYTES = 64 * 1024 * 1024
-_MAX_REDIRECTS = 5
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
-
-
-class _Expired(Exception):
-    """The address of the bytes is good no longer; the hub has to be asked again."""
 
 
 class Budget:
@@ -59,52 +53,6 @@ class Budget:
         wait = min(self._tuning.backoff_base_s * 2.0 ** (self.failures - 1), self._tuning.backoff_cap_s)
         wait *= 0.5 + random.random() / 2  # noqa: S311 - spreads retries, hides nothing
         return max(wait, min(fault.retry_after_s or 0.0, self._tuning.retry_after_cap_s))
-
-
-class Part:
-    """An unfinished file, open and ours alone: `flock` keeps a second process (or transfer) off the same bytes."""
-
-    def __init__(self, cache: Cache, file: File, size: int) -> None:
-        """Raises Fault `busy` when somebody else is at it, OSError when the disk says no."""
-        assert file.etag and file.commit
-        cache.prepare(file.repo, file.commit)
-        self.path = cache.part(file.repo, file.etag)
-        self.size = size
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        try:
-            try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Published or removed between open and lock: then this is no longer the file at that path.
-                same = os.path.samestat(os.fstat(self.fd), self.path.stat())
-            except (BlockingIOError, FileNotFoundError):
-                same = False
-            if not same:
-                raise faults.elsewhere()
-            self.have = os.fstat(self.fd).st_size
-            if self.have > size:
-                self.restart()
-        except BaseException:
-            os.close(self.fd)
-            raise
-
-    def __enter__(self) -> Part:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self.fd)
-
-    def append(self, data: memoryview) -> None:
-        """Write all of `data` after what is there. A full disk may take a part of it: what is there then counts."""
-        while data:
-            count = os.pwrite(self.fd, data, self.have)
-            self.have += count
-            data = data[count:]
-
-    def restart(self) -> None:
-        os.ftruncate(self.fd, 0)
-        self.have = 0
 
 
 class Fetcher:
@@ -129,6 +77,9 @@ class Fetcher:
         self._progress, self._stop, self._check_room, self._clock = progress, stop, check_room, clock
         self._on_file, self._throttle = on_file, throttle or Throttle()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._lines = Lines(int(tuning.connections), tuning.fast_bps)
+        self._no_ranges: set[str] = set()
+        """Hosts that send whole files only."""
 
     def look_up(self, file: File) -> tuple[File, Found]:
         """Ask the hub about a file, patiently, and pin what was not known.
@@ -160,7 +111,7 @@ class Fetcher:
         with Part(self._cache, file, found.size) as part:
             for damaged in (False, True):
                 self._progress.begin_file(index, found.size, part.have)
-                if self._fill_and_verify(part, file, found, budget):
+                if self._fill_and_verify(index, part, file, found, budget):
                     self._cache.publish(file, part.fd)
                     return replace(file, done=True)
                 log.warning(
@@ -171,7 +122,7 @@ class Fetcher:
                 )
                 part.restart()
                 self._progress.dropped_file()
-            part.path.unlink(missing_ok=True)
+            part.remove()
         raise faults.checksum(file.path)
 
     def _find(self, file: File) -> Found:
@@ -214,16 +165,16 @@ class Fetcher:
             self._progress.dropped_file()
         return good
 
-    def _fill_and_verify(self, part: Part, file: File, found: Found, budget: Budget) -> bool:
+    def _fill_and_verify(self, index: int, part: Part, file: File, found: Found, budget: Budget) -> bool:
         """Append until the part is whole; say whether its content is right."""
         assert file.etag
         hasher = Hasher(part.fd, file.etag, found.size)
         try:
-            hasher.written(part.have)
+            hasher.written(part.prefix)
             while part.have < found.size:
                 try:
-                    self._pull(part, found, hasher, budget)
-                except _Expired:
+                    self._fill(index, part, found, hasher, budget)
+                except Expired:
                     refused = faults.bad_answer(urlsplit(found.url).netloc, "it refuses the address the hub gave us")
                     # The hub knows the reason if there is one; an address that is merely old costs no waiting.
                     _, found = self.look_up(file)
@@ -245,13 +196,53 @@ class Fetcher:
         finally:
             hasher.close()
 
+    def _fill(self, index: int, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
+        """One try at what is missing: over several connections when the file is large, else over one."""
+        host = urlsplit(found.url).netloc
+        large = found.size >= self._tuning.parallel_bytes and self._tuning.connections > 1
+        if (part.map is not None or large) and host not in self._no_ranges:
+            try:
+                self._pull_ranges(part, found, hasher, budget)
+            except RangeIgnored:
+                log.info("%s sends whole files only; one connection", host)
+                self._no_ranges.add(host)
+            else:
+                return
+        if part.map is not None and part.join():
+            self._progress.begin_file(index, found.size, part.have)
+        self._pull(part, found, hasher, budget)
+
+    def _pull_ranges(self, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
+        def arrived(count: int) -> None:
+            self._progress.advanced(count)
+            hasher.written(part.whole_upto())
+            budget.progressed()
+
+        Ranges(
+            part,
+            found.url,
+            hub=self._hub,
+            transport=self._transport,
+            lines=self._lines,
+            throttle=self._throttle,
+            tuning=self._tuning,
+            stop=self._stop,
+            on_bytes=arrived,
+            check=lambda: self._check_disk(part),
+        ).run()
+
+    def _check_disk(self, part: Part) -> None:
+        self._check_room()
+        if os.fstat(part.fd).st_nlink == 0:
+            raise faults.vanished(part.path)
+
     def _pull(self, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
-        """One request: append what it brings. Returns when the file is whole, raises Fault or _Expired otherwise."""
+        """One request: append what it brings. Returns when the file is whole, raises Fault or Expired otherwise."""
         host = urlsplit(found.url).netloc
         body: Body | None = None
         try:
-            body = self._open(found.url, part.have, found.size)
-            skip = _skip_or_raise(body, part.have, found.size, host)
+            body = open_range(self._transport, self._hub, found.url, part.have, found.size)
+            skip = bytes_to_skip(body, part.have, found.size, host)
             window_at, window_have, checked_at = self._clock(), part.have, part.have
             while part.have < found.size:
                 count = body.read_into(self._buffer[: self._throttle.block(BUFFER_BYTES)])
@@ -268,24 +259,20 @@ class Fetcher:
                 self._raise_if_stopped()
                 now = self._clock()
                 if now - window_at > 4 * self._tuning.stall_s:
-                    if part.have - window_have < self._tuning.slow_bytes and not skip:
+                    if part.have - window_have < self._tuning.slow_bytes and not (skip or self._throttle.bytes_per_s):
                         raise faults.stalled(host, now - window_at)
                     window_at, window_have = now, part.have
                 if part.have - checked_at >= _ROOM_CHECK_BYTES:
                     checked_at = part.have
-                    self._check_room()
-                    if os.fstat(part.fd).st_nlink == 0:
-                        raise faults.vanished(part.path)
+                    self._check_disk(part)
         except TimeoutError as error:
             self._raise_if_stopped()
             raise faults.stalled(host, self._tuning.stall_s) from error
-        except _WriteFailed as error:
+        except WriteFailed as error:
             raise error.error from error
         except (OSError, BadHTTP) as error:
             self._raise_if_stopped()
-            raise faults.connection_lost(
-                host, getattr(error, "strerror", None) or str(error) or type(error).__name__
-            ) from error
+            raise lost(host, error) from error
         finally:
             if body is not None:
                 body.close()
@@ -295,22 +282,9 @@ class Fetcher:
         try:
             part.append(data)
         except OSError as error:
-            raise _WriteFailed(error) from error
+            raise WriteFailed(error) from error
         finally:
             self._progress.advanced(part.have - before)
-
-    def _open(self, url: str, start: int, size: int) -> Body:
-        """Ask for the rest of the file, following redirects; each hop gets only the headers its host may see."""
-        for _ in range(_MAX_REDIRECTS):
-            body = self._transport.open(url, {**self._hub.headers_for(url), "Range": f"bytes={start}-{size - 1}"})
-            if body.status not in (301, 302, 303, 307, 308):
-                return body
-            target = urljoin(url, body.headers.get("location", ""))
-            body.close()
-            if not safe_hop(url, target):
-                raise faults.bad_answer(urlsplit(url).netloc, "it redirects to an unsafe address")
-            url = target
-        raise faults.bad_answer(urlsplit(url).netloc, "it redirects without end")
 
     def _wait(self, budget: Budget, fault: faults.Fault) -> None:
         """Sit out a passing fault, visibly; raise it if it is not, or has lasted too long."""
@@ -326,33 +300,3 @@ class Fetcher:
     def _raise_if_stopped(self) -> None:
         if self._stop.is_set():
             raise faults.Stopped
-
-
-class _WriteFailed(Exception):
-    """Keeps a disk's OSError apart from a socket's."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-def _skip_or_raise(body: Body, have: int, size: int, host: str) -> int:
-    """Check an answer's head; return how many bytes of its body are on disk already."""
-    if body.headers.get("content-encoding", "identity") not in ("", "identity"):
-        raise faults.bad_answer(host, "it compresses the file")
-    if body.status == 206:
-        told = _CONTENT_RANGE.match(body.headers.get("content-range", ""))
-        if told is None or int(told[1]) != have or told[3] not in ("*", str(size)):
-            raise faults.bad_answer(host, "another range than the one asked for")
-        return 0
-    if body.status == 200:
-        length = body.headers.get("content-length", "")
-        if length.isdigit() and int(length) != size:
-            raise faults.bad_answer(host, "a file of another length")
-        # Range ignored. What is on disk stays there: the total must not go backwards, and the checksum decides anyway.
-        return have
-    if body.status in (401, 403, 404, 410, 416):
-        raise _Expired
-    if body.status == 429:
-        raise faults.rate_limited(retry_after_s(body.headers))
-    raise faults.hub_failed(host, body.status, retry_after_s(body.headers))

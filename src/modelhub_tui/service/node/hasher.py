@@ -43,7 +43,9 @@ class Hasher:
         """The file is right up to this byte."""
         with self._more:
             self._known = upto
-            self._more.notify()
+            # Waking for each small piece would cost more than hashing it.
+            if upto - self.hashed >= BLOCK_BYTES or upto >= self._size:
+                self._more.notify()
 
     def finished(self, timeout_s: float) -> bool:
         """Wait for the whole file to be read; False if it takes longer."""
@@ -69,7 +71,7 @@ class Hasher:
         view = memoryview(buffer)
         while at < self._size:
             with self._more:
-                while self._known <= at and not self._stop:
+                while self._known - at < min(BLOCK_BYTES, self._size - at) and not self._stop:
                     self._more.wait()
                 known = self._known
                 if self._stop:

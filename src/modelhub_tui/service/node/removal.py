@@ -35,7 +35,7 @@ def remove_files(cache: Cache, files: Iterable[File], keep: Collection[File] = (
     kept_etags = {(each.repo, each.etag) for each in keep if each.etag}
     for file in files:
         if file.etag and (file.repo, file.etag) not in kept_etags:
-            cache.part(file.repo, file.etag).unlink(missing_ok=True)
+            cache.drop_part(file.repo, file.etag)
     for repo in {file.repo for file in files}:
         links = {cache.path_of(each) for each in files if each.repo == repo and each.commit}
         links = {each for each in links if os.path.lexists(each)}

@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,10 +45,14 @@ class Body(Protocol):
 
 
 class Transport(Protocol):
-    """Opens a range of a URL. A Xet stream, or several ranges at once, would be another one of these."""
+    """Opens a range of a URL."""
 
     def open(self, url: str, headers: Mapping[str, str]) -> Body:
         """Send one GET; redirects are the caller's business. Raises OSError or BadHTTP."""
+        ...
+
+    def another(self) -> Transport:
+        """One more, for another thread, with a connection of its own; this one's `abort()` reaches it too."""
         ...
 
     def abort(self) -> None:
@@ -60,9 +65,10 @@ class Transport(Protocol):
 class HttpTransport:
     """`Transport` over HTTP/1.1, with keep-alive, proxies from the environment and one TLS context."""
 
-    def __init__(self, *, connect_s: float, stall_s: float, tls: ssl.SSLContext | None = None) -> None:
-        self._connect_s, self._stall_s, self._tls = connect_s, stall_s, tls
+    def __init__(self, *, connect_s: float, stall_s: float, tls: Tls | None = None) -> None:
+        self._connect_s, self._stall_s, self._tls = connect_s, stall_s, tls or Tls()
         self._lock = threading.Lock()
+        self._others: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
         self._aborted = False
         self._kept: _Line | None = None
         self._socket: socket.socket | None = None
@@ -82,14 +88,24 @@ class HttpTransport:
             kept.connection.close()
         return self._ask(self._connect(at), target, headers)
 
+    def another(self) -> HttpTransport:
+        made = HttpTransport(connect_s=self._connect_s, stall_s=self._stall_s, tls=self._tls)
+        with self._lock:
+            self._others.add(made)
+            made._aborted = self._aborted
+        return made
+
     def abort(self) -> None:
         with self._lock:
             self._aborted = True
+            others = [*self._others]
             if self._socket is not None:
                 # Not SSLSocket.shutdown(): that one drops the TLS layer under a reading thread, which would then be
                 # handed the encrypted bytes.
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        for each in others:
+            each.abort()
 
     def close(self) -> None:
         kept, self._kept = self._kept, None
@@ -121,8 +137,7 @@ class HttpTransport:
                 extra = {"Proxy-Authorization": "Basic " + base64.b64encode(said).decode()}
         connection: http.client.HTTPConnection
         if at.scheme == "https":
-            self._tls = self._tls or tls_context()
-            connection = http.client.HTTPSConnection(host, port, timeout=self._connect_s, context=self._tls)
+            connection = http.client.HTTPSConnection(host, port, timeout=self._connect_s, context=self._tls.context())
             if via is not None:
                 connection.set_tunnel(at.hostname, at.port or 443, headers=extra)
                 extra = {}
@@ -207,6 +222,19 @@ class _HttpBody:
             return
         self._response.close()
         self._line.connection.close()
+
+
+class Tls:
+    """One TLS context for several transports, made when the first of them needs it: it costs 20 ms and half a MiB."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        with self._lock:
+            self._context = self._context or tls_context()
+            return self._context
 
 
 def tls_context() -> ssl.SSLContext:

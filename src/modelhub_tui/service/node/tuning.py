@@ -17,6 +17,12 @@ class Tuning:
     metadata_s: float = 10.0
     stall_s: float = 15.0
     """No byte for this long means that the connection is dead."""
+    connections: int = 8
+    """At most so many for one file, when more than one is faster."""
+    parallel_bytes: int = 64 * 1024 * 1024
+    """Files smaller than this always come over one connection."""
+    fast_bps: float = 250_000_000
+    """As fast as this, one connection is enough: the processor is the limit."""
     slow_bytes: int = 4096
     """Fewer bytes than this in four times `stall_s` is a stall as well."""
     max_attempts: int = 6

@@ -1,0 +1,76 @@
+"""One ranged request for bytes: redirects followed, the head of the answer checked."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urljoin, urlsplit
+
+from modelhub_tui.service.node import faults
+from modelhub_tui.service.node.hub import Hub, retry_after_s, safe_hop
+from modelhub_tui.service.node.transport import Body, Transport
+
+_MAX_REDIRECTS = 5
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
+
+
+class Expired(Exception):
+    """The address of the bytes is good no longer; the hub has to be asked again."""
+
+
+class WriteFailed(Exception):
+    """Keeps a disk's OSError apart from a socket's."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def open_range(transport: Transport, hub: Hub, url: str, start: int, end: int) -> Body:
+    """Ask for bytes `start` to `end` (exclusive), following redirects; each hop gets only what its host may see.
+
+    Raises:
+        Fault: A redirect that leads nowhere or where it must not.
+        OSError, BadHTTP: No answer.
+    """
+    for _ in range(_MAX_REDIRECTS):
+        body = transport.open(url, {**hub.headers_for(url), "Range": f"bytes={start}-{end - 1}"})
+        if body.status not in (301, 302, 303, 307, 308):
+            return body
+        target = urljoin(url, body.headers.get("location", ""))
+        body.close()
+        if not safe_hop(url, target):
+            raise faults.bad_answer(urlsplit(url).netloc, "it redirects to an unsafe address")
+        url = target
+    raise faults.bad_answer(urlsplit(url).netloc, "it redirects without end")
+
+
+def bytes_to_skip(body: Body, start: int, size: int, host: str) -> int:
+    """Check an answer's head; return how many bytes of its body come before `start`: 0, unless Range was ignored.
+
+    Raises:
+        Expired: The address is refused.
+        Fault: Anything else that is not the bytes asked for.
+    """
+    if body.headers.get("content-encoding", "identity") not in ("", "identity"):
+        raise faults.bad_answer(host, "it compresses the file")
+    if body.status == 206:
+        told = _CONTENT_RANGE.match(body.headers.get("content-range", ""))
+        if told is None or int(told[1]) != start or told[3] not in ("*", str(size)):
+            raise faults.bad_answer(host, "another range than the one asked for")
+        return 0
+    if body.status == 200:
+        length = body.headers.get("content-length", "")
+        if length.isdigit() and int(length) != size:
+            raise faults.bad_answer(host, "a file of another length")
+        # Range ignored. What is on disk stays there: the total must not go backwards, and the checksum decides anyway.
+        return start
+    if body.status in (401, 403, 404, 410, 416):
+        raise Expired
+    if body.status == 429:
+        raise faults.rate_limited(retry_after_s(body.headers))
+    raise faults.hub_failed(host, body.status, retry_after_s(body.headers))
+
+
+def lost(host: str, error: Exception) -> faults.Fault:
+    """The connection broke."""
+    return faults.connection_lost(host, getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -1,0 +1,174 @@
+"""An unfinished file on disk: contiguous, or with gaps that its map knows of."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from types import TracebackType
+
+from modelhub_tui.service.node import faults
+from modelhub_tui.service.node.cache import Cache, sync_dir
+from modelhub_tui.service.node.chunkmap import ChunkMap, note_durable
+from modelhub_tui.service.node.manifest import File
+
+
+class Part:
+    """An unfinished file, open and ours alone: `flock` keeps a second process (or transfer) off the same bytes."""
+
+    def __init__(self, cache: Cache, file: File, size: int) -> None:
+        """Raises Fault `busy` when somebody else is at it, OSError when the disk says no."""
+        assert file.etag and file.commit
+        cache.prepare(file.repo, file.commit)
+        self.path = cache.part(file.repo, file.etag)
+        self.map_path = cache.map(file.repo, file.etag)
+        self.size = size
+        self.map: ChunkMap | None = None
+        self._lock = threading.Lock()
+        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Published or removed between open and lock: then this is no longer the file at that path.
+                same = os.path.samestat(os.fstat(self.fd), self.path.stat())
+            except (BlockingIOError, FileNotFoundError):
+                same = False
+            if not same:
+                raise faults.elsewhere()
+            self.have = 0
+            """Bytes that are there, wherever."""
+            self._take_stock()
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    def _take_stock(self) -> None:
+        length = os.fstat(self.fd).st_size
+        self.map = ChunkMap.load(self.map_path, self.size)
+        if self.map is not None and 0 < self.map.end() <= length <= self.size:
+            self.have = self.map.total
+            return
+        # No map, or that of a part that was removed: what is here came in order.
+        self._drop_map()
+        if length > self.size:
+            self.restart()
+            return
+        self.have = length if not length else contiguous_bytes(self.fd, length)
+        if self.have < length:
+            os.ftruncate(self.fd, self.have)
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.map is not None:
+            self.map.close()
+        os.close(self.fd)
+
+    @property
+    def prefix(self) -> int:
+        """Bytes from the start without a gap."""
+        return self.have if self.map is None else self.map.prefix()
+
+    def append(self, data: memoryview) -> None:
+        """Write all of `data` after what is there. A full disk may take a part of it: what is there then counts."""
+        assert self.map is None
+        while data:
+            count = os.pwrite(self.fd, data, self.have)
+            self.have += count
+            data = data[count:]
+
+    def split(self) -> ChunkMap:
+        """Let bytes come out of order from now on. The map is on disk, with its name, before the first gap can be."""
+        if self.map is None:
+            self.map = ChunkMap.create(self.map_path, self.size, self.have)
+            sync_dir(self.map_path.parent)
+        return self.map
+
+    def put(self, data: memoryview, at: int) -> int:
+        """Write bytes of a split part, from any thread; each chunk's bytes must come in order.
+
+        Returns:
+            How many: fewer than given when the disk took only some of them.
+        """
+        assert self.map is not None
+        count = os.pwrite(self.fd, data, at)
+        with self._lock:
+            self.map.add(at, count)
+            self.have = self.map.total
+        return count
+
+    def whole_upto(self) -> int:
+        """As `prefix`, from any thread."""
+        with self._lock:
+            return self.prefix
+
+    def flusher(self) -> Flusher:
+        """What makes a split part's bytes last, now and then, in a thread of the caller's."""
+        assert self.map is not None
+        return Flusher(self.fd, self.map, self._lock)
+
+    def join(self) -> int:
+        """Give up what lies behind the first gap, so that bytes come in order again. Returns how many that were."""
+        if self.map is None:
+            return 0
+        lost, keep = self.have - self.prefix, self.prefix
+        os.ftruncate(self.fd, keep)
+        self._drop_map()
+        self.have = keep
+        return lost
+
+    def restart(self) -> None:
+        """Throw away all bytes."""
+        os.ftruncate(self.fd, 0)
+        self._drop_map()
+        self.have = 0
+
+    def remove(self) -> None:
+        """Delete the part and its map."""
+        self.path.unlink(missing_ok=True)
+        self._drop_map()
+
+    def _drop_map(self) -> None:
+        """Always after the data: a part with gaps must not be found without its map."""
+        if self.map is not None:
+            self.map.close()
+            self.map = None
+        self.map_path.unlink(missing_ok=True)
+
+
+class Flusher:
+    """Writes a split part's data through to the disk, then says so in its map. Owns descriptors of its own."""
+
+    def __init__(self, fd: int, chunks: ChunkMap, lock: threading.Lock) -> None:
+        self._chunks, self._lock = chunks, lock
+        self._data, self._map = os.dup(fd), chunks.copy_fd()
+
+    def flush(self) -> None:
+        """May block as long as the disk likes. Raises OSError."""
+        with self._lock:
+            entries = self._chunks.entries()
+        os.fdatasync(self._data) if hasattr(os, "fdatasync") else os.fsync(self._data)
+        note_durable(self._map, entries)
+
+    def close(self) -> None:
+        os.close(self._data)
+        os.close(self._map)
+
+
+def contiguous_bytes(fd: int, length: int) -> int:
+    """Bytes of a file before its first hole.
+
+    A part without a map should have none. Where somebody removed the map, the file system still knows of the gaps; the
+    block before a gap may be half empty, so it does not count.
+    """
+    try:
+        hole = os.lseek(fd, 0, os.SEEK_HOLE) if hasattr(os, "SEEK_HOLE") else length
+    except OSError:
+        return length
+    if hole >= length:
+        return length
+    block = max(os.fstat(fd).st_blksize, 4096)
+    return max(hole - 1, 0) // block * block
