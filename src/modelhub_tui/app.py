@@ -7,11 +7,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from textual import on, work
 from textual.app import App
@@ -21,22 +21,21 @@ from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
 from modelhub_tui import __version__
-from modelhub_tui.actions import applicable
+from modelhub_tui.actions import applicable, deleters
 from modelhub_tui.app_actions import RouterActions
-from modelhub_tui.domain import Ability, Connection, Fleet, Link, Model, Node
-from modelhub_tui.errors import AlreadyRegistered, ModelHubError, Rejected, Unauthorised, explain
+from modelhub_tui.app_control import ControlActions
+from modelhub_tui.app_watcher import Asked, FleetWatcherLike
+from modelhub_tui.away import while_away
+from modelhub_tui.domain import Ability, Connection, Fleet, Limits, Link, Model, Place
+from modelhub_tui.errors import AlreadyRegistered, ModelHubError, Unauthorised, explain
 from modelhub_tui.screens.main import MainScreen
 from modelhub_tui.screens.wording import cancel_question, delete_question, fetched, goodbye, titles
 from modelhub_tui.themes import DEFAULT, OURS, choose_theme
-from modelhub_tui.widgets.details import usage
 from modelhub_tui.widgets.glyphs import ASCII, choose_glyphs
 
 if TYPE_CHECKING:
-    from modelhub_tui.client.base import Registered, RegisterRequest
-    from modelhub_tui.hub_refs import HubRef
     from modelhub_tui.screens.api_key import GivenKey
     from modelhub_tui.screens.login import Secret
-    from modelhub_tui.screens.register import RegisterScreen
 
 log = logging.getLogger(__name__)
 
@@ -46,40 +45,6 @@ PAINTED_S = 0.3
 """By then the first screen is painted, or covered by another one."""
 AT_ONCE = 4
 """Requests to the router at the same time."""
-
-
-class FleetWatcherLike(Protocol):
-    """What the app asks of `modelhub_tui.watch.FleetWatcher`. Methods raise subclasses of `ModelHubError` only."""
-
-    def fleets(self) -> AsyncIterator[Fleet]:
-        """Fleets in order, for as long as somebody listens."""
-        ...
-
-    def refresh(self) -> None:
-        """Ask the router again now."""
-        ...
-
-    async def pull(self, model: Model) -> None: ...
-
-    async def cancel(self, model: Model) -> None: ...
-
-    async def delete(self, model: Model) -> None: ...
-
-    async def retry(self, model: Model) -> None: ...
-
-    async def register(self, request: RegisterRequest) -> Registered: ...
-
-    async def download(self, model: Model, node_id: str, quantization: str | None = None) -> None: ...
-
-    async def delete_on(self, model: Model, node_id: str) -> None: ...
-
-    async def approve(self, node: Node) -> None: ...
-
-    async def aclose(self) -> None: ...
-
-
-Asked = Callable[[FleetWatcherLike, Model], Awaitable[None]]
-"""One request about one model."""
 
 
 def _commands() -> type[Provider]:
@@ -100,7 +65,7 @@ class Palette(CommandPalette):
         self.query_one(SearchIcon).icon = ">"  # an emoji otherwise, of a width terminals disagree on
 
 
-class ModelHubApp(RouterActions, App[None]):
+class ModelHubApp(RouterActions, ControlActions, App[None]):
     """The dashboard."""
 
     TITLE = "modelhub"
@@ -168,6 +133,11 @@ class ModelHubApp(RouterActions, App[None]):
         """Try now, do not wait."""
         self._asked_for_key = False
         self._noticed: set[str] = set()
+        known = fleet.connection.heard_at is not None and fleet.connection.link is not Link.LIVE
+        self._before = fleet if known else None
+        """What was known when the router was last heard; None while it is heard."""
+        self._limits: Limits | None = None
+        self._deleting = asyncio.Lock()
         self.set_reactive(ModelHubApp.fleet, fleet)
 
     def get_default_screen(self) -> Screen[None]:
@@ -242,11 +212,16 @@ class ModelHubApp(RouterActions, App[None]):
 
     def _hear(self, fleet: Fleet) -> None:
         """The router said something."""
-        self.fleet = fleet
+        was, self.fleet = self.fleet, fleet
         self.show_notices(fleet.notices)
         if fleet.connection.link is Link.LIVE:
             self._asked_for_key = False
-        elif fleet.connection.link is Link.REFUSED and not self._asked_for_key:
+            before, self._before = self._before, None
+            if before is not None and (line := while_away(before, fleet)):
+                self.notify(line, timeout=15, markup=False)
+        elif was.connection.link is Link.LIVE:
+            self._before = replace(was, connection=fleet.connection)
+        if fleet.connection.link is Link.REFUSED and not self._asked_for_key:
             self._asked_for_key = True
             self.ask_for_key()
 
@@ -284,16 +259,29 @@ class ModelHubApp(RouterActions, App[None]):
         match event.action:
             case "pull" if Ability.PULL_ON_NODE in abilities:
                 self.choose_endpoint(event.models)
+            case "pull" if plan := self.lacks_room(event.models):
+                self.show_plan(event.models, plan)
             case "delete" if Ability.DELETE_ON_NODE in abilities:
                 self.choose_copies(event.models)
             case "copy":
                 self._copy(event.models[0])
             case "usage":
                 self._copy_usage(event.models[0])
+            case "delete" if Ability.UNDO in abilities:
+                self.ask_to_delete(event.models)
             case "delete":
                 self._confirm(event.action, event.models, *delete_question(event.models), yes="Delete", no="Keep")
             case "cancel" if fetched(event.models):
-                self._confirm(event.action, event.models, *cancel_question(event.models), yes="Stop", no="Go on")
+                question = cancel_question(event.models, can_pause=Ability.PAUSE in abilities)
+                self._confirm(event.action, event.models, *question, yes="Stop", no="Go on")
+            case "first" | "earlier" | "later" | "last":
+                self.reorder(event.models, Place(event.action))
+            case "undo":
+                self.undo()
+            case "trash":
+                self.show_trash()
+            case "limits":
+                self.show_limits()
             case _:
                 self._start(event.action, event.models)
 
@@ -306,16 +294,18 @@ class ModelHubApp(RouterActions, App[None]):
 
     def _confirmed(self, action: str, models: tuple[Model, ...], answer: bool | None) -> None:
         """Act on what the models are *now*: a download may have finished while the question stood."""
-        if not answer:
-            return
+        if answer and (still := self.still(action, models)):
+            self._start(action, still)
+
+    def still(self, action: str, models: tuple[Model, ...]) -> tuple[Model, ...]:
+        """What `models` are now, as far as the action still makes sense; says so if it does not for all of them."""
         keys = {model.key for model in models}
         now = tuple(model for model in self.fleet.models if model.key in keys)
-        still = applicable(action, now, self.fleet.router.abilities)
+        still = applicable(action, now, self.fleet.router.abilities, deleters(self.fleet.nodes))
         if len(still) < len(models):
             gone = [model for model in models if model.key not in {each.key for each in still}]
             self.notify(f"{titles(gone)} changed meanwhile and was left alone.", severity="warning", markup=False)
-        if still:
-            self._start(action, still)
+        return still
 
     def _start(self, action: str, models: tuple[Model, ...]) -> None:
         async def ask(watcher: FleetWatcherLike, model: Model) -> None:
@@ -323,19 +313,21 @@ class ModelHubApp(RouterActions, App[None]):
 
         self.start(action, models, ask)
 
-    def start(self, action: str, models: tuple[Model, ...], ask: Asked) -> None:
-        """Ask something about each of `models` in the background."""
+    def start(self, action: str, models: tuple[Model, ...], ask: Asked, *, at_once: int = AT_ONCE) -> None:
+        """Ask something about each of `models` in the background, `at_once` at the same time."""
         self.main.forget_selection()
         self.run_worker(
-            self._perform(action, models, ask),
+            self.perform(action, models, ask, at_once=at_once),
             group="actions",
             exit_on_error=False,
             description=f"{action} {len(models)} models",
         )
 
-    async def _perform(self, action: str, models: tuple[Model, ...], ask: Asked) -> None:
-        """Ask the router for each model, a few at a time, and report what did not work."""
-        slots = asyncio.Semaphore(AT_ONCE)
+    async def perform(
+        self, action: str, models: tuple[Model, ...], ask: Asked, *, at_once: int = AT_ONCE
+    ) -> tuple[Model, ...]:
+        """Ask the router for each model, a few at a time, and report what did not work; returns what did."""
+        slots = asyncio.Semaphore(at_once)
 
         async def one(model: Model) -> ModelHubError | None:
             async with slots:
@@ -352,75 +344,17 @@ class ModelHubApp(RouterActions, App[None]):
         if failed:
             about = titles([model for model, _ in failed])
             self.report(failed[0][1], title=f"Could not {action} {about}")
+        return tuple(model for model, error in zip(models, results, strict=True) if error is None)
 
     def report(self, error: BaseException, title: str = "") -> None:
         """Tell a person what went wrong and what to do."""
-        advice = explain(error)
-        self.notify(str(advice), title=title, severity="error", timeout=10, markup=False)
-
-    def _copy(self, model: Model) -> None:
-        """Put the path of a downloaded model, or else its repo, on the clipboard of the terminal (OSC 52)."""
-        path = next((place.path for place in model.placements if place.path), None)
-        text = path or model.repo
-        self.copy_to_clipboard(text)
-        self.notify(text, title="Copied", markup=False)
-
-    def _copy_usage(self, model: Model) -> None:
-        """Put a command that runs the model on the clipboard: the first one, then each time the next."""
-        commands = usage(model)
-        if not commands:
-            self.notify("No ready command is known for this kind of model.", markup=False)
-            return
-        key, turn = self._copied_usage
-        turn = (turn + 1) % len(commands) if key == model.key else 0
-        self._copied_usage = (model.key, turn)
-        program, command = commands[turn]
-        self.copy_to_clipboard(command)
-        self.notify(command, title=f"Copied for {program} ({turn + 1}/{len(commands)})", markup=False)
+        self.tell(explain(error), title)
 
     @on(Worker.StateChanged)
     def _report_bug(self, event: Worker.StateChanged) -> None:
         """A worker died of something nobody expected: say so, and stay alive."""
         if event.state is WorkerState.ERROR and event.worker.error is not None:
             self.report(event.worker.error)
-
-    # --- registering ---
-
-    def on_register_screen_submitted(self, event: RegisterScreen.Submitted) -> None:
-        """Send what the dialog asks for."""
-        self.run_worker(
-            self._send_registration(event.screen, event.ref),
-            group="register",
-            exclusive=True,
-            exit_on_error=False,
-            description="register",
-        )
-
-    async def _send_registration(self, screen: RegisterScreen, ref: HubRef) -> None:
-        from modelhub_tui.client.base import RegisterRequest
-
-        try:
-            watcher = await self._connected()
-            registered = await watcher.register(RegisterRequest(ref.repo, ref.file, ref.revision))
-        except AlreadyRegistered as error:
-            if screen.is_attached:
-                screen.accept(error.name)
-            self.notify(f"{error.name} was registered before.", markup=False)
-        except ModelHubError as error:
-            candidates = error.candidates if isinstance(error, Rejected) else ()
-            if screen.is_attached:
-                screen.reject(replace(explain(error), todo="") if candidates else explain(error), candidates)
-            else:
-                self.report(error, title=f"Could not register {ref.repo}")
-        else:
-            if screen.is_attached:
-                screen.accept(registered.name)
-            self.notify(
-                " ".join(registered.warnings) or "Its download starts as soon as a node is free.",
-                title=f"Registered {registered.name}",
-                markup=False,
-            )
-            watcher.refresh()
 
     # --- keys ---
 
@@ -469,7 +403,11 @@ class ModelHubApp(RouterActions, App[None]):
     async def on_unmount(self) -> None:
         """Hand over the last fleet, and close what was opened."""
         if self._on_leave is not None:
-            self._on_leave(self.fleet)
+            fleet, connection = self.fleet, self.fleet.connection
+            if connection.link is Link.LIVE:
+                # It is true as of now, although nothing may have changed for hours.
+                fleet = replace(fleet, connection=replace(connection, heard_at=self._clock()))
+            self._on_leave(fleet)
         await self._close_watcher()
 
     async def _close_watcher(self) -> None:

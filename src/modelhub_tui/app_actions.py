@@ -1,23 +1,36 @@
-"""What the dashboard asks of routers on other machines: logins, downloads and deletions on one endpoint, approvals."""
+"""What the dashboard asks of any router: registrations, logins, downloads and deletions on one endpoint, approvals."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from modelhub_tui.domain import Ability, Fleet, Link, Model, ModelState
-from modelhub_tui.errors import Advice, LoginNeeded, ModelHubError, PasswordChangeNeeded, Unauthorised, explain
+from modelhub_tui.errors import (
+    Advice,
+    AlreadyRegistered,
+    LoginNeeded,
+    ModelHubError,
+    PasswordChangeNeeded,
+    Rejected,
+    Unauthorised,
+    explain,
+)
+from modelhub_tui.widgets.details import usage
 
 if TYPE_CHECKING:
     from textual.app import App
 
-    from modelhub_tui.app import FleetWatcherLike
+    from modelhub_tui.app_watcher import FleetWatcherLike
     from modelhub_tui.domain import Node
+    from modelhub_tui.hub_refs import HubRef
     from modelhub_tui.screens.endpoint import DeleteChoice, EndpointChoice
     from modelhub_tui.screens.fleet import FleetScreen
     from modelhub_tui.screens.login import GivenLogin, LoginScreen, Secret
+    from modelhub_tui.screens.register import RegisterScreen
     from modelhub_tui.widgets.glyphs import Glyphs
 
     Base = App[None]
@@ -38,6 +51,7 @@ class RouterActions(Base):
         _open_error: ModelHubError | None
         _noticed: set[str]
         _asked_for_key: bool
+        _copied_usage: tuple[str, int]
 
         async def _connected(self) -> FleetWatcherLike: ...
         def _refresh(self) -> None: ...
@@ -51,6 +65,68 @@ class RouterActions(Base):
             if each not in self._noticed:
                 self.notify(each, severity="warning", timeout=10, markup=False)
         self._noticed = set(notices)
+
+    def tell(self, advice: Advice, title: str = "") -> None:
+        """Show what went wrong, and what to do."""
+        self.notify(str(advice), title=title, severity="error", timeout=10, markup=False)
+
+    def _copy(self, model: Model) -> None:
+        """Put the path of a downloaded model, or else its repo, on the clipboard of the terminal (OSC 52)."""
+        path = next((place.path for place in model.placements if place.path), None)
+        text = path or model.repo
+        self.copy_to_clipboard(text)
+        self.notify(text, title="Copied", markup=False)
+
+    def _copy_usage(self, model: Model) -> None:
+        """Put a command that runs the model on the clipboard: the first one, then each time the next."""
+        commands = usage(model)
+        if not commands:
+            self.notify("No ready command is known for this kind of model.", markup=False)
+            return
+        key, turn = self._copied_usage
+        turn = (turn + 1) % len(commands) if key == model.key else 0
+        self._copied_usage = (model.key, turn)
+        program, command = commands[turn]
+        self.copy_to_clipboard(command)
+        self.notify(command, title=f"Copied for {program} ({turn + 1}/{len(commands)})", markup=False)
+
+    # --- registering ---
+
+    def on_register_screen_submitted(self, event: RegisterScreen.Submitted) -> None:
+        """Send what the dialog asks for."""
+        self.run_worker(
+            self._send_registration(event.screen, event.ref),
+            group="register",
+            exclusive=True,
+            exit_on_error=False,
+            description="register",
+        )
+
+    async def _send_registration(self, screen: RegisterScreen, ref: HubRef) -> None:
+        from modelhub_tui.client.base import RegisterRequest
+
+        try:
+            watcher = await self._connected()
+            registered = await watcher.register(RegisterRequest(ref.repo, ref.file, ref.revision))
+        except AlreadyRegistered as error:
+            if screen.is_attached:
+                screen.accept(error.name)
+            self.notify(f"{error.name} was registered before.", markup=False)
+        except ModelHubError as error:
+            candidates = error.candidates if isinstance(error, Rejected) else ()
+            if screen.is_attached:
+                screen.reject(replace(explain(error), todo="") if candidates else explain(error), candidates)
+            else:
+                self.report(error, title=f"Could not register {ref.repo}")
+        else:
+            if screen.is_attached:
+                screen.accept(registered.name)
+            self.notify(
+                " ".join(registered.warnings) or "Its download starts as soon as a node is free.",
+                title=f"Registered {registered.name}",
+                markup=False,
+            )
+            watcher.refresh()
 
     # --- downloads and deletions on one endpoint ---
 
@@ -221,7 +297,7 @@ class RouterActions(Base):
         if screen.is_attached:
             screen.reject(advice)
         else:
-            self.notify(str(advice), title="Could not log in", severity="error", timeout=10, markup=False)
+            self.tell(advice, title="Could not log in")
 
     def _logged_in(self, screen: LoginScreen) -> None:
         """Connect again, as somebody the router knows."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelhub_tui.actions import STATES_FOR, applicable, can
+from modelhub_tui.actions import STATES_FOR, applicable, can, orphaned
 from modelhub_tui.domain import LOCAL_ABILITIES, Ability, Model
 
 
@@ -33,6 +33,10 @@ class Situation:
     """The router asks for a key or a login, and one could be given."""
     abilities: frozenset[Ability] = LOCAL_ABILITIES
     """What this router is able to do."""
+    deleters: frozenset[str] | None = None
+    """Ids and names of the nodes that delete when asked to; None while that is not known."""
+    adoptable: bool = False
+    """Some model was found on a disk and is registered nowhere."""
     approvable: bool = False
     """The highlighted node of the fleet view waits to be let in."""
 
@@ -65,7 +69,11 @@ class Command:
 
 
 def _for(action: str) -> Callable[[Situation], bool]:
-    return lambda at: not at.searching and any(can(action, model, at.abilities) for model in at.targets)
+    return lambda at: not at.searching and any(can(action, model, at.abilities, at.deleters) for model in at.targets)
+
+
+def _able(ability: Ability) -> Callable[[Situation], bool]:
+    return lambda at: not at.searching and ability in at.abilities
 
 
 def _in_list(at: Situation) -> bool:
@@ -102,6 +110,119 @@ COMMANDS = (
         "delete",
         _for("delete"),
         2,
+    ),
+    Command(
+        "model.adopt",
+        "p",
+        "p",
+        "Adopt",
+        "Register what is on disk already, as it is",
+        "Model",
+        "adopt",
+        _for("adopt"),
+        2,
+    ),
+    Command(
+        "model.adopt_all",
+        "",
+        "",
+        "Adopt all",
+        "Register everything found on disk, as it is",
+        "Model",
+        "adopt_all",
+        lambda at: not at.searching and at.adoptable and Ability.ADOPT in at.abilities,
+    ),
+    Command(
+        "model.undo",
+        "u",
+        "u",
+        "Undo",
+        "Bring back what was deleted last",
+        "Model",
+        "undo",
+        _able(Ability.UNDO),
+    ),
+    Command(
+        "model.trash",
+        "t",
+        "t",
+        "Trash",
+        "Show what was deleted and can come back",
+        "Model",
+        "trash",
+        _able(Ability.UNDO),
+    ),
+    Command(
+        "queue.pause",
+        "P",
+        "P",
+        "Pause",
+        "Hold the download; what is on disk stays",
+        "Queue",
+        "pause",
+        _for("pause"),
+        3,
+    ),
+    Command(
+        "queue.resume",
+        "P",
+        "P",
+        "Resume",
+        "Let a held download go on",
+        "Queue",
+        "resume",
+        _for("resume"),
+        3,
+    ),
+    Command(
+        "queue.earlier",
+        "less_than_sign",
+        "<",
+        "Earlier",
+        "Move up in the queue",
+        "Queue",
+        "reorder('earlier')",
+        _for("reorder"),
+    ),
+    Command(
+        "queue.later",
+        "greater_than_sign",
+        ">",
+        "Later",
+        "Move down in the queue",
+        "Queue",
+        "reorder('later')",
+        _for("reorder"),
+    ),
+    Command(
+        "queue.first",
+        "left_curly_bracket",
+        "{",
+        "First",
+        "Move to the front of the queue",
+        "Queue",
+        "reorder('first')",
+        _for("reorder"),
+    ),
+    Command(
+        "queue.last",
+        "right_curly_bracket",
+        "}",
+        "Last",
+        "Move to the end of the queue",
+        "Queue",
+        "reorder('last')",
+        _for("reorder"),
+    ),
+    Command(
+        "queue.limits",
+        "L",
+        "L",
+        "Limits",
+        "Change what transfers and trash may take",
+        "Queue",
+        "limits",
+        _able(Ability.LIMITS),
     ),
     Command(
         "model.details",
@@ -268,9 +389,9 @@ MOVES = (
 BY_ACTION = {command.action_name: command for command in COMMANDS if command.action}
 BY_ID = {command.id: command for command in COMMANDS}
 _OF_FLEET = {"fleet.open", "fleet.approve", "fleet.back"}
-ALL_BY_GROUP = (*COMMANDS, *(each for each in FLEET_COMMANDS if each.id in _OF_FLEET))
+ALL_BY_GROUP = (*(each for each in COMMANDS if each.shown), *(each for each in FLEET_COMMANDS if each.id in _OF_FLEET))
 """For help and README: what the fleet view shares with the list is said once."""
-GROUPS = ("Model", "Find", "View", "Nodes", "Program")
+GROUPS = ("Model", "Queue", "Find", "View", "Nodes", "Program")
 
 
 def footer(at: Situation, table: tuple[Command, ...] = COMMANDS) -> tuple[tuple[Command, str], ...]:
@@ -281,8 +402,10 @@ def footer(at: Situation, table: tuple[Command, ...] = COMMANDS) -> tuple[tuple[
 
 def label(command: Command, at: Situation) -> str:
     """A command's label; it counts the models when there are several."""
-    if command.action in STATES_FOR and len(at.targets) > 1:
-        return f"{command.label} {len(applicable(command.action, at.targets, at.abilities))}"
+    if command.action in {*STATES_FOR, "adopt"} and len(at.targets) > 1:
+        return f"{command.label} {len(applicable(command.action, at.targets, at.abilities, at.deleters))}"
+    if command.action in ("cancel", "retry") and at.targets and all(map(orphaned, at.targets)):
+        return "Forget" if command.action == "cancel" else "Restart"
     if command.id == "view.next":
         return "Model Hub" if at.on_local else "Local"
     if command.id == "find.back" and at.narrowed and not at.details:

@@ -39,6 +39,8 @@ class SortKey(StrEnum):
     NAME = "name"
     SIZE = "size"
     """Smallest first."""
+    LARGEST = "largest"
+    """Largest first: what it takes on disk, or would."""
     MEMORY = "memory"
     """Least demanding first."""
     DOWNLOADS = "downloads"
@@ -82,6 +84,7 @@ def _down(value: int | None) -> float:
 _ORDER: dict[SortKey, Callable[[Model], float | str]] = {
     SortKey.NAME: lambda model: model.title.casefold(),
     SortKey.SIZE: lambda model: _up(model.size_bytes),
+    SortKey.LARGEST: lambda model: _down(model.disk_bytes or model.size_bytes),
     SortKey.MEMORY: lambda model: _up(model.required_memory_bytes),
     SortKey.DOWNLOADS: lambda model: _down(model.stats.downloads if model.stats else None),
     SortKey.LIKES: lambda model: _down(model.stats.likes if model.stats else None),

@@ -21,6 +21,7 @@ from modelhub_tui.domain import (
     Ability,
     CatalogEntry,
     Connection,
+    Event,
     Fleet,
     Gpu,
     HubStats,
@@ -47,7 +48,7 @@ T = TypeVar("T")
 
 _TEXT, _TEXT_OR_NONE, _TEXTS = "text", "text?", "texts"
 _ABILITIES = "abilities"
-_INT, _INT_OR_NONE, _FLOAT_OR_NONE, _BOOL = "int", "int?", "float?", "bool"
+_INT, _INT_OR_NONE, _FLOAT, _FLOAT_OR_NONE, _BOOL = "int", "int?", "float", "float?", "bool"
 _NONE = type(None)
 _TYPES: dict[Any, set[type]] = {
     _TEXT: {str},
@@ -56,11 +57,22 @@ _TYPES: dict[Any, set[type]] = {
     _ABILITIES: {list},
     _INT: {int},
     _INT_OR_NONE: {int, _NONE},
+    _FLOAT: {int, float},
     _FLOAT_OR_NONE: {int, float, _NONE},
     _BOOL: {bool},
 }
 NOT_KEPT = frozenset(
-    {"bytes_per_s", "eta_s", "retry_in_s", "cpu_percent", "memory_percent", "gpu_percent", "latency_ms", "problem"}
+    {
+        "bytes_per_s",
+        "eta_s",
+        "retry_in_s",
+        "stalled_s",
+        "cpu_percent",
+        "memory_percent",
+        "gpu_percent",
+        "latency_ms",
+        "problem",
+    }
 )
 """Members of transfers and nodes that are wrong as soon as time has passed."""
 
@@ -69,6 +81,7 @@ _GPU = {"name": _TEXT, "memory_bytes": _INT, "count": _INT}
 SHAPES: dict[type, dict[str, Any]] = {
     HubStats: {"downloads": _INT_OR_NONE, "likes": _INT_OR_NONE, "stale": _BOOL},
     Gpu: _GPU,
+    Event: {"at": _FLOAT, "what": _TEXT},
     Transfer: {
         "node": _TEXT,
         "phase": Phase,
@@ -80,6 +93,10 @@ SHAPES: dict[type, dict[str, Any]] = {
         "attempt": _INT,
         "max_attempts": _INT,
         "error": _TEXT_OR_NONE,
+        "error_code": _TEXT_OR_NONE,
+        "refetched_bytes": _INT,
+        "orphaned": _BOOL,
+        "history": (Event,),
         "node_id": _TEXT,
     },
     Placement: {"node": _TEXT, "path": _TEXT_OR_NONE, "paths": _TEXTS, "disk_bytes": _INT_OR_NONE, "node_id": _TEXT},
@@ -93,6 +110,9 @@ SHAPES: dict[type, dict[str, Any]] = {
         "disk_free_bytes": _INT_OR_NONE,
         "disk_total_bytes": _INT_OR_NONE,
         "models_dir": _TEXT_OR_NONE,
+        "models_bytes": _INT_OR_NONE,
+        "trash_bytes": _INT_OR_NONE,
+        "disk_floor_bytes": _INT_OR_NONE,
         "version": _TEXT,
         "kind": _TEXT,
         "software": _TEXT,
@@ -131,6 +151,9 @@ SHAPES: dict[type, dict[str, Any]] = {
         "capabilities": _TEXTS,
         "format": _TEXT,
         "registered": _BOOL,
+        "paused": _BOOL,
+        "queue_position": _INT_OR_NONE,
+        "found": _BOOL,
         "transfers": (Transfer,),
         "placements": (Placement,),
         "stats": HubStats,
@@ -244,6 +267,9 @@ def _as_told(model: Model) -> RouterModel:
         capabilities=model.capabilities,
         format=model.format,
         deleting=model.state is ModelState.DELETING,
+        paused=model.paused,
+        queue_position=model.queue_position,
+        found=model.found,
         transfers=model.transfers,
         placements=model.placements,
         stats=model.stats,
@@ -305,7 +331,7 @@ def _column(kind: Any, column: tuple[Any, ...]) -> Iterable[Any]:
         return [frozenset(Ability(each) for each in told if each in known) for told in column]
     if kind is _BOOL:
         return column
-    if kind in (_INT, _INT_OR_NONE, _FLOAT_OR_NONE):
+    if kind in (_INT, _INT_OR_NONE, _FLOAT, _FLOAT_OR_NONE):
         numbers = [each for each in column if each is not None]
         # A comparison with NaN is false, so this refuses it too.
         if numbers and not (min(numbers) >= 0 and max(numbers) < 2**63 and all(map(isfinite, numbers))):

@@ -10,7 +10,7 @@ import pytest
 
 from modelhub_tui.app import ModelHubApp
 from modelhub_tui.client.base import Registered, RegisterRequest
-from modelhub_tui.domain import Fleet, Model, Node
+from modelhub_tui.domain import Fleet, Limits, Model, Node, Place, Trashed
 from modelhub_tui.errors import ModelHubError
 from tests.tui import fleets
 
@@ -30,6 +30,8 @@ class FakeWatcher:
         self.problem: ModelHubError | None = None
         """Raised by the next requests."""
         self.answer = Registered("owner/name", "name.gguf", 1_000)
+        self.trashed: tuple[Trashed, ...] = ()
+        self.in_force = Limits()
         self.gate: asyncio.Event | None = None
         """Requests wait until it is set."""
 
@@ -57,8 +59,40 @@ class FakeWatcher:
     async def cancel(self, model: Model) -> None:
         await self._ask("cancel", model.title)
 
-    async def delete(self, model: Model) -> None:
-        await self._ask("delete", model.title)
+    async def delete(self, model: Model, keep: bool = True) -> None:
+        await self._ask("delete" if keep else "delete for good", model.title)
+
+    async def pause(self, model: Model) -> None:
+        await self._ask("pause", model.title)
+
+    async def resume(self, model: Model) -> None:
+        await self._ask("resume", model.title)
+
+    async def move(self, model: Model, to: Place) -> None:
+        await self._ask(f"move {to.value}", model.title)
+
+    async def adopt(self, model: Model) -> None:
+        await self._ask("adopt", model.title)
+
+    async def trash(self) -> tuple[Trashed, ...]:
+        return self.trashed
+
+    async def restore(self, name: str) -> Registered:
+        await self._ask("restore", name)
+        self.trashed = tuple(each for each in self.trashed if each.name != name)
+        return Registered(name)
+
+    async def empty_trash(self, name: str | None = None) -> None:
+        await self._ask("empty_trash", name or "all")
+        self.trashed = tuple(each for each in self.trashed if name and each.name != name)
+
+    async def limits(self) -> Limits:
+        return self.in_force
+
+    async def set_limits(self, limits: Limits) -> Limits:
+        await self._ask("set_limits", "")
+        self.in_force = limits
+        return limits
 
     async def retry(self, model: Model) -> None:
         await self._ask("retry", model.title)

@@ -13,7 +13,7 @@ from modelhub_tui.domain import Link, ModelState
 from modelhub_tui.errors import AlreadyRegistered, Rejected, Unauthorised, Unreachable
 from modelhub_tui.filtering import Filter
 from modelhub_tui.screens.api_key import ApiKeyScreen
-from modelhub_tui.screens.confirm import ConfirmScreen
+from modelhub_tui.screens.delete import DeleteModelsScreen
 from modelhub_tui.screens.filter import FilterScreen
 from modelhub_tui.screens.help import HelpScreen, keys_by_group
 from modelhub_tui.screens.main import MainScreen
@@ -336,7 +336,7 @@ async def test_hostile_names_are_drawn_as_they_are(make_app: MakeApp) -> None:
         await pilot.pause()
         assert evil in app.main.details.page().plain
         await pilot.press("d")
-        assert isinstance(app.screen, ConfirmScreen)
+        assert isinstance(app.screen, DeleteModelsScreen)
         assert evil in str(app.screen.query_one(".dialog")._border_title)
         await pilot.press("escape", "f", "escape", "/", *"zzz", "enter", "escape", "y", "x")
         app.watcher.problem = Rejected(evil)

@@ -17,6 +17,7 @@ from modelhub_tui.domain import ModelState
 from modelhub_tui.filtering import SortKey
 from modelhub_tui.palette import HubCommands
 from modelhub_tui.screens.confirm import ConfirmScreen
+from modelhub_tui.screens.delete import DeleteModelsScreen
 from modelhub_tui.screens.filter import FilterScreen
 from modelhub_tui.screens.help import HelpScreen
 from modelhub_tui.screens.main import MainScreen
@@ -102,7 +103,9 @@ async def test_movement_keys_move(make_app: MakeApp, key: str, index: int) -> No
     [
         ("p", ModelState.AVAILABLE, "pull"),
         ("R", ModelState.FAILED, "retry"),
-        ("R", ModelState.PAUSED, "retry"),
+        ("P", ModelState.PAUSED, "resume"),
+        ("P", ModelState.QUEUED, "pause"),
+        ("P", ModelState.DOWNLOADING, "pause"),
         ("x", ModelState.QUEUED, "cancel"),
     ],
 )
@@ -124,9 +127,9 @@ async def test_keys_that_make_no_sense_for_a_state_do_nothing_and_do_not_show(
 ) -> None:
     sense = {
         ModelState.AVAILABLE: {"p"},
-        ModelState.QUEUED: {"x"},
-        ModelState.DOWNLOADING: {"x"},
-        ModelState.PAUSED: {"x", "R"},
+        ModelState.QUEUED: {"x", "P"},
+        ModelState.DOWNLOADING: {"x", "P"},
+        ModelState.PAUSED: {"x", "P"},
         ModelState.FAILED: {"x", "R"},
         ModelState.DOWNLOADED: {"d"},
         ModelState.DELETING: set(),
@@ -136,8 +139,8 @@ async def test_keys_that_make_no_sense_for_a_state_do_nothing_and_do_not_show(
         app.main.grid.highlight(at(app, state))
         await pilot.pause()
         shown = {item.key for item in app.main.query_one(KeyFooter).items}
-        assert shown & {"p", "x", "R", "d"} == sense
-        await pilot.press(*({"p", "x", "R", "d"} - sense))
+        assert shown & {"p", "x", "R", "d", "P"} == sense
+        await pilot.press(*({"p", "x", "R", "d", "P"} - sense))
         await settle(pilot)
         assert app.watcher.asked == []
         assert isinstance(app.screen, MainScreen)
@@ -149,7 +152,7 @@ async def test_deleting_asks_first_and_only_yes_means_yes(make_app: MakeApp, ans
     async with app.run_test(size=SIZE) as pilot:
         app.main.grid.highlight(at(app, ModelState.DOWNLOADED))
         await pilot.press("d")
-        assert isinstance(app.screen, ConfirmScreen)
+        assert isinstance(app.screen, DeleteModelsScreen)
         assert app.focused is app.screen.query_one("#no")
         assert app.watcher.asked == []
         await pilot.press(answer)

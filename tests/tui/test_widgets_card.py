@@ -10,7 +10,8 @@ from rich.style import Style
 
 from modelhub_tui.domain import Fit, FitKind, HubStats, Model, ModelState, Phase, Placement, Transfer
 from modelhub_tui.untrusted import clean
-from modelhub_tui.widgets.card import LOW, TALL, Card, Look, bar_cells, draw_card
+from modelhub_tui.widgets.card import LOW, TALL, draw_card
+from modelhub_tui.widgets.card_parts import Card, Look, bar_cells
 from modelhub_tui.widgets.cells import clip, clip_middle, take, wrap
 from modelhub_tui.widgets.glyphs import ASCII, UNICODE, choose_glyphs
 
@@ -137,7 +138,7 @@ def test_every_line_is_exactly_as_wide_as_asked(model, width, height, layout, gl
         (ModelState.AVAILABLE, "[p]", "pull"),
         (ModelState.QUEUED, "[x]", "cancel"),
         (ModelState.DOWNLOADING, "[x]", "cancel"),
-        (ModelState.PAUSED, "[x]", "cancel"),
+        (ModelState.PAUSED, "[P]", "resume"),
         (ModelState.FAILED, "[R]", "retry"),
         (ModelState.DOWNLOADED, "[d]", "delete"),
     ],

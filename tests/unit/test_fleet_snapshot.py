@@ -15,6 +15,7 @@ from modelhub_tui.domain import (
     CatalogEntry,
     CatalogFile,
     Connection,
+    Event,
     Fleet,
     Gpu,
     HubStats,
@@ -44,7 +45,9 @@ def entry(number: int = 1) -> CatalogEntry:
 
 
 def a_fleet() -> Fleet:
-    transfer = Transfer("n", Phase.FETCHING, 3, 9, 100.0, 2.5, "a.gguf", 1, 1, 1, 6, None, "slow")
+    transfer = Transfer("n", Phase.FETCHING, 3, 9, 100.0, 2.5, "a.gguf", 1, 1, 1, 6, None, "slow", "stalled", 9.0, 7)
+    transfer = replace(transfer, history=(Event(5.0, "stalled at 3 B, retried"), Event(6.5, "went on")))
+    gone = Transfer("m", Phase.VERIFYING, orphaned=True)
     stats = HubStats(1, None, True)
     placement = Placement("n", "/x/a.gguf", ("/x/a.gguf",), 10)
     first, second = join_models((entry(1), entry(2)), None)
@@ -54,12 +57,14 @@ def a_fleet() -> Fleet:
                 first,
                 state=ModelState.DOWNLOADING,
                 registered=True,
+                paused=True,
+                queue_position=2,
                 transfers=(transfer,),
                 stats=stats,
             ),
-            replace(second, state=ModelState.DOWNLOADED, registered=True, placements=(placement,)),
+            replace(second, state=ModelState.DOWNLOADED, registered=True, placements=(placement,), transfers=(gone,)),
         ),
-        nodes=(Node("1", "n", NodeStatus.ONLINE, 5.5, (Gpu("A", 8, 2),), 1, 2, 3, "/m", "1.0"),),
+        nodes=(Node("1", "n", NodeStatus.ONLINE, 5.5, (Gpu("A", 8, 2),), 1, 2, 3, "/m", 4, 5, 6, "1.0"),),
         router=RouterInfo("this machine", "http://127.0.0.1:1", "0.1", "local", True),
         connection=Connection(Link.LIVE, heard_at=123.0),
     )
@@ -73,7 +78,7 @@ def test_comes_back_as_it_was_but_without_what_time_makes_wrong(tmp_path: Path) 
     assert kept is not None
     assert kept.catalog == "stamp"
     loaded = kept.fleet
-    still = replace(fleet.models[0].transfers[0], bytes_per_s=None, eta_s=None)
+    still = replace(fleet.models[0].transfers[0], bytes_per_s=None, eta_s=None, stalled_s=None)
     assert loaded.models == (replace(fleet.models[0], transfers=(still,)), fleet.models[1])
     assert (loaded.nodes, loaded.router) == (fleet.nodes, fleet.router)
     assert loaded.connection == Connection(Link.CONNECTING, heard_at=123.0)

@@ -17,12 +17,14 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from modelhub_tui import commands
-from modelhub_tui.actions import applicable, refusal
-from modelhub_tui.commands import BY_ACTION, BY_ID, COMMANDS, Situation
+from modelhub_tui.actions import deleters
+from modelhub_tui.commands import BY_ID, COMMANDS, Situation
+from modelhub_tui.disk_plan import plan_for
 from modelhub_tui.domain import Fleet, Link, Model
 from modelhub_tui.filtering import Filter, ModelView, SortKey
+from modelhub_tui.screens.asking import Asking
 from modelhub_tui.screens.search import ClickableText, SearchBar, SearchInput
-from modelhub_tui.screens.wording import empty_text, names_a_repo
+from modelhub_tui.screens.wording import empty_text, names_a_repo, on_disk
 from modelhub_tui.widgets.card_grid import CardGrid
 from modelhub_tui.widgets.details import DetailsPane
 from modelhub_tui.widgets.footer import FooterItem, KeyFooter
@@ -51,7 +53,7 @@ class ModelGrid(CardGrid, inherit_bindings=False):
     ]
 
 
-class MainScreen(Screen[None]):
+class MainScreen(Asking, Screen[None]):
     """Model Hub and Local: what there is, what moves, and what can be done about it."""
 
     AUTO_FOCUS = "#hub"
@@ -77,9 +79,11 @@ class MainScreen(Screen[None]):
 
     @dataclass
     class ActionRequested(Message):
-        """The user wants something done with models: `pull`, `cancel`, `retry`, `delete`, `copy` or `usage`."""
+        """The user wants something done, with these models or, as for `undo`, `trash` and `limits`, with none."""
 
         action: str
+        """An action of `actions.STATES_FOR`, a `Place` to move to, or `adopt`, `copy`, `usage`, `undo`, `trash`,
+        `limits`."""
         models: tuple[Model, ...]
 
     class KeyRequested(Message):
@@ -106,7 +110,9 @@ class MainScreen(Screen[None]):
         self._view = ModelView()
         self._local: tuple[Model, ...] = ()
         self._moving: tuple[Model, ...] = ()
-        """Both found once for each fleet, not on every key."""
+        self._found: tuple[Model, ...] = ()
+        self._deleters: frozenset[str] = frozenset()
+        """All found once for each fleet, not on every key."""
         self._awaited: str | None = None
         """Name of a model to highlight as soon as it is listed: it was just registered."""
         self._fleet_screen: FleetScreen | None = None
@@ -119,13 +125,13 @@ class MainScreen(Screen[None]):
             (Tab(HUB, "Model Hub", "1"), Tab(LOCAL, "Local", "2")),
             active=self.tab,
             glyphs=self._glyphs,
-            title="modelhub",
+            notes=("modelhub",),
         )
         yield SearchBar()
         with Horizontal(id="body"):
             with Vertical(id="lists"):
                 yield ModelGrid(layout="hub", glyphs=self._glyphs, id=HUB)
-            yield DetailsPane(glyphs=self._glyphs, id="details")
+            yield DetailsPane(glyphs=self._glyphs, clock=self._clock, id="details")
         yield TransfersStrip(glyphs=self._glyphs)
         yield StatusLine(glyphs=self._glyphs, clock=self._clock).data_bind(MainScreen.fleet)
         yield KeyFooter()
@@ -176,6 +182,8 @@ class MainScreen(Screen[None]):
             on_local=self.tab == LOCAL,
             wants_key=self._can_use_key and self.fleet.connection.link is Link.REFUSED,
             abilities=self.fleet.router.abilities,
+            deleters=self._deleters,
+            adoptable=bool(self._found),
         )
 
     def targets(self) -> tuple[Model, ...]:
@@ -190,6 +198,8 @@ class MainScreen(Screen[None]):
     def watch_fleet(self, fleet: Fleet) -> None:
         """New data: hand every widget its part."""
         self._local, self._moving = fleet.local, fleet.transferring
+        self._found = tuple(each for each in self._local if each.found)
+        self._deleters = deleters(fleet.nodes)
         if self._fleet_screen is not None:
             self._fleet_screen.fleet = fleet
         if self.is_mounted:
@@ -211,6 +221,7 @@ class MainScreen(Screen[None]):
         bar.choices, bar.sort = self.wanted.choices, self.sort
         tabs = self.query_one(TabBar)
         tabs.active = self.tab
+        tabs.notes = on_disk(fleet.nodes, self._glyphs) if self.tab == LOCAL else ("modelhub",)
         tabs.set_counts(hub=len(fleet.models), local=len(self._local))
         # What moved when the router was last heard says nothing about now.
         self.query_one(TransfersStrip).models = () if grid.dimmed else self._moving
@@ -231,8 +242,12 @@ class MainScreen(Screen[None]):
         if self.details_open or (self.side_pane and self.is_wide):
             # A hidden page that changes costs a layout pass on every key.
             details = self.details
+            model = self.grid.highlighted
             details.nodes = self.fleet.nodes
-            details.model = self.grid.highlighted
+            # Only what moves or waits counts besides it, so that a key costs the same in a list of thousands.
+            wanted = (model,) if model is not None and not model.placements else ()
+            details.plan = plan_for(wanted, self._moving, self.fleet.nodes)
+            details.model = model
         self.query_one(KeyFooter).items = tuple(
             FooterItem(each.id, each.shown, label) for each, label in commands.footer(self.situation())
         )
@@ -337,6 +352,11 @@ class MainScreen(Screen[None]):
     async def _switch_tab(self, event: TabBar.Activated) -> None:
         await self.action_show_tab(event.tab)
 
+    def show_largest(self) -> None:
+        """Show what is on disk, the largest first."""
+        self.sort = SortKey.LARGEST
+        self.run_worker(self.action_show_tab(LOCAL), group="tab", exclusive=True, description="show Local")
+
     # --- details ---
 
     def action_details(self) -> None:
@@ -370,54 +390,7 @@ class MainScreen(Screen[None]):
     def _close_details(self) -> None:
         self.details_open = False
 
-    # --- intents ---
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Whether a key does something here and now."""
-        found = BY_ACTION.get(action)
-        if found is None:
-            return True
-        at = self.situation()
-        return found.when(at) or (not at.searching and bool(self._refusal(action, at.targets)))
-
-    def _refusal(self, action: str, models: tuple[Model, ...]) -> str:
-        """Why this router does not do what the models' states call for; empty if it does, or they do not."""
-        router = self.fleet.router
-        return refusal(action, models, router.abilities, router.label)
-
-    def _request(self, action: str) -> None:
-        self._ask(action, self.targets())
-
-    def _ask(self, action: str, wanted: tuple[Model, ...]) -> None:
-        models = applicable(action, wanted, self.fleet.router.abilities)
-        if models:
-            self.post_message(self.ActionRequested(action, models))
-        elif reason := self._refusal(action, wanted):
-            self.notify(reason, markup=False)
-
-    def action_pull(self) -> None:
-        self._request("pull")
-
-    def action_cancel(self) -> None:
-        self._request("cancel")
-
-    def action_retry(self) -> None:
-        self._request("retry")
-
-    def action_delete(self) -> None:
-        self._request("delete")
-
-    def action_copy(self) -> None:
-        """Ask for the highlighted model's path or name on the clipboard."""
-        model = self.grid.highlighted
-        if model is not None:
-            self.post_message(self.ActionRequested("copy", (model,)))
-
-    def action_usage(self) -> None:
-        """Ask for a command that runs the highlighted model on the clipboard."""
-        model = self.grid.highlighted
-        if model is not None:
-            self.post_message(self.ActionRequested("usage", (model,)))
+    # --- intents: see `asking` for those about models ---
 
     def action_select(self) -> None:
         """Select the highlighted model, or take it out of the selection."""

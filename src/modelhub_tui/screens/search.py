@@ -19,6 +19,7 @@ SORT_WORDS = {
     SortKey.CATALOG: "catalog order",
     SortKey.NAME: "by name",
     SortKey.SIZE: "smallest first",
+    SortKey.LARGEST: "largest first",
     SortKey.MEMORY: "least memory first",
     SortKey.DOWNLOADS: "most downloaded first",
     SortKey.LIKES: "most liked first",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelhub_tui.domain import Fleet, Link, Model, ModelState
+from modelhub_tui.actions import running
+from modelhub_tui.domain import Fleet, Limits, Link, Model, ModelState, Node
 from modelhub_tui.errors import BadReference
 from modelhub_tui.filtering import Filter
 from modelhub_tui.hub_refs import parse_hub_ref
 from modelhub_tui.units import human_size
+from modelhub_tui.widgets.glyphs import Glyphs
+from modelhub_tui.widgets.moments import in_words
 
 
 def empty_text(fleet: Fleet, wanted: Filter, *, local: bool) -> str:
@@ -30,6 +33,16 @@ def _no_match(wanted: Filter) -> str:
     if wanted.text:
         return f"No model matches {wanted.text}\n\nPress esc to clear the search, r to register any HuggingFace repo."
     return "No model passes the filter\n\nPress esc to clear it, f to change it."
+
+
+def on_disk(nodes: Sequence[Node], glyphs: Glyphs) -> tuple[str, ...]:
+    """What models take on disk, shared files counted once, and the trash; the longest form first."""
+    told = [each.models_bytes for each in nodes if each.models_bytes is not None]
+    if not told:
+        return ("modelhub",)
+    models, trash = human_size(sum(told)), sum(each.trash_bytes or 0 for each in nodes)
+    short = (f"{models} on disk", models)
+    return (f"{models} on disk {glyphs.dot} trash {human_size(trash)}", *short) if trash else short
 
 
 def names_a_repo(text: str) -> bool:
@@ -55,27 +68,90 @@ def listed(models: Sequence[Model], limit: int = 6) -> tuple[str, ...]:
     return (*names, f"  and {rest} more") if rest else tuple(names)
 
 
-def delete_question(models: Sequence[Model]) -> tuple[str, tuple[str, ...]]:
-    """Question and explanation before files are removed."""
+def delete_question(
+    models: Sequence[Model], *, trash: bool = False, limits: Limits | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Question and explanation before files are removed.
+
+    Args:
+        trash: The router has one.
+        limits: What it may take; None if that is not known so far.
+    """
     nodes = list(dict.fromkeys(place.node for model in models for place in model.placements))
     freed, unknown = 0, False
     for model in models:
-        for place in model.placements:
-            size = place.disk_bytes if place.disk_bytes is not None else model.size_bytes
-            freed, unknown = freed + (size or 0), unknown or size is None
+        size = _size_of(model)
+        freed, unknown = freed + size, unknown or not size
     amount = f"{'At least ' if unknown and freed else ''}{human_size(freed)}" if freed else "An unknown amount"
     where = f" on {_names(nodes)}" if nodes else ""
-    lines = (f"{amount} will be freed{where}.", "The files can be downloaded again.")
+    lines = [f"{amount} will be freed{where}."]
+    it, them = ("It", "it") if len(models) == 1 else ("They", "them")
+    if trash and limits is None:
+        lines.append(f"{it} can be brought back with u for a while.")
+    elif trash and limits is not None and can_be_undone(models, limits):
+        span = in_words(limits.trash_seconds)
+        lines.append(f"u brings {them} back for {span}; the space is free then, or when a transfer needs it.")
+    elif trash and limits is not None and not limits.trash_seconds:
+        lines.append("There is no undo: the trash is switched off. L switches it on.")
+    elif trash and limits is not None:
+        larger = "it is" if len(models) == 1 else "they are"
+        lines.append(f"There is no undo: {larger} larger than the trash ({human_size(limits.trash_bytes)}, L).")
+    else:
+        lines.append("The files can be downloaded again.")
+    busy = list(dict.fromkeys(each.node for model in models for each in running(model)))
+    if busy:
+        verb = "is" if len(busy) == 1 else "are"
+        lines.append(f"{_names(busy)} {verb} still fetching {them}: that is stopped as well.")
     return f"Delete {titles(models)}?", (*listed(models), *([""] if len(models) > 1 else []), *lines)
 
 
-def cancel_question(models: Sequence[Model]) -> tuple[str, tuple[str, ...]]:
+def _size_of(model: Model) -> int:
+    sizes = (each.disk_bytes if each.disk_bytes is not None else model.size_bytes for each in model.placements)
+    return sum(size or 0 for size in sizes)
+
+
+def can_be_undone(models: Sequence[Model], limits: Limits | None) -> bool:
+    """Whether the trash takes these models; as long as nothing is known about it, it is believed to."""
+    if limits is None:
+        return True
+    return limits.trash_seconds > 0 and any(_size_of(model) <= limits.trash_bytes for model in models)
+
+
+def deleted(models: Sequence[Model], limits: Limits | None) -> str:
+    """What to say once models are deleted: how to have them back, as long as that can be done."""
+    it = "it" if len(models) == 1 else "them, one by one,"
+    said = f"Deleted {titles(models)}."
+    if limits is None or not can_be_undone(models, limits):
+        return said
+    return f"{said} u brings {it} back for {in_words(limits.trash_seconds)}."
+
+
+def came_back(title: str) -> str:
+    """What to say once a deletion is undone."""
+    return f"{title} is back."
+
+
+def stop_and_delete_question(models: Sequence[Model]) -> tuple[str, tuple[str, ...]]:
+    """Question and explanation before a transfer is stopped that the router did not want to delete under."""
+    verb, it = ("is", "it") if len(models) == 1 else ("are", "them")
+    lines = (f"{titles(models)} {verb} being fetched just now.", f"Stop that, and delete {it}?")
+    return f"Stop downloading {titles(models)}?", (*listed(models), *([""] if len(models) > 1 else []), *lines)
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def cancel_question(models: Sequence[Model], *, can_pause: bool = False) -> tuple[str, tuple[str, ...]]:
     """Question and explanation before partial files are dropped."""
     lost = fetched(models)
     what = "it" if len(models) == 1 else "them"
     lines = (
         f"{human_size(lost)} fetched so far will be dropped.",
-        f"To keep {what}, let the download go on: it survives closing this program.",
+        f"To keep {what}, press P: that holds the download instead."
+        if can_pause
+        else f"To keep {what}, let the download go on: it survives closing this program.",
     )
     return f"Stop downloading {titles(models)}?", (*listed(models), *([""] if len(models) > 1 else []), *lines)
 

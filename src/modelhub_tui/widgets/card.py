@@ -6,91 +6,25 @@ important first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection
 from functools import lru_cache
-from typing import Literal
 
 from rich.segment import Segment
 from rich.style import Style
 
-from modelhub_tui.actions import can
-from modelhub_tui.domain import IN_FLIGHT, LOCAL_ABILITIES, Ability, Fit, FitKind, Model, ModelState, Phase, Transfer
-from modelhub_tui.units import human_context, human_count, human_duration, human_rate, human_size
+from modelhub_tui.actions import can, orphaned
+from modelhub_tui.domain import IN_FLIGHT, LOCAL_ABILITIES, Ability, Fit, FitKind, Model, ModelState
+from modelhub_tui.units import human_context, human_count, human_size
+from modelhub_tui.widgets.card_moving import MovingPen, Row
+from modelhub_tui.widgets.card_parts import EDGE, RIGHT, Action, Card, Layout, Look, Part, Span
 from modelhub_tui.widgets.cells import Line, clip, clip_middle, width_of, wrap
 from modelhub_tui.widgets.glyphs import Glyphs
-
-Layout = Literal["hub", "local"]
-Action = Literal["pull", "cancel", "retry", "delete"]
+from modelhub_tui.widgets.progress import troubled
 
 LOW, TALL = 4, 5
 """Lines of a card: one line of description, or two."""
 MIN_WIDTH = 12
 """Below this nothing but the title is drawn."""
-_EDGE = 2
-"""Cells left of the text: the edge mark and a space."""
-_RIGHT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Styles of one variant of a card (plain, highlighted, dimmed), with their background."""
-
-    text: Style
-    title: Style
-    muted: Style
-    good: Style
-    bad: Style
-    warn: Style
-    busy: Style
-    tag: Style
-    action: Style
-    selected: Style
-    rest: Style
-    """The part of a bar that is not done."""
-    edge: Style
-    page: Style
-    """Between cards."""
-
-    @classmethod
-    def roles(cls) -> tuple[str, ...]:
-        """Names of the styles, in order."""
-        return tuple(each.name for each in fields(cls))
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where an action is drawn: cells `start` to `end` (exclusive) of a line, counted from the card's corner."""
-
-    line: int
-    start: int
-    end: int
-    action: Action
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A drawn card: every line is exactly as wide as asked."""
-
-    lines: tuple[list[Segment], ...]
-    spans: tuple[Span, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of a line that is shown whole or not at all."""
-
-    rank: int
-    """The higher, the sooner it goes when the line is too long."""
-    pieces: tuple[tuple[str, str], ...]
-    """Texts, each with the name of a style of `Look`."""
-
-    @property
-    def width(self) -> int:
-        """Cells it takes."""
-        return sum(width_of(text) for text, _ in self.pieces)
-
-
 _BADGE = {
     ModelState.AVAILABLE: ("available", "muted"),
     ModelState.QUEUED: ("queued", "warn"),
@@ -105,21 +39,28 @@ _WORDS: dict[Action, tuple[str, str, Action]] = {
     "cancel": ("[x]", "Cancel", "cancel"),
     "retry": ("[R]", "Retry", "retry"),
     "delete": ("[d]", "Delete", "delete"),
+    "resume": ("[P]", "Resume", "resume"),
+    "adopt": ("[p]", "Adopt", "adopt"),
 }
 _FIRST: dict[ModelState, tuple[Action, ...]] = {
     ModelState.AVAILABLE: ("pull",),
     ModelState.QUEUED: ("cancel", "pull", "delete"),
     ModelState.DOWNLOADING: ("cancel",),
-    ModelState.PAUSED: ("cancel",),
+    ModelState.PAUSED: ("resume", "cancel"),
     ModelState.FAILED: ("retry", "pull", "cancel"),
-    ModelState.DOWNLOADED: ("delete",),
+    ModelState.DOWNLOADED: ("adopt", "delete"),
 }
 """What a card offers, the first of these that can be done."""
 
 
-def action_for(model: Model, abilities: frozenset[Ability]) -> tuple[str, str, Action] | None:
+def action_for(
+    model: Model, abilities: frozenset[Ability], deleting_nodes: Collection[str] | None = None
+) -> tuple[str, str, Action] | None:
     """Key, word and name of the action a card offers; None when nothing can be done."""
-    return next((_WORDS[each] for each in _FIRST.get(model.state, ()) if can(each, model, abilities)), None)
+    for each in _FIRST.get(model.state, ()):
+        if can(each, model, abilities, deleting_nodes):
+            return ("[R]", "Restart", "retry") if each == "retry" and orphaned(model) else _WORDS[each]
+    return None
 
 
 def draw_card(
@@ -136,6 +77,7 @@ def draw_card(
     selected: bool = False,
     dimmed: bool = False,
     abilities: frozenset[Ability] = LOCAL_ABILITIES,
+    deleting_nodes: Collection[str] | None = None,
 ) -> Card:
     """Draw `model` as `height` lines of exactly `width` cells.
 
@@ -152,8 +94,9 @@ def draw_card(
         selected: Marked for an action on several.
         dimmed: The data is old; nothing is drawn in colour.
         abilities: What the router can do; no other action is offered.
+        deleting_nodes: Ids and names of the nodes that delete when asked to; None while that is not known.
     """
-    pen = _Pen(model, width, look, glyphs, dimmed, memory, nodes_fit, action_for(model, abilities))
+    pen = _Pen(model, width, look, glyphs, dimmed, memory, nodes_fit, action_for(model, abilities, deleting_nodes))
     rows = pen.local() if layout == "local" else pen.hub(height)
     edge = glyphs.cursor if cursor else glyphs.edge
     out: list[list[Segment]] = []
@@ -178,10 +121,7 @@ def _exact(line: Line, width: int, style: Style) -> list[Segment]:
     return cut.pad(width, style).segments
 
 
-_Row = Callable[[Line, int], None]
-
-
-class _Pen:
+class _Pen(MovingPen):
     """Draws the lines of one card; each method adds to a line that starts with the edge."""
 
     def __init__(
@@ -197,9 +137,9 @@ class _Pen:
     ) -> None:
         self.model, self.look, self.glyphs, self.dimmed = model, look, glyphs, dimmed
         self.memory, self.fit, self.offered = memory, nodes_fit, offered
-        self.end = max(width - _RIGHT, _EDGE)
+        self.end = max(width - RIGHT, EDGE)
         """The cell after the last one for text."""
-        self.space = self.end - _EDGE
+        self.space = self.end - EDGE
         self.spans: list[Span] = []
         self.muted = model.state is ModelState.DELETING
 
@@ -207,7 +147,9 @@ class _Pen:
     def edge_role(self) -> str:
         """Colour of the left edge: says which cards need attention."""
         transfer = self.model.transfer
-        if transfer is not None and transfer.phase is Phase.RETRYING and self.model.state is ModelState.DOWNLOADING:
+        if transfer is not None and troubled(transfer) and self.model.state is ModelState.DOWNLOADING:
+            return "warn"
+        if self.model.found and not self.model.registered:
             return "warn"
         return _BADGE[self.model.state][1]
 
@@ -225,6 +167,11 @@ class _Pen:
         model, glyphs = self.model, self.glyphs
         word, role = _BADGE[model.state]
         badge = f"{getattr(glyphs, word)} {word}"
+        if model.found and not model.registered:
+            role = "warn"
+            long = f"{badge} {glyphs.dot} not registered"
+            if self.space >= width_of(long) + MIN_WIDTH:
+                badge = long
         if self.space < width_of(badge) + MIN_WIDTH:
             badge = badge[0]
         room = self.space - width_of(badge) - 2
@@ -237,35 +184,35 @@ class _Pen:
             line.add("  ", self.look.text).add(gated, self.style("warn"))
         line.pad(self.end - width_of(badge), self.look.text).add(badge, self.style(role))
 
-    def hub(self, height: int) -> list[_Row]:
+    def hub(self, height: int) -> list[Row]:
         """Lines below the title of a card in the hub."""
         model = self.model
         tall = height >= TALL
         moving = model.state in IN_FLIGHT
         texts = wrap(model.description, self.space, 2 if tall and not moving else 1, self.glyphs.ellipsis)
-        rows: list[_Row] = [self._text(texts[0] if texts else "")]
+        rows: list[Row] = [self._text(texts[0] if texts else "")]
         if tall and not moving:
             rows.append(self._text(texts[1] if len(texts) > 1 else ""))
         rows.append(self._facts)
         if moving:
-            rows += self._moving(tall)
+            rows += self.moving(tall)
         elif model.state is ModelState.AVAILABLE:
             rows.append(self._tags)
         else:
             rows.append(self._on_disk)
         return rows
 
-    def local(self) -> list[_Row]:
+    def local(self) -> list[Row]:
         """Lines below the title of a card in the list of what is on disk."""
         model = self.model
-        rows: list[_Row] = [self._facts_on_disk]
+        rows: list[Row] = [self._facts_on_disk]
         if model.state in IN_FLIGHT:
-            rows += [self._path, *self._moving(False)]
+            rows += [self._path, *self.moving(False)]
         else:
             rows += [self._path, self._nodes]
         return rows
 
-    def _text(self, text: str) -> _Row:
+    def _text(self, text: str) -> Row:
         def row(line: Line, _at: int) -> None:
             line.add(text, self.style("text"))
 
@@ -285,14 +232,14 @@ class _Pen:
             ):
                 if count is not None:
                     right.append(Part(rank, ((f"{mark} ", "muted"), (human_count(count), role))))
-        self._spread(line, left, right)
+        self.spread(line, left, right)
 
     def _facts_on_disk(self, line: Line, _at: int) -> None:
         model = self.model
         size = model.disk_bytes if model.disk_bytes is not None else model.size_bytes
         left = [Part(1, ((human_size(size), "text"), (" on disk", "muted")))] if size is not None else []
         left += [*self._memory(), *self._kind()]
-        self._spread(line, left, [])
+        self.spread(line, left, [])
 
     def _memory(self) -> list[Part]:
         """Required memory and whether it is there. The verdict outlives the figure on narrow cards."""
@@ -324,19 +271,19 @@ class _Pen:
 
     def _tags(self, line: Line, at: int) -> None:
         tags = [Part(3 + rank, ((tag, "tag"),)) for rank, tag in enumerate(self.model.tags)]
-        self._with_action(line, at, tags, separator="  ")
+        self.with_action(line, at, tags, separator="  ")
 
     def _on_disk(self, line: Line, at: int) -> None:
         model = self.model
         if model.state is ModelState.DELETING:
-            self._with_action(line, at, [Part(1, (("being removed from ", "muted"), (_names(model), "muted")))])
+            self.with_action(line, at, [Part(1, (("being removed from ", "muted"), (_names(model), "muted")))])
             return
         left = []
         if model.disk_bytes is not None:
             left.append(Part(3, ((human_size(model.disk_bytes), "text"), (" on disk", "muted"))))
         if model.placements:
             left.append(Part(2, (("on ", "muted"), (_names(model), "text"))))
-        self._with_action(line, at, left)
+        self.with_action(line, at, left)
 
     def _path(self, line: Line, _at: int) -> None:
         """Where it is, in full as far as there is room."""
@@ -350,178 +297,7 @@ class _Pen:
             self._on_disk(line, at)
             return
         names = _names(self.model)
-        self._with_action(line, at, [], shrink=(f"on {names}", "muted") if names else None)
-
-    def _moving(self, tall: bool) -> list[_Row]:
-        """The last lines while a model is on its way: bar, figures, reason, action."""
-        model = self.model
-        transfer = model.transfer
-        if model.state is ModelState.FAILED:
-            return self._reason(tall, model.reason or "failed", "bad")
-        if model.state is ModelState.QUEUED or transfer is None:
-            return self._reason(tall, model.reason or "waiting", "warn" if model.state is ModelState.QUEUED else "text")
-        paused = model.state is ModelState.PAUSED
-        retrying = transfer.phase is Phase.RETRYING
-        role = "warn" if paused or retrying else "busy"
-        figures, note = self._figures(transfer, paused), None
-        if retrying:
-            note = (f"{_retry(transfer)}: {transfer.error}" if transfer.error else _retry(transfer), "warn")
-        if tall:
-
-            def full_bar(line: Line, _at: int) -> None:
-                self._bar(line, transfer.fraction, self.end - line.width - 6, role)
-                line.add(_percent(transfer.fraction).rjust(6), self.style("text"))
-
-            def below(line: Line, at: int) -> None:
-                self._with_action(line, at, [] if note else figures, shrink=note)
-
-            return [full_bar, below]
-
-        def one_line(line: Line, at: int) -> None:
-            if note and self.space >= 44:
-                # The bar stays, short: how far it came matters while it tries again.
-                self._bar(line, transfer.fraction, 8, role)
-                line.add(f" {_percent(transfer.fraction)}  ", self.style("text"))
-                self._with_action(line, at, [], shrink=note)
-            elif note:
-                self._with_action(line, at, [], shrink=note)
-            else:
-                percent = Part(0, ((_percent(transfer.fraction).rjust(4), "text"),))
-                self._with_action(line, at, [percent, *figures], bar=(transfer.fraction, role), separator="  ")
-
-        return [one_line]
-
-    def _figures(self, transfer: Transfer, paused: bool) -> list[Part]:
-        """Bytes, speed and time left; or what is done instead of fetching."""
-        done = of_total(transfer.bytes_done, transfer.bytes_total)
-        out = [Part(4, ((done, "text"),))]
-        if paused:
-            out.append(Part(3, (("paused", "warn"),)))
-        elif transfer.phase is Phase.VERIFYING:
-            out.append(Part(3, (("verifying", "busy"),)))
-        elif transfer.phase is Phase.WAITING:
-            out.append(Part(3, (("waiting", "warn"),)))
-        else:
-            if transfer.bytes_per_s is not None:
-                out.append(Part(5, ((human_rate(transfer.bytes_per_s), "text"),)))
-            if transfer.eta_s is not None:
-                out.append(Part(3, ((human_duration(transfer.eta_s), "text"),)))
-        return out
-
-    def _reason(self, tall: bool, reason: str, role: str) -> list[_Row]:
-        """Why it waits or failed: two lines on a tall card, the last one beside the action."""
-        action = self._action_width(True)
-        if not tall or width_of(reason) <= self.space - action - 2:
-
-            def only(line: Line, at: int) -> None:
-                self._with_action(line, at, [], shrink=(reason, role))
-
-            return [self._tags_only, only] if tall else [only]
-        first = wrap(reason, self.space, 2, "")[0]
-        rest = reason[len(first) :].lstrip()
-
-        def upper(line: Line, _at: int) -> None:
-            line.add(first, self.style(role))
-
-        def lower(line: Line, at: int) -> None:
-            self._with_action(line, at, [], shrink=(rest, role))
-
-        return [upper, lower]
-
-    def _tags_only(self, line: Line, _at: int) -> None:
-        tags = [Part(3 + rank, ((tag, "tag"),)) for rank, tag in enumerate(self.model.tags)]
-        self._spread(line, tags, [], separator="  ")
-
-    # Pieces
-
-    def _action_width(self, full: bool) -> int:
-        found = self.offered
-        return 0 if found is None else len(found[0]) + (1 + len(found[1]) if full else 0)
-
-    def _with_action(
-        self,
-        line: Line,
-        at: int,
-        parts: Sequence[Part],
-        *,
-        separator: str | None = None,
-        shrink: tuple[str, str] | None = None,
-        bar: tuple[float | None, str] | None = None,
-    ) -> None:
-        """The last line: facts (or one text that may be cut, or a bar) on the left, the action on the right."""
-        start = line.width
-        found = self.offered
-        wanted = sum(each.width for each in parts) or (min(width_of(shrink[0]), 12) if shrink else 0)
-        full = self.end - start - self._action_width(True) >= min(wanted, 14) + 2
-        action = self._action_width(full)
-        room = self.end - start - action - (2 if action else 0)
-        separator = f" {self.glyphs.dot} " if separator is None else separator
-        if bar is not None:
-            least = 6
-            kept = _kept(parts, max(room - least - 1, 0), len(separator))
-            used = sum(each.width for each in kept) + len(separator) * max(len(kept) - 1, 0)
-            size = min(room - used - 1, 60)
-            if size >= 3:
-                self._bar(line, bar[0], size, bar[1])
-                line.add(" ", self.look.text)
-                room -= size + 1
-            parts = kept
-        self._pieces(line, _kept(parts, room, len(separator)), separator)
-        if shrink is not None:
-            line.add(
-                clip(shrink[0], self.end - action - (2 if action else 0) - line.width, self.glyphs.ellipsis),
-                self.style(shrink[1]),
-            )
-        if found is None:
-            return
-        line.pad(self.end - action, self.look.text)
-        left = line.width
-        line.add(found[0], self.style("action"))
-        if full:
-            line.add(f" {found[1]}", self.style("text"))
-        self.spans.append(Span(at, left, line.width, found[2]))
-
-    def _spread(self, line: Line, left: Sequence[Part], right: Sequence[Part], separator: str | None = None) -> None:
-        """Left parts with separators, right parts at the right end; parts go by rank until all fits."""
-        separator = f" {self.glyphs.dot} " if separator is None else separator
-        parts = [*left, *right]
-        # A part on the right costs two cells of distance where one on the left costs its separator.
-        kept = _kept(parts, self.space, len(separator))
-        on_right = [each for each in right if each in kept]
-        self._pieces(line, [each for each in left if each in kept], separator)
-        if on_right:
-            width = sum(each.width for each in on_right) + 2 * (len(on_right) - 1)
-            line.pad(self.end - width, self.look.text)
-            self._pieces(line, on_right, "  ")
-
-    def _pieces(self, line: Line, parts: Iterable[Part], separator: str) -> None:
-        for rank, part in enumerate(parts):
-            if rank:
-                line.add(separator, self.style("muted"))
-            for text, role in part.pieces:
-                line.add(text, self.style(role))
-
-    def _bar(self, line: Line, fraction: float | None, size: int, role: str) -> None:
-        done, rest = bar_cells(fraction, size, self.glyphs)
-        line.add(done, self.style(role)).add(rest, self.style("rest"))
-
-
-def bar_cells(fraction: float | None, size: int, glyphs: Glyphs) -> tuple[str, str]:
-    """The two parts of a bar of `size` cells. Told apart by their marks, so that they show without colour."""
-    if size <= 0:
-        return "", ""
-    halves = int((fraction or 0.0) * size * 2)
-    full, half = divmod(max(0, min(halves, size * 2)), 2)
-    done = glyphs.bar_done * full + (glyphs.bar_half if half else "")
-    return done, glyphs.bar_rest * (size - len(done))
-
-
-def of_total(done: int, total: int | None) -> str:
-    """`2.2 / 5.8 GB`: the unit once where both have the same; without a total `2.2 GB`."""
-    if not total:
-        return human_size(done)
-    (value, unit), whole = human_size(done).split(" "), human_size(total)
-    return f"{value} / {whole}" if whole.endswith(f" {unit}") else f"{value} {unit} / {whole}"
+        self.with_action(line, at, [], shrink=(f"on {names}", "muted") if names else None)
 
 
 @lru_cache(maxsize=256)
@@ -532,24 +308,3 @@ def _names_of(nodes: tuple[str, ...]) -> str:
 def _names(model: Model) -> str:
     """Nodes that hold it, each once."""
     return _names_of(tuple(each.node for each in model.placements))
-
-
-def _percent(fraction: float | None) -> str:
-    """Rounded down: 100 % means all of it."""
-    return "" if fraction is None else f"{int(fraction * 100)}%"
-
-
-def _retry(transfer: Transfer) -> str:
-    count = f" ({transfer.attempt}/{transfer.max_attempts})" if transfer.max_attempts else ""
-    return f"retrying{count}" + (f" in {transfer.retry_in_s:.0f} s" if transfer.retry_in_s else "")
-
-
-def _kept(parts: Sequence[Part], room: int, gap: int) -> list[Part]:
-    """Drop parts, highest rank first, until the rest fits `room` cells with `gap` cells between two."""
-    kept = list(parts)
-    total = sum(each.width for each in kept) + gap * max(len(kept) - 1, 0)
-    while kept and total > room:
-        # The last of equals goes.
-        worst = max(range(len(kept)), key=lambda at: (kept[at].rank, at))
-        total -= kept.pop(worst).width + (gap if kept else 0)
-    return kept

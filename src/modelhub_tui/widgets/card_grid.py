@@ -22,9 +22,12 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
+from modelhub_tui.actions import deleters
 from modelhub_tui.domain import LOCAL_ABILITIES, Ability, Gpu, Model, Node, NodeStatus, fit
-from modelhub_tui.widgets.card import LOW, TALL, Action, Card, Layout, Look, Span, draw_card
+from modelhub_tui.widgets.card import LOW, TALL, draw_card
+from modelhub_tui.widgets.card_parts import Action, Card, Layout, Look, Span
 from modelhub_tui.widgets.cells import Line, clip
+from modelhub_tui.widgets.drawn import cropped, thumb_lines
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 
 _GAP_X, _GAP_Y = 2, 1
@@ -180,13 +183,12 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         """Cards drawn anew so far; for tests."""
         self._cursor = 0
         self._told: Model | None = None
-        self._best: tuple[Node, ...] = ()
         self._looks: dict[bool, Look] = {}
         self._thumb_style: Style | None = None
         self._rows: LRUCache[tuple[object, ...], _Row] = LRUCache(256)
         self._dragging = False
         self.set_reactive(CardGrid.nodes, nodes)
-        self._best = _best_of(nodes)
+        self._best, self._deleters = _best_of(nodes), deleters(nodes)
         self.set_reactive(CardGrid.models, models)
 
     # What is shown
@@ -235,10 +237,10 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         self._tell()
 
     def watch_nodes(self) -> None:
-        """Repaint if a model may fit now that did not, or the other way round."""
-        best = _best_of(self.nodes)
-        if best != self._best:
-            self._best = best
+        """Repaint if a model may fit, or be deleted, now that did not, or the other way round."""
+        known = (_best_of(self.nodes), deleters(self.nodes))
+        if known != (self._best, self._deleters):
+            self._best, self._deleters = known
             self.refresh()
 
     def watch_selected(self, old: frozenset[str], new: frozenset[str]) -> None:
@@ -421,6 +423,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             self._best,
             self.dimmed,
             self.abilities,
+            self._deleters,
             self.glyphs.name,
             self._look(False),
             self._look(True) if has_cursor else None,
@@ -470,16 +473,12 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             selected=model.key in self.selected,
             dimmed=self.dimmed,
             abilities=self.abilities,
+            deleting_nodes=self._deleters,
         )
 
     def _thumb(self) -> range:
         """Lines of the widget that carry the scroll mark."""
-        height, total = self.size.height, self.virtual_size.height
-        if total <= height or height <= 0:
-            return range(0)
-        size = max(1, height * height // total)
-        start = round((height - size) * self.scroll_offset.y / max(total - height, 1))
-        return range(start, start + size)
+        return thumb_lines(self.size.height, self.virtual_size.height, self.scroll_offset.y)
 
     def _thumbed(self, row: _Row, line: int) -> Strip:
         """A line of a row with the scroll mark at its end."""
@@ -510,16 +509,8 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Draw what is on screen. No styles cache in between: without border or padding it only costs."""
-        width = self.size.width
         strips = self._lines(crop) if self.models else self._empty_lines()[crop.y : crop.bottom]
-        if crop.x or crop.width < width:
-            strips = [strip.crop(crop.x, crop.right) for strip in strips]
-        if self.app.no_color:
-            # NO_COLOR takes effect in the styles cache, which these lines do not pass.
-            ground = self.styles.background
-            for each in self.app.get_line_filters():
-                strips = [strip.apply_filter(each, ground) for strip in strips]
-        return strips
+        return cropped(self, strips, crop)
 
     def _empty_lines(self) -> list[Strip]:
         """The text for an empty list, in the middle."""

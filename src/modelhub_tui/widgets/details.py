@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -11,14 +12,19 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widgets import Static
 
-from modelhub_tui.domain import FitKind, Model, ModelState, Node, NodeStatus, fit
+from modelhub_tui.disk_plan import DiskPlan
+from modelhub_tui.domain import FitKind, Model, ModelState, Node, NodeStatus, Transfer, fit
 from modelhub_tui.units import human_context, human_count, human_duration, human_rate, human_size
-from modelhub_tui.widgets.card import of_total
+from modelhub_tui.widgets.card_parts import of_total, percent
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
+from modelhub_tui.widgets.moments import exact, ordinal
+from modelhub_tui.widgets.progress import doing, refetched, why_paused
 
 _HUB = "https://huggingface.co"
 MOST_NODES = 12
 """Places listed for one model; the fleet view has them all."""
+MOST_EVENTS = 10
+"""Things told that happened to a transfer."""
 _STATE_STYLE = {
     ModelState.AVAILABLE: "$foreground 70%",
     ModelState.QUEUED: "$text-warning",
@@ -83,17 +89,20 @@ class DetailsPane(VerticalScroll, can_focus=True):
     """What to show; None shows nothing."""
     nodes: reactive[tuple[Node, ...]] = reactive((), repaint=False)
     """Decides whether it fits."""
+    plan: reactive[DiskPlan | None] = reactive(None, repaint=False)
+    """The disk with this model on it; set before the model. None while it is whole, or nobody knows."""
 
     def __init__(
         self,
         *,
         glyphs: Glyphs = UNICODE,
         hub_url: str = _HUB,
+        clock: Callable[[], float] = time.time,
         id: str | None = None,
         classes: str | None = None,
     ) -> None:
         super().__init__(id=id, classes=classes)
-        self.glyphs, self.hub_url = glyphs, hub_url
+        self.glyphs, self.hub_url, self.clock = glyphs, hub_url, clock
         self._shown = Content("")
         self._key: str | None = None
 
@@ -118,6 +127,11 @@ class DetailsPane(VerticalScroll, can_focus=True):
         """Whether it fits may have changed."""
         self._redraw()
 
+    def watch_plan(self) -> None:
+        """Other models may take, or leave, some room."""
+        if self.model is not None and self.model.key == self._key:
+            self._redraw()
+
     def _redraw(self) -> None:
         text = self.page()
         if text.plain == self._shown.plain and text.spans == self._shown.spans:
@@ -139,6 +153,7 @@ class DetailsPane(VerticalScroll, can_focus=True):
         if model.description:
             blocks.append([Content.styled(model.description, "$foreground 85%")])
         blocks.append(self._state(model))
+        blocks.append(self._history(model))
         blocks.append(self._facts(model))
         if commands := usage(model):
             blocks.append([_heading("Use it")])
@@ -163,20 +178,16 @@ class DetailsPane(VerticalScroll, can_focus=True):
         """State, why, and each node's progress."""
         mark = getattr(self.glyphs, model.state.value)
         out = [Content.styled(f"{mark} {model.state.value}", f"bold {_STATE_STYLE[model.state]}")]
-        if model.reason:
-            out.append(Content.styled(model.reason, _STATE_STYLE[model.state]))
-        for each in model.transfers:
-            said = [f"{each.node}: {each.phase.value}"]
-            if each.bytes_total:
-                said.append(f"{int((each.fraction or 0) * 100)}%")
-                said.append(of_total(each.bytes_done, each.bytes_total))
-            said += [human_rate(each.bytes_per_s), human_duration(each.eta_s) and f"{human_duration(each.eta_s)} left"]
-            if each.file:
-                count = f" ({each.file_index} of {each.file_count})" if each.file_count > 1 else ""
-                said.append(f"{each.file}{count}")
-            if each.error and each.error != model.reason:
-                said.append(each.error)
-            out.append(Content.styled(f" {self.glyphs.dot} ".join(filter(None, said)), "$foreground 85%"))
+        said = [why_paused(model) if model.state is ModelState.PAUSED else "", model.reason]
+        if model.found and not model.registered:
+            said.append("Found on disk and registered nowhere. p adopts it as it is.")
+        if model.queue_position is not None:
+            said.append(f"{ordinal(model.queue_position)} in the queue")
+        out += [Content.styled(each, _STATE_STYLE[model.state]) for each in said if each]
+        out += [Content.styled(self._transfer(each, model), "$foreground 85%") for each in model.transfers]
+        if self.plan is not None:
+            style = "$text-error" if self.plan.short_by else "$foreground 85%"
+            out.append(Content.styled(f"Disk: {self.plan.sentence()}", style))
         if model.state is ModelState.AVAILABLE and model.gated:
             out.append(
                 Content.styled(
@@ -184,6 +195,39 @@ class DetailsPane(VerticalScroll, can_focus=True):
                 )
             )
         return out
+
+    def _transfer(self, each: Transfer, model: Model) -> str:
+        """One node's progress in a line."""
+        said = [f"{each.node}: {doing(each) or each.phase.value}" if not each.orphaned else doing(each)]
+        if each.bytes_total:
+            said.append(percent(each.fraction))
+            said.append(of_total(each.bytes_done, each.bytes_total))
+        said += [human_rate(each.bytes_per_s), human_duration(each.eta_s) and f"{human_duration(each.eta_s)} left"]
+        said.append(refetched(each))
+        if each.file:
+            count = f" ({each.file_index} of {each.file_count})" if each.file_count > 1 else ""
+            said.append(f"{each.file}{count}")
+        if each.error and each.error != model.reason:
+            said.append(each.error)
+        return f" {self.glyphs.dot} ".join(filter(None, said))
+
+    def _history(self, model: Model) -> list[Content]:
+        """What happened to its transfers, the latest last."""
+        events = sorted(
+            ((event.at, event.what, each.node) for each in model.transfers for event in each.history),
+            key=lambda event: event[0],
+        )
+        if not events:
+            return []
+        now, several = self.clock(), len(model.transfers) > 1
+        lines = [
+            Content.assemble(
+                (f"{exact(at, now)}  ", "$foreground 55%"),
+                (f"{node}: {what}" if several and node not in what else what, "$foreground 85%"),
+            )
+            for at, what, node in events[-MOST_EVENTS:]
+        ]
+        return [_heading("History"), *lines]
 
     def _facts(self, model: Model) -> list[Content]:
         rows: list[tuple[str, str, str]] = []

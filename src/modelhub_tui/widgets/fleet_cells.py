@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from modelhub_tui.domain import Model, ModelState, Node, NodeStatus, Phase, Placement, Transfer
 from modelhub_tui.units import human_duration, human_rate, human_size
-from modelhub_tui.widgets.card import bar_cells, of_total
+from modelhub_tui.widgets.card_parts import bar_cells, of_total, percent
 from modelhub_tui.widgets.cells import clip, width_of
 from modelhub_tui.widgets.glyphs import Glyphs
+from modelhub_tui.widgets.moments import exact
+from modelhub_tui.widgets.progress import doing, troubled
 
 Piece = tuple[str, str]
 """A text and the name of its style."""
@@ -58,6 +59,8 @@ def marks_of(model: Model) -> dict[str, Mark]:
     out: dict[str, Mark] = {}
     for each in model.transfers:
         glyph, word, style = _PHASES[each.phase]
+        if each.orphaned or (each.phase is Phase.FETCHING and troubled(each)):
+            word, style = "orphaned" if each.orphaned else "stalled", "bad" if each.orphaned else "warn"
         out[_key(each.node_id, each.node)] = Mark(glyph, word, style, transfer=each)
     gone = model.state is ModelState.DELETING
     for place in model.placements:
@@ -104,7 +107,7 @@ def cell(mark: Mark | None, model: Model, width: int, glyphs: Glyphs) -> list[Pi
     if transfer.phase in (Phase.FAILED, Phase.RETRYING) and transfer.error:
         return [(clip(f"{sign} {mark.word}: {transfer.error}", width, glyphs.ellipsis), mark.style)]
     if width < FIGURES_FROM:
-        said = "  ".join(filter(None, (f"{sign} {_percent(transfer)}", human_rate(transfer.bytes_per_s))))
+        said = "  ".join(filter(None, (f"{sign} {percent(transfer.fraction)}", human_rate(transfer.bytes_per_s))))
         if not transfer.bytes_per_s:
             said = f"{said} {mark.word}"
         return [(clip(said, width, glyphs.ellipsis), mark.style)]
@@ -115,12 +118,12 @@ def _short(mark: Mark, room: int) -> str:
     """The most telling word or figures that fit `room` cells."""
     transfer = mark.transfer
     if transfer is not None and transfer.phase in (Phase.FETCHING, Phase.VERIFYING, Phase.PAUSED):
-        percent = _percent(transfer)
+        share = percent(transfer.fraction)
         if transfer.phase is Phase.FETCHING:
             rate = human_rate(transfer.bytes_per_s).replace(" ", "")
-            full = f"{percent} {rate}".strip()
-            return full if width_of(full) <= room else percent
-        return f"{percent} {mark.word}" if len(percent) + len(mark.word) < room else mark.word
+            full = f"{share} {rate}".strip()
+            return full if width_of(full) <= room else share
+        return f"{share} {mark.word}" if len(share) + len(mark.word) < room else mark.word
     if mark.placement is not None and mark.placement.disk_bytes is not None and mark.glyph == "downloaded":
         return human_size(mark.placement.disk_bytes)
     return "whole" if mark.glyph == "downloaded" and room < len(mark.word) else mark.word
@@ -129,7 +132,7 @@ def _short(mark: Mark, room: int) -> str:
 def _wide(mark: Mark, transfer: Transfer, width: int, glyphs: Glyphs) -> list[Piece]:
     """A bar and as many figures as fit."""
     head = f"{getattr(glyphs, mark.glyph)} {mark.word:<11} "
-    figures = [f"{_percent(transfer):>4}"]
+    figures = [f"{percent(transfer.fraction):>4}"]
     if transfer.bytes_total:
         figures.append(of_total(transfer.bytes_done, transfer.bytes_total))
     figures += [human_rate(transfer.bytes_per_s), human_duration(transfer.eta_s)]
@@ -144,17 +147,14 @@ def _wide(mark: Mark, transfer: Transfer, width: int, glyphs: Glyphs) -> list[Pi
     return [(head, mark.style), (done, mark.style), (rest, "rest"), (tail, "text")]
 
 
-def _percent(transfer: Transfer) -> str:
-    return "" if transfer.fraction is None else f"{int(transfer.fraction * 100)}%"
-
-
 def in_words(mark: Mark | None, model: Model, node: Node) -> str:
     """The cell as a sentence without its full stop."""
     if mark is None:
         return f"{model.title}: not on {node.name}"
     said = [mark.word]
     if (transfer := mark.transfer) is not None:
-        said.append(_percent(transfer))
+        said = [doing(transfer) or mark.word]
+        said.append(percent(transfer.fraction))
         if transfer.bytes_total:
             said.append(of_total(transfer.bytes_done, transfer.bytes_total))
         left = human_duration(transfer.eta_s)
@@ -194,7 +194,7 @@ def node_facts(node: Node, now: float) -> tuple[tuple[str, ...], tuple[str, ...]
     if node.version:
         who.append(f"version {node.version}")
     if node.last_seen is not None:
-        who.append(f"last seen {_when(node.last_seen, now)}")
+        who.append(f"last seen {exact(node.last_seen, now)}")
     if node.latency_ms is not None:
         who.append(f"{node.latency_ms:.0f} ms")
     if node.takes_downloads:
@@ -207,18 +207,16 @@ def node_facts(node: Node, now: float) -> tuple[tuple[str, ...], tuple[str, ...]
     if node.disk_free_bytes is not None:
         total = f" of {human_size(node.disk_total_bytes)}" if node.disk_total_bytes else ""
         has.append(f"{human_size(node.disk_free_bytes)} free{total}")
-    for name, percent in (("CPU", node.cpu_percent), ("GPU", node.gpu_percent), ("memory", node.memory_percent)):
-        if percent is not None:
-            has.append(f"{name} {percent:.0f}%")
+    for name, load in (("CPU", node.cpu_percent), ("GPU", node.gpu_percent), ("memory", node.memory_percent)):
+        if load is not None:
+            has.append(f"{name} {load:.0f}%")
+    if node.models_bytes is not None:
+        has.append(f"{human_size(node.models_bytes)} of models")
+    if node.trash_bytes:
+        has.append(f"{human_size(node.trash_bytes)} in the trash")
     if node.models_dir:
         has.append(node.models_dir)
     return tuple(who), tuple(has)
-
-
-def _when(at: float, now: float) -> str:
-    """A time of day, or a date before today. Not an age, which would be wrong while nothing changes."""
-    then, today = time.localtime(at), time.localtime(now)
-    return time.strftime("%H:%M:%S" if then[:3] == today[:3] else "%Y-%m-%d %H:%M", then)
 
 
 def counted(nodes: Iterable[Node]) -> str:

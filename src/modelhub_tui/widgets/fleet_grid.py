@@ -21,6 +21,7 @@ from textual.widget import Widget
 
 from modelhub_tui.domain import Model, Node
 from modelhub_tui.widgets.cells import Line, clip, clip_middle
+from modelhub_tui.widgets.drawn import cropped, thumb_lines
 from modelhub_tui.widgets.fleet_cells import Mark, cell, headline, mark_on, marks_of, status_of
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 
@@ -234,7 +235,7 @@ class FleetGrid(Widget, can_focus=True, inherit_bindings=False):
     def _draw(self) -> list[Strip]:
         height = self.size.height
         lines = [self._head_line(at) for at in range(min(HEAD, height))]
-        thumb = self._thumb()
+        thumb = thumb_lines(self.rows_shown, len(self.models), self.top)
         page = self._style("page", "text")
         for y in range(len(lines), height):
             at = self.top + y - HEAD
@@ -249,14 +250,6 @@ class FleetGrid(Widget, can_focus=True, inherit_bindings=False):
             line.add(self.glyphs.thumb if in_thumb else " ", self._style("page", "rest"))
             lines.append(Strip(line.segments, line.width).simplify())
         return lines
-
-    def _thumb(self) -> range:
-        rows, total = self.rows_shown, len(self.models)
-        if total <= rows:
-            return range(0)
-        size = max(1, rows * rows // total)
-        start = round((rows - size) * self.top / (total - rows))
-        return range(start, start + size)
 
     def _head_line(self, which: int) -> Strip:
         """The names of the nodes, or what each is."""
@@ -313,15 +306,7 @@ class FleetGrid(Widget, can_focus=True, inherit_bindings=False):
         ):
             self._keep_in_view()
             self._strips = self._draw()
-        strips = self._strips[crop.y : crop.bottom]
-        if crop.x or crop.width < self.size.width:
-            strips = [strip.crop(crop.x, crop.right) for strip in strips]
-        if self.app.no_color:
-            # NO_COLOR takes effect in the styles cache, which these lines do not pass.
-            ground = self.styles.background
-            for each in self.app.get_line_filters():
-                strips = [strip.apply_filter(each, ground) for strip in strips]
-        return strips
+        return cropped(self, self._strips[crop.y : crop.bottom], crop)
 
     # Keys and mouse
 

@@ -37,6 +37,8 @@ class TabBar(Widget):
     """In order."""
     active: reactive[str] = reactive("")
     """`Tab.id` of the one that is open."""
+    notes: reactive[tuple[str, ...]] = reactive(())
+    """What to say at the right end: the first of these for which there is room."""
 
     @dataclass
     class Activated(Message):
@@ -56,7 +58,7 @@ class TabBar(Widget):
         *,
         active: str = "",
         glyphs: Glyphs = UNICODE,
-        title: str = "",
+        notes: tuple[str, ...] = (),
         id: str | None = None,
         classes: str | None = None,
     ) -> None:
@@ -66,12 +68,13 @@ class TabBar(Widget):
             tabs: In order.
             active: The open one; the first if empty.
             glyphs: Marks this terminal can show.
-            title: Drawn at the right end where there is room.
+            notes: What to say at the right end, the first that fits.
             id: Of the widget.
             classes: Of the widget.
         """
         super().__init__(id=id, classes=classes)
-        self.glyphs, self.title = glyphs, title
+        self.glyphs = glyphs
+        self.set_reactive(TabBar.notes, notes)
         self.set_reactive(TabBar.tabs, tabs)
         self.set_reactive(TabBar.active, active or (tabs[0].id if tabs else ""))
 
@@ -109,8 +112,9 @@ class TabBar(Widget):
             pieces.append(" ")
             width += width_of(text) + 1
         room = self.size.width - width - 1
-        if self.title and width_of(self.title) <= room:
-            pieces += [" " * (room - width_of(self.title)), (self.title, "$foreground 45%")]
+        note = next((each for each in self.notes if width_of(each) <= room), "")
+        if note:
+            pieces += [" " * (room - width_of(note)), (note, "$foreground 45%")]
         return Content.assemble(*pieces)
 
     def on_click(self, event: events.Click) -> None:

@@ -6,11 +6,12 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from modelhub_tui.domain import Model, Phase, Transfer
+from modelhub_tui.domain import Model, Phase
 from modelhub_tui.units import human_duration, human_rate
-from modelhub_tui.widgets.card import bar_cells, of_total
+from modelhub_tui.widgets.card_parts import bar_cells, of_total, percent
 from modelhub_tui.widgets.cells import clip, width_of
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
+from modelhub_tui.widgets.progress import in_short, troubled
 
 _MOVING = (Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING)
 
@@ -64,12 +65,12 @@ class TransfersStrip(Widget):
         """`title  bar  38%  2.2 / 5.8 GB  112 MB/s  0:32`; figures go from the right on narrow screens."""
         transfer = model.transfer
         assert transfer is not None
-        retrying = transfer.phase is Phase.RETRYING
+        trouble = troubled(transfer)
         # Every column has one width, so that the bars of all lines end at the same cell.
-        figures = [f"{_percent(transfer):>4}"]
+        figures = [f"{percent(transfer.fraction):>4}"]
         if width >= 90:
             figures.append(f"{of_total(transfer.bytes_done, transfer.bytes_total):>18}")
-        word = "retrying" if retrying else "verifying" if transfer.phase is Phase.VERIFYING else ""
+        word = in_short(transfer)
         if width >= 50:
             rate, left = human_rate(transfer.bytes_per_s), human_duration(transfer.eta_s)
             figures.append(word.rjust(17) if word else f"{rate:>9}  {left:>6}")
@@ -82,12 +83,8 @@ class TransfersStrip(Widget):
             " ",
             (name + " " * (name_width - width_of(name)), "$foreground 85%"),
             " ",
-            (done, "$text-warning" if retrying else "$text-primary"),
+            (done, "$text-warning" if trouble else "$text-primary"),
             # Terminal palettes know no shades: `dim` is the nearest.
             (rest, "dim" if self.app.native_ansi_color else "$foreground 25%"),
-            (f"  {right}", "$text-warning" if retrying else "$foreground 85%"),
+            (f"  {right}", "$text-warning" if trouble else "$foreground 85%"),
         )
-
-
-def _percent(transfer: Transfer) -> str:
-    return "" if transfer.fraction is None else f"{int(transfer.fraction * 100)}%"

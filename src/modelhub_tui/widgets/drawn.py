@@ -1,0 +1,34 @@
+"""What drawn lists share: the scroll mark at their right edge, and the last step before their lines are shown."""
+
+from __future__ import annotations
+
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+
+def thumb_lines(shown: int, total: int, top: int) -> range:
+    """Lines of a window that carry the scroll mark.
+
+    Args:
+        shown: Height of the window.
+        total: Height of all there is, in the same unit; nothing to scroll if it fits.
+        top: What is above the window, in that unit.
+    """
+    if total <= shown or shown <= 0:
+        return range(0)
+    size = max(1, shown * shown // total)
+    start = round((shown - size) * top / max(total - shown, 1))
+    return range(start, start + size)
+
+
+def cropped(widget: Widget, strips: list[Strip], crop: Region) -> list[Strip]:
+    """`strips`, cut to the columns asked for, and without colour where there is to be none."""
+    if crop.x or crop.width < widget.size.width:
+        strips = [strip.crop(crop.x, crop.right) for strip in strips]
+    if widget.app.no_color:
+        # NO_COLOR takes effect in the styles cache, which these lines do not pass.
+        ground = widget.styles.background
+        for each in widget.app.get_line_filters():
+            strips = [strip.apply_filter(each, ground) for strip in strips]
+    return strips
