@@ -409,15 +409,60 @@ def test_other_settings_do_not_disturb_a_busy_service(settings: Settings, monkey
     )
     assert "modelhub stop" in caught.value.todo
     monkeypatch.setattr(lifecycle, "__version__", "99.0")
-    assert start(settings) == info, "a newer program goes on with a busy older service that speaks its protocol"
+    again = start(settings)
+    assert again.pid == info.pid, "a newer program goes on with a busy older service that speaks its protocol"
+    assert again.notice == (
+        f"The service is still modelhub {info.version}, not 99.0; it is replaced when its transfers are done."
+    )
+
+
+def pretend(settings: Settings, **changes: Any) -> None:
+    """Let the service that runs be another version, as far as others can see."""
+    state = statefile.read_state(settings.state_dir)
+    assert state is not None
+    statefile.write_state(settings.state_dir, replace(state, identity=replace(state.identity, **changes)))
+
+
+def test_programs_and_services_of_different_versions(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = start(settings)
+    pretend(settings, version="99.0")
+    newer = start(settings)
+    assert newer.pid == info.pid, "an older program does not replace a newer service: they would take turns"
+    assert newer.notice == f"The service is modelhub 99.0, newer than this program ({info.version}); update this one."
+    assert modelhub(settings, monkeypatch, "status") == 0
+    assert newer.notice in capsys.readouterr().err
+    pretend(settings, protocol=99)
+    with pytest.raises(ServiceFailed) as caught:
+        start(settings)
+    assert caught.value.reason == (f"The service that runs here is modelhub 99.0, too new for this {info.version}.")
+    pretend(settings, protocol=statefile.PROTOCOL, version="0.0.1")
+    make_busy(settings, info)
+    assert start(settings).pid == info.pid, "left to finish"
 
 
 def test_a_newer_program_replaces_an_idle_older_service(settings: Settings) -> None:
     info = start(settings)
-    state = statefile.read_state(settings.state_dir)
-    assert state is not None
-    statefile.write_state(settings.state_dir, replace(state, identity=replace(state.identity, version="0.0.1")))
+    pretend(settings, version="0.0.1")
     assert start(settings).pid != info.pid
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "newer"),
+    [
+        ("1.0", "1.0", False),
+        ("1.0.1", "1.0", True),
+        ("1.0", "1.0.1", False),
+        ("1.10", "1.9", True),
+        ("2.0rc1", "2.0.dev5", True),
+        ("2.0", "garbage", True),
+        ("garbage", "2.0", False),
+        ("", "0.1", False),
+    ],
+)
+def test_versions_are_compared_by_their_numbers(one: str, other: str, newer: bool) -> None:
+    assert lifecycle._newer(one, other) is newer
 
 
 def test_a_service_that_no_longer_answers_is_named_and_can_be_stopped(

@@ -106,6 +106,8 @@ def _command(name: str) -> Callable[..., int]:
         "serve": ("service", "serve"),
         "node": ("service", "node"),
         "stop": ("service", "stop"),
+        "service": ("unit", "service"),
+        "doctor": ("doctor", "doctor"),
         "catalog": ("catalog", "check"),
         "login": ("login", "login"),
         "logout": ("login", "logout"),

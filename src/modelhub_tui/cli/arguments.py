@@ -129,6 +129,25 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("stop", "stop the local service; its downloads resume when it starts again", "stop", json=False)
 
+    examples = ("service install", "service status", "service print > modelhub.service")
+    service = add("service", "let systemd look after the local service", *examples, json=False)
+    actions = service.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
+    install = add("install", "write a systemd user unit, and start it", "service install", json=False, below=actions)
+    install.add_argument("--force", action="store_true", help="replace a unit that modelhub did not write")
+    uninstall = add("uninstall", "stop the unit and remove it", "service uninstall", json=False, below=actions)
+    uninstall.add_argument("--force", action="store_true", help="remove a unit that modelhub did not write")
+    add("status", "say whether the unit is installed, and runs", "service status --json", below=actions)
+    add("print", "print the unit", "service print", json=False, below=actions)
+
+    doctor = add(
+        "doctor",
+        "check everything that downloads depend on, and gather what a bug report needs",
+        "doctor",
+        "doctor --json -o report.json",
+        more="Exits with 1 if there is a problem. Secrets are left out.",
+    )
+    doctor.add_argument("-o", "--output", metavar="FILE", help="write the report to a file, too")
+
     examples = ("catalog check", "catalog check my-catalog.yaml")
     catalog = add("catalog", "look after catalog files", *examples, json=False)
     actions = catalog.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -76,7 +77,9 @@ def silent_holder(settings: Settings) -> int | None:
 def ensure_service(settings: Settings, *, timeout_s: float = 15.0) -> ServiceInfo:
     """Return the running service, started in the background if there was none.
 
-    A service that was started with other settings, or by another version of this program, is replaced if it is idle.
+    A service that was started with other settings, or by an older version of this program, is replaced if it is idle.
+    While it is busy, one that speaks our protocol is good enough, and so is a newer one at any time: two programs of
+    different versions must not take turns in replacing each other's.
 
     Raises:
         ServiceFailed: With a sentence that says what is wrong and what to do.
@@ -99,7 +102,7 @@ def ensure_service(settings: Settings, *, timeout_s: float = 15.0) -> ServiceInf
                 f"A modelhub service (process {holder}) holds {settings.state_dir} but does not answer.",
                 "Stop it with `modelhub stop`, then try again.",
             )
-        return _info(settings, _start(settings, deadline))
+        return _info(settings, _start_by_systemd(settings, wanted, deadline) or _start(settings, deadline))
 
 
 def stop_service(settings: Settings) -> bool:
@@ -156,8 +159,17 @@ def _info(settings: Settings, state: ServiceState) -> ServiceInfo:
         log=settings.state_dir / LOG_FILE,
         hf_endpoint=state.identity.hf_endpoint,
         hub_cache=state.identity.hub_cache,
-        notice=state.notice,
+        notice=" ".join(filter(None, (state.notice, _about_version(state.identity.version)))),
     )
+
+
+def _about_version(has: str) -> str:
+    """What to say of a service of another version than this program; empty if it is the same."""
+    if has == __version__:
+        return ""
+    if _newer(__version__, has):
+        return f"The service is still modelhub {has}, not {__version__}; it is replaced when its transfers are done."
+    return f"The service is modelhub {has}, newer than this program ({__version__}); update this one."
 
 
 def _find(state_dir: Path) -> ServiceState | None:
@@ -183,18 +195,36 @@ def _suits(has: Identity, wanted: Identity) -> bool:
 
     A program without a token of its own is content with a service that has one.
     """
-    same = (has.version, has.protocol, has.hf_endpoint, has.hub_cache, has.catalog)
-    return same == (wanted.version, wanted.protocol, wanted.hf_endpoint, wanted.hub_cache, wanted.catalog) and (
-        not wanted.token or has.token == wanted.token
+    same = (has.protocol, has.hf_endpoint, has.hub_cache, has.catalog)
+    return (
+        not _newer(wanted.version, has.version)
+        and same == (wanted.protocol, wanted.hf_endpoint, wanted.hub_cache, wanted.catalog)
+        and (not wanted.token or has.token == wanted.token)
     )
+
+
+def _newer(one: str, other: str) -> bool:
+    """True if the first version is not the same as the second, nor before it."""
+    return one != other and _numbers(one) >= _numbers(other)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a release; what follows them (`.dev3`, `rc1`) does not count."""
+    return tuple(int(each) for each in re.match(r"\d{0,9}(?:\.\d{1,9})*", version)[0].split(".") if each)  # type: ignore[index]
 
 
 def _replace(settings: Settings, found: ServiceState, wanted: Identity) -> bool:
     """Stop an unsuitable service if it is idle. False means: it is busy, but good enough to go on with.
 
     Raises:
-        ServiceFailed: It is busy and cannot be used with these settings.
+        ServiceFailed: It is busy and cannot be used with these settings, or it is too new for us.
     """
+    if found.identity.protocol > wanted.protocol:
+        # Its database may be too new for us as well: replacing it would leave this machine without a service.
+        raise ServiceFailed(
+            f"The service that runs here is modelhub {found.identity.version}, too new for this {wanted.version}.",
+            "Update this program, or choose another folder with MODELHUB_STATE_DIR.",
+        )
     try:
         status, _ = _ask(found.url, "POST", "/v0/service/stop?if=idle", found.key)
     except (OSError, ValueError):
@@ -214,6 +244,18 @@ def _replace(settings: Settings, found: ServiceState, wanted: Identity) -> bool:
     if has.hub_cache != wanted.hub_cache:
         raise ServiceFailed(f"The running service is busy in {has.hub_cache}, not {wanted.hub_cache}.", todo)
     return False
+
+
+def _start_by_systemd(settings: Settings, wanted: Identity, deadline: float) -> ServiceState | None:
+    """Let systemd start its unit, where `modelhub service install` has made one; None if that cannot be."""
+    from modelhub_tui.service import unit
+
+    # A token of our environment would not reach it.
+    if wanted.token or not unit.unit_path().is_file() or not unit.start_installed(settings):
+        return None
+    while (found := _find(settings.state_dir)) is None and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return found
 
 
 def _start(settings: Settings, deadline: float) -> ServiceState:
