@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from modelhub_tui.domain import Limits
 from modelhub_tui.errors import BadSettings
+from modelhub_tui.limit_texts import LIMIT_TEXTS, read_limits
 from modelhub_tui.untrusted import clean
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -53,9 +55,52 @@ SETTINGS = (
         "seconds without use after which the background service exits; 0 never",
         default="900",
     ),
+    Setting("parallel_transfers", "MODELHUB_PARALLEL_TRANSFERS", "models downloaded at the same time", default="2"),
+    Setting(
+        "bandwidth",
+        "MODELHUB_BANDWIDTH",
+        "most that all downloads together take, in bytes per second, such as 50M; 0 is no limit",
+        default="0",
+    ),
+    Setting(
+        "disk_floor",
+        "MODELHUB_DISK_FLOOR",
+        "free space that downloads leave alone, such as 20G; they pause when it is reached",
+        default="2 % of the disk, at most 512Mi",
+    ),
+    Setting(
+        "trash_seconds",
+        "MODELHUB_TRASH_SECONDS",
+        "how long a deletion can be undone, in seconds or as 30m, 1h, 2d; 0 frees the space at once",
+        default="1h",
+    ),
+    Setting(
+        "trash_size",
+        "MODELHUB_TRASH_SIZE",
+        "most that the trash may hold, such as 64G; the oldest goes first",
+        default="64Gi",
+    ),
+    Setting(
+        "parallel_transfers", "MODELHUB_PARALLEL_TRANSFERS", "models downloaded at the same time, 1 to 16", default="2"
+    ),
+    Setting(
+        "bandwidth", "MODELHUB_BANDWIDTH", "most bytes per second of all downloads, as 50M; 0 no limit", default="0"
+    ),
+    Setting(
+        "disk_floor",
+        "MODELHUB_DISK_FLOOR",
+        "free space that downloads leave alone, as 20G",
+        default="2 % of the disk, at most 512 MiB",
+    ),
+    Setting(
+        "trash_time", "MODELHUB_TRASH_TIME", "how long a deletion can be undone, as 30m or 1h; 0 never", default="1h"
+    ),
+    Setting("trash_size", "MODELHUB_TRASH_SIZE", "most that the trash may hold, as 64GiB", default="64GiB"),
 )
 _FILE_LIMIT_BYTES = 1_000_000
-_IN_FILE = frozenset({"router", "api_key", "api_key_file", "catalog", "theme", "state_dir", "cache_dir"})
+_NUMBERS = frozenset(each.setting for each in LIMIT_TEXTS)
+"""May be numbers in config.toml, or texts with a unit."""
+_IN_FILE = frozenset({"router", "api_key", "api_key_file", "catalog", "theme", "state_dir", "cache_dir"}) | _NUMBERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +116,8 @@ class Settings:
     api_key: str | None = field(default=None, repr=False)
     catalog: Path | None = None
     theme: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    """What a service of ours starts with; those of one that runs are changed with `modelhub limits`."""
 
     @property
     def embedded(self) -> bool:
@@ -112,7 +159,15 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
         api_key=_key(_said_key(flags, env, file, home)),
         catalog=_path(catalog, home) if catalog else None,
         theme=pick("theme"),
+        limits=_limits(env, file),
     )
+
+
+def _limits(env: Mapping[str, str], file: Mapping[str, str]) -> Limits:
+    """What transfers and trash may take. A complaint names the variable, or the setting in the file."""
+    from_env = {each.setting: env[each.env] for each in LIMIT_TEXTS if env.get(each.env)}
+    names = {each.setting: each.env for each in LIMIT_TEXTS if each.setting in from_env}
+    return read_limits({**file, **from_env}, names)
 
 
 def _xdg(env: Mapping[str, str], home: Path, kind: str, default: str) -> Path:
@@ -212,6 +267,9 @@ def _read_file(path: Path, explicit: bool) -> dict[str, str]:
         if name not in _IN_FILE:
             known = ", ".join(sorted(_IN_FILE))
             raise BadSettings(f"The config file {path} has an unknown setting {clean(name, 40)!r}; known: {known}.")
-        if not isinstance(value, str):
-            raise BadSettings(f"The setting {name!r} in {path} must be text in quotes.")
+        if name in _NUMBERS and isinstance(value, int) and not isinstance(value, bool):
+            raw[name] = str(value)
+        elif not isinstance(value, str):
+            how = "a whole number, or text in quotes" if name in _NUMBERS else "text in quotes"
+            raise BadSettings(f"The setting {name!r} in {path} must be {how}.")
     return raw

@@ -2,9 +2,56 @@
 
 from __future__ import annotations
 
-from math import isfinite
+import re
+from math import inf, isfinite
+
+from modelhub_tui.untrusted import clean
 
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]*)\Z", re.IGNORECASE)
+_DURATIONS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+def read_size(text: str) -> int:
+    """Bytes from `20G`, `1.5 TB`, `512MiB` or `1000`; without an i in it a unit is decimal, as everywhere here.
+
+    Raises:
+        ValueError: With a sentence that says what it should look like.
+    """
+    found = _AMOUNT.match(text.strip())
+    unit = found[2].lower().removesuffix("/s").removesuffix("b") if found else "?"
+    base, letter = (1024, unit[:-1]) if unit.endswith("i") else (1000, unit)
+    powers = ("", "k", "m", "g", "t", "p")
+    if found is None or letter not in powers or (base == 1024 and not letter):
+        raise ValueError(f"{clean(text, 40)!r} is no size; it looks like 20G, 512MiB or 1000000.")
+    return int(Decimal(found[1]) * base ** powers.index(letter))
+
+
+def read_seconds(text: str) -> int:
+    """Whole seconds from `90`, `30m`, `1h` or `2d`.
+
+    Raises:
+        ValueError: With a sentence that says what it should look like.
+    """
+    found = _AMOUNT.match(text.strip())
+    if found is None or found[2].lower() not in _DURATIONS:
+        raise ValueError(f"{clean(text, 40)!r} is no time; it looks like 90s, 30m, 1h or 2d.")
+    return int(Decimal(found[1]) * _DURATIONS[found[2].lower()])
+
+
+_DECIMAL, _BINARY = ("k", "M", "G", "T", "P"), ("Ki", "Mi", "Gi", "Ti", "Pi")
+_SIZE_FACTORS = {
+    "": 1,
+    **{unit.lower(): 1000**power for power, unit in enumerate(_DECIMAL, 1)},
+    **{unit.lower(): 1024**power for power, unit in enumerate(_BINARY, 1)},
+}
+_DURATION_FACTORS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)(?:/s)?", re.ASCII)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*) ?", re.ASCII)
+_LONGEST = 40
+"""Characters of a size or a duration that are looked at; nobody means what is longer."""
+_MOST = 2**63 - 1
+"""More bytes than any disk holds, and the largest integer that databases take."""
 
 
 def human_size(count: float | None) -> str:
@@ -58,3 +105,60 @@ def human_context(tokens: int | None) -> str:
     if tokens < kilo:
         return str(tokens)
     return f"{tokens / kilo**2:.0f}M" if tokens >= kilo**2 else f"{tokens / kilo:.0f}K"
+
+
+def parse_size(text: str) -> int:
+    """Read a size, or bytes per second, as people write it: `50M`, `1.5 GB`, `64GiB`, `20MB/s`, `1048576`.
+
+    `k M G T P` are 1000s and `Ki Mi Gi Ti Pi` 1024s, in upper or lower case, with or without a `B`.
+
+    Returns:
+        Whole bytes.
+
+    Raises:
+        ValueError: With a sentence that says what to write instead.
+    """
+    match = _SIZE.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    factor = _SIZE_FACTORS.get(match[2].lower().removesuffix("b")) if match else None
+    if match is not None and factor is not None:
+        # Whole numbers stay whole: beyond 2**53 a float would lose the last bytes.
+        count = round(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor
+        if count <= _MOST:
+            return count
+    said = clean(text, _LONGEST)
+    raise ValueError(f"{said!r} is no size; write it as 500M, 20G or 64GiB, or as a number of bytes.")
+
+
+def parse_duration(text: str) -> int:
+    """Read a duration as people write it: `90`, `30m`, `1h`, `1h 30m`, `2d`; a bare number is seconds.
+
+    Returns:
+        Whole seconds.
+
+    Raises:
+        ValueError: With a sentence that says what to write instead.
+    """
+    said = text.strip().lower()
+    words = _DURATION.findall(said) if len(text) <= _LONGEST and _DURATION.sub("", said) == "" else []
+    # "1 30" could mean anything: only a number that stands alone may go without a unit.
+    if words and (len(words) == 1 or all(unit for _, unit in words)):
+        seconds = sum(float(number) * _DURATION_FACTORS.get(unit, inf) for number, unit in words)
+        if seconds <= _MOST:
+            return round(seconds)
+    shown = clean(text, _LONGEST)
+    raise ValueError(f"{shown!r} is no duration; write it as 90s, 30m, 1h or 2d, or as a number of seconds.")
+
+
+def exact_size(count: int) -> str:
+    """Bytes in the fewest characters that `parse_size()` reads back as the same number: `50M`, `64Gi`, `1234567`."""
+    for power in range(len(_DECIMAL), 0, -1):
+        for base, units in ((1000, _DECIMAL), (1024, _BINARY)):
+            if count and count % base**power == 0:
+                return f"{count // base**power}{units[power - 1]}"
+    return str(count)
+
+
+def exact_duration(seconds: int) -> str:
+    """Seconds as `parse_duration()` reads them back: `1h`, `90s`, `2d`."""
+    unit = next((unit for unit in ("d", "h", "m") if seconds and seconds % _DURATION_FACTORS[unit] == 0), "s")
+    return f"{seconds // _DURATION_FACTORS[unit]}{unit}"

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from modelhub_tui import config
 from modelhub_tui.config import SETTINGS, Settings, load_settings
+from modelhub_tui.domain import Limits
 from modelhub_tui.errors import BadSettings
+from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.untrusted import clean
 
 
@@ -256,7 +258,7 @@ class TestFile:
             ('theme = "a"\ntheme = "b"', "is not valid TOML: "),
             (
                 'colour = "red"',
-                "has an unknown setting 'colour'; known: api_key, api_key_file, cache_dir, catalog, router, state_dir",
+                "has an unknown setting 'colour'; known: api_key, api_key_file, bandwidth, cache_dir, catalog, disk_",
             ),
             ('"\\u001b[31m" = "x"', "has an unknown setting '[31m'; known: "),
             ("theme = 5", "The setting 'theme' in "),
@@ -294,6 +296,48 @@ class TestFile:
         (tmp_path / ".config/modelhub/config.toml").chmod(0)
         with pytest.raises(BadSettings, match=r"cannot be read \(Permission denied\)"):
             load_settings({}, {"HOME": str(tmp_path)})
+
+
+class TestLimits:
+    def test_defaults(self, tmp_path: Path) -> None:
+        assert load_settings({}, {"HOME": str(tmp_path)}).limits == Limits()
+
+    def test_the_file_holds_numbers_and_texts_and_the_environment_wins(self, tmp_path: Path) -> None:
+        write_config(
+            tmp_path,
+            'parallel_transfers = 4\nbandwidth = "50M"\ndisk_floor = "20G"\ntrash_seconds = "2d"\ntrash_size = 1000',
+        )
+        env = {"HOME": str(tmp_path)}
+        assert load_settings({}, env).limits == Limits(4, 50_000_000, 20_000_000_000, 172_800, 1000)
+        env |= {"MODELHUB_PARALLEL_TRANSFERS": "1", "MODELHUB_BANDWIDTH": "0", "MODELHUB_TRASH_SECONDS": "30m"}
+        assert load_settings({}, env).limits == Limits(1, 0, 20_000_000_000, 1800, 1000)
+
+    @pytest.mark.parametrize(
+        ("variable", "text", "said"),
+        [
+            ("MODELHUB_PARALLEL_TRANSFERS", "0", "'0' is out of range; it must be at least 1."),
+            ("MODELHUB_PARALLEL_TRANSFERS", "17", "'17' is out of range; it must be at most 16."),
+            ("MODELHUB_PARALLEL_TRANSFERS", "two", "'two' is no whole number."),
+            ("MODELHUB_BANDWIDTH", "100", "'100' is out of range; it must be at least 1Ki, or 0."),
+            ("MODELHUB_BANDWIDTH", "fast", "'fast' is no size; write it as 500M, 20G or 64GiB, or as a number"),
+            ("MODELHUB_TRASH_SECONDS", "1y", "'1y' is no duration; write it as 90s, 30m, 1h or 2d, or as a"),
+            ("MODELHUB_TRASH_SECONDS", "5000d", "'5000d' is out of range; it must be at most 3650d."),
+        ],
+    )
+    def test_a_complaint_names_the_variable(self, variable: str, text: str, said: str, tmp_path: Path) -> None:
+        with pytest.raises(BadSettings) as caught:
+            load_settings({}, {"HOME": str(tmp_path), variable: text})
+        assert caught.value.reason.startswith(f"{variable}: {said}")
+
+    @pytest.mark.parametrize("value", ["true", "1.5", "[1]"])
+    def test_what_is_no_number_in_the_file(self, value: str, tmp_path: Path) -> None:
+        write_config(tmp_path, f"disk_floor = {value}")
+        with pytest.raises(BadSettings, match=r"'disk_floor' in .* must be a whole number, or text in quotes\.$"):
+            load_settings({}, {"HOME": str(tmp_path)})
+
+    @pytest.mark.parametrize("limits", [Limits(), Limits(16, 1024, 5, 0, 0), Limits(1, 0, 0, 90, 64_000_000_001)])
+    def test_a_process_of_ours_starts_with_the_same_limits(self, limits: Limits, tmp_path: Path) -> None:
+        assert load_settings({}, {"HOME": str(tmp_path), **limits_env(limits)}).limits == limits
 
 
 @given(

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelhub_tui.units import human_context, human_count, human_duration, human_rate, human_size
+from modelhub_tui.units import (
+    exact_duration,
+    exact_size,
+    human_context,
+    human_count,
+    human_duration,
+    human_rate,
+    human_size,
+    parse_duration,
+    parse_size,
+)
 
 NUMBERS = st.one_of(st.none(), st.integers(-(10**30), 10**30), st.floats())
 
@@ -133,3 +143,72 @@ def test_a_larger_size_never_reads_smaller(one: float, other: float) -> None:
 
     small, large = sorted((one, other))
     assert back(human_size(small)) <= back(human_size(large))
+
+
+class TestParsing:
+    @pytest.mark.parametrize(
+        ("text", "count"),
+        [
+            ("0", 0),
+            ("1048576", 1_048_576),
+            ("50M", 50_000_000),
+            ("50m", 50_000_000),
+            ("50 MB", 50_000_000),
+            ("20MB/s", 20_000_000),
+            ("1.5G", 1_500_000_000),
+            ("64Gi", 64 * 1024**3),
+            (" 64 GiB ", 64 * 1024**3),
+            ("512kib", 512 * 1024),
+            ("12B", 12),
+            ("9007199254740993", 9007199254740993),
+        ],
+    )
+    def test_sizes(self, text: str, count: int) -> None:
+        assert parse_size(text) == count
+
+    @pytest.mark.parametrize(
+        "text", ["", "G", "-5", "5 X", "1,5G", "5G5", "5GG", "1e9", "nan", "٥M", "9" * 30, "5P" * 99]
+    )
+    def test_no_sizes(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"is no size; write it as 500M, 20G or 64GiB, or as a number of bytes\.$"):
+            parse_size(text)
+
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [
+            ("0", 0),
+            ("90", 90),
+            ("90s", 90),
+            ("30m", 1800),
+            ("1h", 3600),
+            ("1.5h", 5400),
+            ("1h 30m", 5400),
+            ("1h30m", 5400),
+            ("2d", 172_800),
+            ("1W", 604_800),
+            (" 5 min ", 300),
+        ],
+    )
+    def test_durations(self, text: str, seconds: int) -> None:
+        assert parse_duration(text) == seconds
+
+    @pytest.mark.parametrize(
+        "text", ["", "h", "-1", "1 30", "1h 30", "1y", "1:30", "inf", "1h,2m", "9" * 39, "1h" * 99]
+    )
+    def test_no_durations(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"is no duration; write it as 90s, 30m, 1h or 2d, or as a number of sec"):
+            parse_duration(text)
+
+    def test_what_is_no_size_is_repeated_without_its_control_characters(self) -> None:
+        with pytest.raises(ValueError, match=r"^'5\[31m' is no size"):
+            parse_size("5\x1b[31m")
+
+    @given(st.integers(0, 2**63 - 1))
+    def test_what_is_written_exactly_is_read_back(self, count: int) -> None:
+        assert parse_size(exact_size(count)) == count
+        assert parse_duration(exact_duration(count % 10**9)) == count % 10**9
+
+    def test_exact_texts_are_short(self) -> None:
+        sizes = (0, 999, 50_000_000, 64 * 1024**3, 1_234_567)
+        assert [exact_size(count) for count in sizes] == ["0", "999", "50M", "64Gi", "1234567"]
+        assert [exact_duration(each) for each in (0, 90, 1800, 3600, 172_800)] == ["0s", "90s", "30m", "1h", "2d"]

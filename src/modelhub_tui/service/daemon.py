@@ -22,6 +22,7 @@ from modelhub_tui import __version__
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import BadCatalog, BadSettings, ServiceFailed, explain
+from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.service.listen import LOOPBACK, listen, local_url
 from modelhub_tui.service.logs import start_log
 from modelhub_tui.service.statefile import (
@@ -196,7 +197,11 @@ class Service:
         for sign in ends:
             loop.add_signal_handler(sign, self._stopping.set)
         router = Router(
-            self._store, catalog, self._settings.hf_endpoint, stats_dir=self._settings.cache_dir / "hub-stats"
+            self._store,
+            catalog,
+            self._settings.hf_endpoint,
+            stats_dir=self._settings.cache_dir / "hub-stats",
+            limits=self._settings.limits,
         )
         self._router = router
         state = self._state
@@ -281,6 +286,7 @@ class Service:
             "MODELHUB_CACHE_DIR": str(self._settings.cache_dir),
             "HF_ENDPOINT": self._settings.hf_endpoint,
             "HF_HUB_CACHE": str(self._settings.hub_cache),
+            **limits_env(self._settings.limits),
         }
 
 
