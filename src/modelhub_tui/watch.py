@@ -17,32 +17,27 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from modelhub_tui.client.base import DownloadRequest, Registered, RegisterRequest, RouterClient
+from modelhub_tui.client.base import RouterClient
 from modelhub_tui.domain import (
     CatalogEntry,
     Connection,
     Fleet,
     HubStats,
     Link,
-    Model,
-    ModelState,
     Node,
     RouterInfo,
     RouterReport,
-    model_key,
 )
 from modelhub_tui.errors import (
-    AlreadyRegistered,
     Forbidden,
     ModelHubError,
-    NotFound,
-    NotSupported,
     RouterFault,
     Unauthorised,
     Unreachable,
     explain,
 )
-from modelhub_tui.fleet_state import PRESENT, PULLABLE, FleetJoin, Intent, Intents, steady, steady_nodes
+from modelhub_tui.fleet_state import FleetJoin, Intent, Intents, steady, steady_nodes
+from modelhub_tui.wishes import Wishes
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +67,7 @@ class StatsSource(Protocol):
         ...
 
 
-class FleetWatcher:
+class FleetWatcher(Wishes):
     """Follows one router.
 
     Args:
@@ -92,6 +87,7 @@ class FleetWatcher:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        super().__init__()
         self._connect, self._stats = connect, stats
         self._clock, self._sleep = clock, sleep
         self._client: RouterClient | None = None
@@ -107,10 +103,7 @@ class FleetWatcher:
         self._joined = FleetJoin(catalog)
         self._models = self._joined.models
         self._nodes: tuple[Node, ...] = ()
-        self._names: dict[str, str] = {}
         self._intents = Intents()
-        self._deleted: dict[str, float] = {}
-        """When we deleted what, by name, on routers that undo it."""
         self._undone: tuple[str, ...] = ()
         self._turns: dict[str, asyncio.Lock] = {}
         self._last: Fleet | None = None
@@ -152,6 +145,9 @@ class FleetWatcher:
         """Why there is no connection; None while there is one, or before the first attempt has ended."""
         return self._problem
 
+    def _now(self) -> float:
+        return self._clock()
+
     def refresh(self) -> None:
         """Ask the router now: ends a wait for news as well as a wait before the next attempt to connect."""
         self._wake.set()
@@ -168,109 +164,6 @@ class FleetWatcher:
         self._announce_link()
 
     # -- what people ask for ---------------------------------------------------------------------------------------
-
-    async def pull(self, model: Model) -> None:
-        """Have a model fetched. One that failed is tried again; one that is registered already is fine.
-
-        Raises:
-            ModelHubError: The router cannot be reached or refuses; the model then looks as before.
-        """
-
-        async def work(client: RouterClient) -> None:
-            if model.state is ModelState.FAILED and model.registered:
-                with contextlib.suppress(NotSupported):
-                    await client.retry(self._name(model))
-                    return
-            self._deleted.pop(self._name(model), None)
-            request = RegisterRequest(model.repo, model.file, model.revision, model.title or None)
-            try:
-                self._names[model.key] = (await client.register(request)).name
-            except AlreadyRegistered as known:
-                log.debug("registered already: %s", known.name)
-
-        await self._act(model.key, Intent(ModelState.QUEUED, "registering…", PULLABLE), work)
-
-    async def cancel(self, model: Model) -> None:
-        """Stop fetching a model: it is deregistered and its partial files go.
-
-        Raises:
-            ModelHubError: As for `pull()`.
-        """
-        await self.delete(model)
-
-    async def delete(self, model: Model) -> None:
-        """Deregister a model and have its files removed. One that the router does not know is gone already.
-
-        Raises:
-            ModelHubError: As for `pull()`.
-        """
-
-        async def work(client: RouterClient) -> None:
-            name = self._name(model)
-            with contextlib.suppress(NotFound):
-                await client.delete(name)
-                if self._router.generation in ("G1", "G2"):
-                    self._deleted[name] = self._clock()
-
-        await self._act(model.key, Intent(ModelState.DELETING, "", PRESENT), work)
-
-    async def retry(self, model: Model) -> None:
-        """Start a failed transfer again.
-
-        Raises:
-            NotSupported: This router's nodes retry by themselves.
-            ModelHubError: As for `pull()`.
-        """
-        intent = Intent(ModelState.QUEUED, "trying again…", frozenset({ModelState.FAILED}))
-        await self._act(model.key, intent, lambda client: client.retry(self._name(model)))
-
-    async def register(self, request: RegisterRequest) -> Registered:
-        """Register any repo, and say what the router made of it.
-
-        Raises:
-            AlreadyRegistered: It was registered before.
-            Rejected: The repo, file or revision cannot be used.
-            ModelHubError: As for `pull()`.
-        """
-        key = model_key(request.repo, request.file)
-        self._deleted.pop(request.repo.lower(), None)
-        intent = Intent(ModelState.QUEUED, "registering…", PULLABLE)
-        return await self._act(key, intent, lambda client: client.register(request))
-
-    async def download(self, model: Model, node_id: str, quantization: str | None = None) -> None:
-        """Order a download of a model on one endpoint.
-
-        Args:
-            quantization: Such as `Q4_K_M`; None leaves the choice to the endpoint.
-
-        Raises:
-            NotSupported: This router, or this endpoint, takes no such order.
-            ModelHubError: As for `pull()`.
-        """
-        intent = Intent(ModelState.QUEUED, "ordering the download…", PULLABLE)
-        request = DownloadRequest(node_id, self._name(model), model.repo, quantization)
-        await self._act(model.key, intent, lambda client: client.download(request))
-
-    async def delete_on(self, model: Model, node_id: str) -> None:
-        """Delete a model from one endpoint; its registration stays.
-
-        Raises:
-            NotSupported: As for `download()`.
-            ModelHubError: As for `pull()`.
-        """
-        only = all(each.node_id == node_id for each in model.placements)
-        intent = Intent(ModelState.DELETING, "", PRESENT if only else frozenset())
-        await self._act(model.key, intent, lambda client: client.delete_on(node_id, self._name(model)))
-
-    async def approve(self, node: Node) -> None:
-        """Let a pending node in.
-
-        Raises:
-            Rejected: It is not pending any more.
-            ModelHubError: As for `pull()`.
-        """
-        nothing = Intent(ModelState.QUEUED, "", frozenset())
-        await self._act(f"node {node.id}", nothing, lambda client: client.approve(node.id))
 
     async def _act(self, key: str, intent: Intent, work: Callable[[RouterClient], Awaitable[T]]) -> T:
         """Show an intent at once, do the work, then keep showing it until a later report tells."""
@@ -303,10 +196,6 @@ class FleetWatcher:
                 raise self._problem or Unreachable(self._router.url)
             await self._moved.wait()
         return self._client
-
-    def _name(self, model: Model) -> str:
-        """The router's name for a model; what it answered to our registration is better than a guess."""
-        return model.name if model.registered else self._names.get(model.key, model.name)
 
     # -- the router ------------------------------------------------------------------------------------------------
 
@@ -401,7 +290,8 @@ class FleetWatcher:
 
     def _note_undone(self, report: RouterReport) -> None:
         """Say once about each delete of ours that the router has undone."""
-        if not self._deleted:
+        if not self._deleted or self._router.generation not in ("G1", "G2"):
+            self._deleted.clear()
             return
         now = self._clock()
         before = {each.name for each in self._report.models if each.registered} if self._report else set()

@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from modelhub_tui.client.base import Registered, RegisterRequest
-from modelhub_tui.domain import CatalogEntry, CatalogFile, Node, NodeStatus, RouterInfo, RouterModel, RouterReport
+from modelhub_tui.domain import (
+    CatalogEntry,
+    CatalogFile,
+    Node,
+    NodeStatus,
+    Place,
+    RouterInfo,
+    RouterModel,
+    RouterReport,
+)
 from modelhub_tui.errors import ModelHubError, NotFound
 
 ENTRY = CatalogEntry(
@@ -59,6 +68,8 @@ class FakeClient:
         self.current = report or RouterReport(nodes=(NODE,))
         self.router = info or RouterInfo(label="this machine", generation="local", supplies_stats=True)
         self.calls: list[tuple[object, ...]] = []
+        self.said: list[dict[str, bool]] = []
+        """What each deletion said beside the name."""
         self.failure: ModelHubError | None = None
         self.holds = True
         self.closed = False
@@ -100,8 +111,9 @@ class FakeClient:
             return await self.on_register(request)
         return Registered(request.repo.lower(), request.file)
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, cancel: bool = False, keep: bool = True) -> None:
         self.calls.append(("delete", name))
+        self.said.append({"cancel": cancel, "keep": keep})
         if self.on_delete:
             await self.on_delete(name)
         elif all(each.name != name for each in self.current.models):
@@ -109,6 +121,23 @@ class FakeClient:
 
     async def retry(self, name: str) -> None:
         self.calls.append(("retry", name))
+
+    async def pause(self, name: str) -> None:
+        self.calls.append(("pause", name))
+
+    async def resume(self, name: str) -> None:
+        self.calls.append(("resume", name))
+
+    async def move(self, name: str, to: Place) -> None:
+        self.calls.append(("move", name, to))
+
+    async def restore(self, name: str) -> Registered:
+        self.calls.append(("restore", name))
+        return Registered(name)
+
+    async def adopt(self, name: str) -> Registered:
+        self.calls.append(("adopt", name))
+        return Registered(name)
 
     async def aclose(self) -> None:
         self.closed = True
