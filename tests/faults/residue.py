@@ -33,16 +33,21 @@ def held_locks(cache: Path) -> list[Path]:
 
 def orphans(cache: Path) -> list[Path]:
     """Blobs that no snapshot links to, and links that lead nowhere."""
-    linked: set[Path] = set()
+    linked: set[tuple[int, int]] = set()
     lost: list[Path] = []
     for link in cache.glob("models--*/snapshots/**/*"):
         if link.is_symlink():
             if link.exists():
-                linked.add(link.resolve())
+                linked.add(_inode(link))
             else:
                 lost.append(link)
     blobs = [each for each in cache.glob("models--*/blobs/*") if not each.name.endswith((*_UNFINISHED, ".trash"))]
-    return sorted([*lost, *(each for each in blobs if each.resolve() not in linked)])
+    return sorted([*lost, *(each for each in blobs if _inode(each) not in linked)])
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    at = path.stat()
+    return at.st_dev, at.st_ino
 
 
 def left_behind(cache: Path) -> list[Path]:

@@ -18,12 +18,18 @@ _BLOCK = 1 << 20
 
 def content_is_right(path: Path) -> bool:
     """Whether a file in the cache is what its blob's name says: sha256 of LFS files, git's id of small ones."""
-    blob = path.resolve()
-    digest = hashlib.sha256() if len(blob.name) == 64 else hashlib.sha1(b"blob %d\0" % blob.stat().st_size)
-    with blob.open("rb") as file:
+    name = blob_name(path)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256() if len(name) == 64 else hashlib.sha1(b"blob %d\0" % size)
         while piece := file.read(_BLOCK):
             digest.update(piece)
-    return digest.hexdigest() == blob.name
+    return digest.hexdigest() == name
+
+
+def blob_name(path: Path) -> str:
+    """The name of the blob that a snapshot's link leads to. Not resolved: it may lie in another mount namespace."""
+    return path.readlink().name if path.is_symlink() else path.name
 
 
 class Witness:
@@ -120,7 +126,7 @@ class Witness:
         # What is gone again is no partial file: it was deleted, or put into the trash, since we were told of it.
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             at = path.stat()
-            key = (path.resolve().name, at.st_ino, at.st_size, at.st_mtime_ns)
+            key = (blob_name(path), at.st_ino, at.st_size, at.st_mtime_ns)
             if key in self._good or key in self._bad:
                 return
             self.files_checked += 1
