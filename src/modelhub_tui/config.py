@@ -80,22 +80,6 @@ SETTINGS = (
         "most that the trash may hold, such as 64G; the oldest goes first",
         default="64Gi",
     ),
-    Setting(
-        "parallel_transfers", "MODELHUB_PARALLEL_TRANSFERS", "models downloaded at the same time, 1 to 16", default="2"
-    ),
-    Setting(
-        "bandwidth", "MODELHUB_BANDWIDTH", "most bytes per second of all downloads, as 50M; 0 no limit", default="0"
-    ),
-    Setting(
-        "disk_floor",
-        "MODELHUB_DISK_FLOOR",
-        "free space that downloads leave alone, as 20G",
-        default="2 % of the disk, at most 512 MiB",
-    ),
-    Setting(
-        "trash_time", "MODELHUB_TRASH_TIME", "how long a deletion can be undone, as 30m or 1h; 0 never", default="1h"
-    ),
-    Setting("trash_size", "MODELHUB_TRASH_SIZE", "most that the trash may hold, as 64GiB", default="64GiB"),
 )
 _FILE_LIMIT_BYTES = 1_000_000
 _NUMBERS = frozenset(each.setting for each in LIMIT_TEXTS)

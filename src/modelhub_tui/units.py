@@ -8,37 +8,6 @@ from math import inf, isfinite
 from modelhub_tui.untrusted import clean
 
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-_AMOUNT = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]*)\Z", re.IGNORECASE)
-_DURATIONS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
-
-
-def read_size(text: str) -> int:
-    """Bytes from `20G`, `1.5 TB`, `512MiB` or `1000`; without an i in it a unit is decimal, as everywhere here.
-
-    Raises:
-        ValueError: With a sentence that says what it should look like.
-    """
-    found = _AMOUNT.match(text.strip())
-    unit = found[2].lower().removesuffix("/s").removesuffix("b") if found else "?"
-    base, letter = (1024, unit[:-1]) if unit.endswith("i") else (1000, unit)
-    powers = ("", "k", "m", "g", "t", "p")
-    if found is None or letter not in powers or (base == 1024 and not letter):
-        raise ValueError(f"{clean(text, 40)!r} is no size; it looks like 20G, 512MiB or 1000000.")
-    return int(Decimal(found[1]) * base ** powers.index(letter))
-
-
-def read_seconds(text: str) -> int:
-    """Whole seconds from `90`, `30m`, `1h` or `2d`.
-
-    Raises:
-        ValueError: With a sentence that says what it should look like.
-    """
-    found = _AMOUNT.match(text.strip())
-    if found is None or found[2].lower() not in _DURATIONS:
-        raise ValueError(f"{clean(text, 40)!r} is no time; it looks like 90s, 30m, 1h or 2d.")
-    return int(Decimal(found[1]) * _DURATIONS[found[2].lower()])
-
-
 _DECIMAL, _BINARY = ("k", "M", "G", "T", "P"), ("Ki", "Mi", "Gi", "Ti", "Pi")
 _SIZE_FACTORS = {
     "": 1,

@@ -75,7 +75,7 @@ async def test_a_found_model_is_listed_with_its_paths_and_adopted_without_the_hu
     await node.beat(transfers=[], placements=[{"name": TINY, "path": "/hub/Tiny-Q4_K_M.gguf"}], found=[], trash=[])
     assert (await service.models())[TINY]["status"] == "ready"
     again = await adopt(service, TINY)
-    assert again.status_code == 404 and again.json()["code"] == "not_found"
+    assert again.status_code == 404 and again.json()["code"] == "not_on_disk"
 
 
 async def test_models_of_no_catalog_get_names_of_their_own_and_keep_them(service: Service) -> None:

@@ -209,11 +209,11 @@ class Router:
         """Register what a node found on its disk, as it is; the hub is not asked.
 
         Raises:
-            Refused: `not_found`, `already_registered`.
+            Refused: `not_on_disk`, `already_registered`.
         """
         found = self.listing.offer(name)
         if found is None:
-            raise Refused("not_found", f"No node has found {name} on its disk (any more).", status=404)
+            raise Refused("not_on_disk", f"No node has found {name} on its disk (any more).", status=404)
         try:
             record = await self.registry.add(replace(found, registered_at=self._clock()))
         except Taken as error:
