@@ -30,6 +30,7 @@ _ROOM_CHECK_BYTES = 64 * 1024 * 1024
 _FLUSH_S = 1.0
 _LOOK_S = 0.05
 _SETTLED_S = 30.0
+_TAKE_OVER_S = 4.0
 
 
 class RangeIgnored(Exception):
@@ -43,6 +44,13 @@ class _Run:
     at: int
     end: int
     """May be lowered by another connection that has nothing left to do."""
+    began: float = 0.0
+    began_at: int = 0
+
+    def left_s(self, now: float) -> float:
+        """Seconds until it is done at its speed so far; infinite while there is none."""
+        done = self.at - self.began_at
+        return (now - self.began) * (self.end - self.at) / done if done > 0 else float("inf")
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +96,10 @@ class Lines:
     def pause_s(self) -> float:
         """How long no request may be made, in seconds."""
         return max(self._hold_until - self._clock(), 0.0)
+
+    def expected(self) -> int:
+        """For how many connections to share out the work: while that is being tried out, for the most there can be."""
+        return self.wanted if self._clock() < self._settled_until else self._most
 
     def watch(self, moving: int, done_bytes: int) -> None:
         """Look at the speed: `moving` connections have brought their first byte, `done_bytes` are there by now."""
@@ -243,15 +255,17 @@ class Ranges:
             line.run = None
             if self._closing.is_set() or (len(self._open) > self._lines.wanted) or self._lines.pause_s():
                 return None
-            line.run = self._from_front() if self._free else self._from_slowest()
-            return line.run
+            line.run = run = self._from_front() if self._free else self._from_slowest()
+            if run is not None:
+                run.began, run.began_at = time.monotonic(), run.at
+            return run
 
     def _from_front(self) -> _Run:
         """The first missing stretch: long while there is much to do, so that few requests are made; short at the end,
         so that all end together, and always from the front, so that the checksum is never far behind."""
         chunk = self._part.split().chunk_bytes
         left = sum(run.end - run.at for run in self._free)
-        most = min(max(int(left / (1.33 * self._lines.wanted)), _LEAST_RUN_BYTES), _MOST_RUN_BYTES)
+        most = min(max(int(left / (1.33 * self._lines.expected())), _LEAST_RUN_BYTES), _MOST_RUN_BYTES)
         first = self._free[0]
         end = max((first.at + most) // chunk, first.at // chunk + 1) * chunk
         if end >= first.end:
@@ -260,8 +274,14 @@ class Ranges:
         return _Run(first.at, end)
 
     def _stealable(self, run: _Run | None) -> bool:
-        """Whether whole chunks are left that a connection has not begun."""
-        return run is not None and run.end - run.at > 2 * self._part.split().chunk_bytes
+        """Whether a connection is so slow that another should take over the chunks that it has not begun.
+
+        What is on its way to it is then sent for nothing, so it must be worth it.
+        """
+        if run is None or run.end - run.at <= 2 * self._part.split().chunk_bytes:
+            return False
+        now = time.monotonic()
+        return now - run.began >= _TAKE_OVER_S / 2 and run.left_s(now) >= _TAKE_OVER_S
 
     def _from_slowest(self) -> _Run | None:
         """Half of what the connection with most to do has not begun; well ahead of what it may be writing now."""
