@@ -208,6 +208,8 @@ class Canvas:
         top = min(min(moved), min(moved) + distance)
         bottom = max(max(moved), max(moved) + distance) + 1
         count = abs(distance)
+        if any(UNKNOWN in self.rows[y] for y in range(top, bottom) if y not in changed):
+            return  # it would have to be put back, and nobody knows what it is
         fresh = [[UNKNOWN] * self.width for _ in range(count)]
         region = self.rows[top:bottom]
         self.rows[top:bottom] = region[count:] + fresh if distance > 0 else fresh + region[:-count]
@@ -233,7 +235,8 @@ class Canvas:
             self._move(start, y)
             for x in range(start, end):
                 text, style = new[x]
-                if not text:
+                if not text or new[x] is UNKNOWN:
+                    self._x = self._x if not text else None
                     continue
                 if self._x is None:
                     self._move(x, y)

@@ -58,7 +58,8 @@ class DeltaOutput(_Base):
         self.wire_plain = os.environ.get("MODELHUB_WIRE") == "plain" or not version.startswith(SUPPORTED)
         self._canvas: Canvas | None = None
         self._strips: dict[int, tuple[Strip, Row]] = {}
-        self._wire_errors = 0
+        self.wire_errors = 0
+        """Frames that could not be compared because of a bug; they were painted in the ordinary way."""
         self._writer: object = None
         self._blurred = False
         self._painted = False
@@ -130,8 +131,8 @@ class DeltaOutput(_Base):
         except Exception as error:
             self.forget_canvas()
             if not isinstance(error, Doubt):
-                self._wire_errors += 1
-                self.wire_plain = self._wire_errors >= _MAX_ERRORS
+                self.wire_errors += 1
+                self.wire_plain = self.wire_errors >= _MAX_ERRORS
                 log.warning("the frame could not be compared", exc_info=error)
             super()._display(screen, renderable)
             # Stock has painted this update only; what else is unknown now is repainted as soon as it changes.
