@@ -50,6 +50,10 @@ class StubRouter:
         self.requests: list[str] = []
         self.refuse: dict[str, tuple[int, Any]] = {}
         """(status, body) to answer with instead, by the beginning of the path."""
+        self.limits: dict[str, Any] | None = None
+        self.trash: set[str] = set()
+        """Deleted models that nodes are to keep for a while."""
+        """What the answer to a heartbeat says; None answers as upstream does."""
         self.changed = threading.Condition()
         self._version = 0
         self._tokens: set[str] = set()
@@ -97,14 +101,27 @@ class StubRouter:
             self._touch()
         return name
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, keep: bool = False) -> None:
         with self.changed:
             del self.models[name]
+            if keep:
+                self.trash.add(name)
             self._touch()
 
     def retry(self, name: str) -> None:
         with self.changed:
             self.models[name]["attempt"] += 1
+            self._touch()
+
+    def change(self, name: str, **more: Any) -> None:
+        """Change what the list says of a model: `paused`, `queue_position`."""
+        with self.changed:
+            self.models[name] = {**self.models[name], **more}
+            self._touch()
+
+    def limit(self, **limits: Any) -> None:
+        with self.changed:
+            self.limits = {**(self.limits or {}), **limits}
             self._touch()
 
     def touch(self) -> None:
@@ -126,6 +143,14 @@ class StubRouter:
     def placement(self, name: str) -> dict[str, Any] | None:
         return next((each for each in self.last.get("placements", ()) if each["name"] == name), None)
 
+    @property
+    def found(self) -> list[dict[str, Any]]:
+        """What the node last said it found; not every heartbeat carries it."""
+        return next((each["found"] for each in reversed(self.heartbeats) if "found" in each), [])
+
+    def trashed(self, name: str) -> dict[str, Any] | None:
+        return next((each for each in self.last.get("trash", ()) if each["name"] == name), None)
+
     def wait(self, seen: Callable[[], Any], timeout_s: float = 40.0) -> Any:
         """Wait until `seen()` is true of the reports so far, and return what it gave."""
         with self.changed:
@@ -141,7 +166,18 @@ class StubRouter:
 
     def wait_gone(self, name: str) -> None:
         count = len(self.heartbeats)
-        self.wait(lambda: len(self.heartbeats) > count and not self.placement(name) and not self.transfer(name))
+        self.wait(
+            lambda: (
+                len(self.heartbeats) > count
+                and not self.placement(name)
+                and not self.transfer(name)
+                and (name in self.trash or not self.trashed(name))
+            )
+        )
+
+    def wait_trashed(self, name: str) -> dict[str, Any]:
+        """Wait until the node holds a model in its trash only."""
+        return self.wait(lambda: not self.placement(name) and self.trashed(name))
 
     def _touch(self) -> None:
         self._version += 1
@@ -192,7 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
             with stub.changed:
                 stub.heartbeats.append({**body, "at": time.monotonic()})
                 stub.changed.notify_all()
-            return self._send(200, None)
+            told = {"limits": stub.limits or {}, "store": stub.store, "kept": [*stub.trash, *stub.models]}
+            return self._send(200, None if stub.stock else told)
         return self._send(404, None)
 
     def _reaches(self, node: dict[str, Any]) -> bool:

@@ -305,7 +305,9 @@ def test_a_router_with_another_database_never_makes_the_node_delete(
         asked = len(router.requests)
         router.wait(lambda: len(router.requests) > asked + 3)
         router.refuse.clear()
-        assert path.exists() and router.placement(NAME)
+        # It is nobody's model now: told as one that could be adopted.
+        router.wait(lambda: [each["repo"] for each in router.found] == [repo.id])
+        assert path.exists() and not router.placement(NAME)
         # Once the other database lists it too, that one may take it back.
         with router.changed:
             router.models = kept

@@ -133,6 +133,8 @@ class Agent:
         failures = 0
         last: tuple[Any, ...] = ()
         disk, disk_at = (0, 0), float("-inf")
+        last_found: list[dict[str, Any]] | None = None
+        found_at = float("-inf")
         clock = asyncio.get_running_loop().time
         sent_at = float("-inf")
         while True:
@@ -141,13 +143,21 @@ class Agent:
                 if not link.registered:
                     await self._register(link)
                     log.info("registered with %s as %s", self._router_url, link.node_id)
-                    last = ()
+                    last, last_found = (), None
                 told = sync.report()
-                moved = (told["transfers"], told["placements"], told["sync_state"])
+                states = ("transfers", "placements", "sync_state", "disk_floor_bytes")
+                moved = (*(told[each] for each in states), sync.stamp)
                 if moved != last or self._to_ask or clock() - sent_at >= self._tuning.heartbeat_s:
                     if clock() - disk_at > 2.0:
                         disk, disk_at = self._cache.usage(), clock()
+                        await sync.measure()
+                        told = sync.report()
                     self._to_ask = False
+                    found = sync.found()
+                    # Again now and then: a router that was restarted has forgotten it.
+                    again = found != last_found or clock() - found_at >= self._tuning.heartbeat_s
+                    if found is not None and again:
+                        told["found"], last_found, found_at = found, found, clock()
                     answer = await link.heartbeat(
                         {
                             **self._hardware.load(),
@@ -158,7 +168,7 @@ class Agent:
                         },
                         sync.limits,
                     )
-                    sync.heard(answer)
+                    sync.heard(answer, [each["name"] for each in told["trash"]])
                     last, sent_at = moved, clock()
                 failures = 0
             except RouterTrouble as trouble:

@@ -35,6 +35,8 @@ class Held:
     """There is a reason to try again now: a person's wish, or room on the disk."""
     job: Job | None = None
     task: asyncio.Task[None] | None = None
+    parked: bool = False
+    """Nobody wants it any more, or not yet again: another router's, of whose models we delete nothing."""
     halted: faults.Fault | None = None
     """Why its job was told to stop, where the job itself could not know."""
 

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 from modelhub_tui.service.node.held import Held, Holdings
 from modelhub_tui.service.node.job import in_thread
-from modelhub_tui.service.node.record import State
+from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.record import Entry, State
 from modelhub_tui.service.node.removal import remove_files
+from modelhub_tui.service.node.trash import Trash
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +24,9 @@ LET_GO_S = 0.8
 class Leaving:
     """Removes models, however often it takes and over restarts."""
 
-    def __init__(self, holdings: Holdings, on_gone: Callable[[str], None]) -> None:
-        """`on_gone` is told the name of each model that is gone."""
-        self._holdings, self._on_gone = holdings, on_gone
+    def __init__(self, holdings: Holdings, trash: Trash, on_gone: Callable[[Entry], None]) -> None:
+        """`on_gone` is told of each model that is gone."""
+        self._holdings, self._trash, self._on_gone = holdings, trash, on_gone
 
     def abandon(self, held: Held) -> None:
         """Stop whatever is done for a model, and remove it."""
@@ -42,11 +44,8 @@ class Leaving:
 
     async def _remove(self, held: Held) -> None:
         await let_go(held)
-        cache = self._holdings.cache
         while True:
             entry = held.entry
-            # Cancelled before it was whole: what was in the cache before us stays.
-            files = entry.files if entry.whole else tuple(each for each in entry.files if each.fetched)
             keep = [
                 file
                 for other in self._holdings
@@ -54,14 +53,25 @@ class Leaving:
                 for file in other.entry.files
             ]
             try:
-                await in_thread(lambda files=files, keep=keep: remove_files(cache, files, keep), "remove")  # type: ignore[misc]
+                await in_thread(lambda entry=entry, keep=keep: self._remove_files(entry, keep), "remove")  # type: ignore[misc]
                 break
             except OSError as error:
                 log.warning("%s cannot be removed yet: %s", entry.name, error)
                 await asyncio.sleep(REMOVAL_RETRY_S)
         self._holdings.drop(held)
         self._holdings.on_change()
-        self._on_gone(held.entry.name)
+        self._on_gone(held.entry)
+
+    def _remove_files(self, entry: Entry, keep: list[File]) -> None:
+        if entry.whole and entry.store is not None:
+            self._trash.discard(entry.name, entry.store, entry.files, keep)
+        elif entry.whole:
+            # An upstream router has no way to ask for it back.
+            remove_files(self._holdings.cache, entry.files, keep)
+        else:
+            # Cancelled before it was whole: what was in the cache before us stays.
+            fetched = tuple(each for each in entry.files if each.fetched)
+            remove_files(self._holdings.cache, fetched, keep)
 
 
 async def let_go(held: Held) -> None:

@@ -15,12 +15,13 @@ from modelhub_tui.service.node.held import Held, Holdings
 from modelhub_tui.service.node.hub import Hub
 from modelhub_tui.service.node.job import Job, in_thread
 from modelhub_tui.service.node.leaving import let_go
-from modelhub_tui.service.node.manifest import read_manifest
+from modelhub_tui.service.node.manifest import File, read_manifest
 from modelhub_tui.service.node.record import State
 from modelhub_tui.service.node.room import Room
 from modelhub_tui.service.node.slots import Slots
 from modelhub_tui.service.node.throttle import Throttle
 from modelhub_tui.service.node.transport import Transport
+from modelhub_tui.service.node.trash import Trash
 from modelhub_tui.service.node.tuning import Tuning
 from modelhub_tui.units import human_size
 
@@ -43,9 +44,12 @@ class Pursuit:
         throttle: Throttle,
         transport: Callable[[], Transport],
         fetch_manifest: Callable[[str], Awaitable[Any]],
+        trash: Trash,
+        on_whole: Callable[[Held], None],
     ) -> None:
-        """`fetch_manifest` raises Fault."""
+        """`fetch_manifest` raises Fault; `on_whole` is told of each model that is whole now."""
         self._holdings, self._hub, self._tuning = holdings, hub, tuning
+        self._trash, self._on_whole = trash, on_whole
         self._room, self._slots, self._throttle = room, slots, throttle
         self._transport, self._fetch_manifest = transport, fetch_manifest
 
@@ -65,6 +69,14 @@ class Pursuit:
         if held.task is not None:
             held.task.cancel()
         self.begin(held)
+
+    def park(self, held: Held) -> None:
+        """Stop what is done for a model, keeping every byte, until somebody wants it again."""
+        held.parked = True
+        if held.job is not None:
+            held.job.cancel()
+        if held.task is not None:
+            held.task.cancel()
 
     def pause(self, held: Held, paused: bool) -> None:
         """Do what a person wants: hold a transfer, or let it go on."""
@@ -88,9 +100,8 @@ class Pursuit:
 
     async def _pursue(self, held: Held, wait_for_nudge: bool) -> None:
         """Try until the model is whole. Ends only then, when a person holds it, or when cancelled."""
-        await let_go(held)
-        held.halted = None
         if held.entry.paused:
+            await let_go(held)
             held.progress.phase(Phase.PAUSED, faults.held())
             return
         restart_s = self._tuning.restart_base_s
@@ -145,7 +156,11 @@ class Pursuit:
                 files = read_manifest(await self._fetch_manifest(name), self._hub.endpoint)
                 holdings.put(held, replace(held.entry, files=files))
                 holdings.plan(held)
+            if self._trash.holds_any and await self._bring_back(held):
+                self._now_whole(held, held.entry.files, "Put back from the trash.")
+                return None
             async with self._slots.hold(lambda: held.order, lambda: self._make_way(held)):
+                await let_go(held)  # of an earlier job; not before, so that nobody behind in the queue slips past
                 fault = await self._refusal(held)
                 if fault is not None:
                     return fault
@@ -165,18 +180,36 @@ class Pursuit:
                 f"Something unexpected went wrong ({type(error).__name__}); see the node's log.",
                 passing=True,
             )
-        held.progress.note("Verified: every byte is there.")
-        whole = replace(held.entry, state=State.WHOLE, whole=True, files=files, error=None, error_code=None)
-        holdings.put(held, replace(whole, history=held.progress.history))
-        log.info("%s is whole: %d files, %s", name, len(files), human_size(sum(each.size or 0 for each in files)))
-        holdings.on_change()
+        self._now_whole(held, files, "Verified: every byte is there.")
         return None
+
+    def _now_whole(self, held: Held, files: tuple[File, ...], note: str) -> None:
+        held.progress.note(note)
+        whole = replace(held.entry, state=State.WHOLE, whole=True, files=files, error=None, error_code=None)
+        self._holdings.put(held, replace(whole, history=held.progress.history))
+        size = human_size(sum(each.size or 0 for each in files))
+        log.info("%s is whole: %d files, %s", held.entry.name, len(files), size)
+        self._on_whole(held)
+        self._holdings.on_change()
+
+    async def _bring_back(self, held: Held) -> bool:
+        """Take what the trash has of a model; True if it is whole with that, as it was when it was deleted."""
+        try:
+            files = await in_thread(lambda: self._trash.bring_back(held.entry.files), "bring back")
+            if files != held.entry.files:
+                self._holdings.put(held, replace(held.entry, files=files))
+                self._holdings.plan(held)
+            await in_thread(lambda: self._trash.settle(held.entry.name), "settle trash")
+        except OSError as error:
+            raise faults.disk_trouble(error) from error
+        return all(file.done and self._holdings.cache.is_whole(file) for file in files)
 
     @contextmanager
     def _job(self, held: Held) -> Iterator[Job]:
         """A transfer for a model, known by it until it has let go of everything."""
         if not held.progress.history:
             held.progress.note("Started.")
+        held.halted = None
         job = held.job = Job(
             held.entry.files,
             hub=self._hub,

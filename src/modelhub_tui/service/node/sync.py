@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,8 +20,9 @@ from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.held import Held, Holdings
 from modelhub_tui.service.node.hub import Hub
 from modelhub_tui.service.node.job import in_thread
+from modelhub_tui.service.node.keeping import Keeping
 from modelhub_tui.service.node.leaving import Leaving
-from modelhub_tui.service.node.manifest import Wanted
+from modelhub_tui.service.node.manifest import File, Wanted
 from modelhub_tui.service.node.protocol import Answer, read_limits
 from modelhub_tui.service.node.pursuit import Pursuit
 from modelhub_tui.service.node.record import Entry, Record, State
@@ -64,7 +66,10 @@ class Sync:
         self._slots = Slots(1)
         self._throttle = Throttle()
         self._holdings = Holdings(record, cache, tuning, on_change)
-        self._leaving = Leaving(self._holdings, self._gone)
+        self._keeping = Keeping(record, cache, self._changed_in_thread, every_s=tuning.recheck_s)
+        trash = self._keeping.trash
+        self._room.reclaimable, self._room.make_room = (lambda: trash.heap.bytes), trash.make_room
+        self._leaving = Leaving(self._holdings, trash, self._gone)
         self._pursuit = Pursuit(
             self._holdings,
             hub=hub,
@@ -74,6 +79,8 @@ class Sync:
             throttle=self._throttle,
             transport=transport or (lambda: HttpTransport(connect_s=tuning.connect_s, stall_s=tuning.stall_s)),
             fetch_manifest=fetch_manifest,
+            trash=trash,
+            on_whole=self._covered,
         )
         self._wanted: dict[str, Wanted] | None = None
         self._store: str | None = None
@@ -85,7 +92,10 @@ class Sync:
     def start(self) -> None:
         """Take up what the record says: whole models are looked at, the others go on where they were."""
         for entry in self._record.entries():
-            held = self._holdings.add(entry)
+            self._holdings.add(entry)
+        # In the queue's order: the first to ask gets a place.
+        for held in sorted(self._holdings, key=lambda each: each.order):
+            entry = held.entry
             if entry.state is State.REMOVING:
                 self._leaving.begin(held)
             elif entry.state is State.WHOLE:
@@ -97,6 +107,7 @@ class Sync:
                 damaged = entry.state is State.FAILED and entry.error_code == "checksum"
                 self._pursuit.begin(held, wait_for_nudge=damaged)
         self._holdings.spawn(self._pursuit.watch_room())
+        self._holdings.spawn(self._keeping.run())
 
     # -- what the router says -------------------------------------------------------------------------------------
 
@@ -113,7 +124,7 @@ class Sync:
         self._wanted, self._store = wanted, store
         order = self._queue()
         acted = False
-        for each in wanted.values():
+        for each in sorted(wanted.values(), key=lambda each: math.inf if each.queue is None else each.queue):
             acted |= self._want(each, store)
         for held in self._holdings:
             name = held.entry.name
@@ -123,6 +134,8 @@ class Sync:
             if held.entry.store == store and (store is not None or seen_to_go):
                 self._leaving.abandon(held)
                 acted = True
+            elif held.entry.store != store:
+                self._pursuit.park(held)
         now = self._queue()
         known = set(order)
         if [name for name in now if name in known] != [name for name in order if name in set(now)]:
@@ -130,16 +143,25 @@ class Sync:
             acted = True
         return acted
 
-    def heard(self, answer: Answer) -> None:
-        """Take in what the router answers to a heartbeat."""
+    def heard(self, answer: Answer, told: Collection[str] = ()) -> None:
+        """Take in what the router answers to a heartbeat.
+
+        Args:
+            told: The deleted models that the heartbeat spoke of.
+        """
+        if answer.store is not None and answer.kept is not None and told:
+            busy = {held.entry.name for held in self._holdings} | {*(self._wanted or ())}
+            self._holdings.spawn(self._keeping.keep_only(answer.store, told, answer.kept, busy))
         if answer.limits is not None and answer.limits != self.limits:
             log.info("limits: %s", answer.limits)
             self.limits = answer.limits
             self._record.set_setting(_LIMITS, json.dumps(asdict(answer.limits)))
             self._enforce(answer.limits)
+            self._holdings.on_change()
 
     def _enforce(self, limits: Limits) -> None:
         tuning = self._tuning
+        self._keeping.limit(limits)
         self._throttle.set(limits.bandwidth_bps)
         floor = limits.disk_floor_bytes if tuning.margin_bytes is None else int(tuning.margin_bytes)
         roomier = floor != self._room.floor_bytes
@@ -154,7 +176,39 @@ class Sync:
 
     def report(self) -> dict[str, Any]:
         """Members of a heartbeat about models and disk."""
-        return {**report(self._holdings, self._holdings.cache), "disk_floor_bytes": self._room.floor}
+        ours = [held for held in self._holdings if not self._is_foreign(held)]
+        return {
+            **report(ours, self._holdings.cache),
+            **self._keeping.report(self._store),
+            "disk_floor_bytes": self._room.floor,
+        }
+
+    def found(self) -> list[dict[str, Any]] | None:
+        """Member of a heartbeat: what is whole on disk and belongs to nothing the router lists; None if not known."""
+        return self._keeping.found(self._files())
+
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        """Changes when there is something to report that no state of a model tells."""
+        return self._keeping.stamp
+
+    async def measure(self) -> None:
+        """Count again what the models take on disk."""
+        files = self._files()
+        await in_thread(lambda: self._keeping.measure(files), "measure")
+
+    def _files(self) -> list[File]:
+        return [file for held in self._holdings if not self._is_foreign(held) for file in held.entry.files]
+
+    def _is_foreign(self, held: Held) -> bool:
+        """Whether a model was listed by another router's database only: the one we serve now knows nothing of it.
+
+        Its files stay, and are reported as found. Before the first list nothing is foreign.
+        """
+        entry = held.entry
+        if self._wanted is None or entry.name in self._wanted or entry.state is State.REMOVING:
+            return False
+        return entry.store != self._store
 
     @property
     def moving(self) -> bool:
@@ -206,6 +260,10 @@ class Sync:
             self._holdings.put(held, now)
         if wanted.paused != entry.paused:
             self._pursuit.pause(held, wanted.paused)
+        if held.parked and not other_files:
+            held.parked = False
+            if held.unfinished:
+                self._pursuit.begin(held)
         if other_files:
             self._restart_with_new_manifest(held)
         elif asked_again and entry.state is not State.WHOLE:
@@ -214,6 +272,7 @@ class Sync:
 
     def _restart_with_new_manifest(self, held: Held) -> None:
         """The name stands for other files now. What both have in common is found in the cache again."""
+        held.parked = False
         held.progress.start_over()
         self._holdings.put(held, replace(held.entry, state=State.WANTED, whole=False, files=()))
         self._pursuit.interrupt(held)
@@ -231,9 +290,22 @@ class Sync:
         self._pursuit.begin(held)
         self._holdings.on_change()
 
-    def _gone(self, name: str) -> None:
+    def _covered(self, held: Held) -> None:
+        """A model is whole: another router's record of the same files says nothing any more, but would guard them."""
+        now = {(file.repo, file.commit, file.path) for file in held.entry.files}
+        for other in self._holdings:
+            files = {(file.repo, file.commit, file.path) for file in other.entry.files}
+            if other is not held and self._is_foreign(other) and files <= now:
+                self._pursuit.park(other)
+                self._holdings.drop(other)
+
+    def _changed_in_thread(self) -> None:
+        self._holdings.call_soon(self._holdings.on_change)
+
+    def _gone(self, entry: Entry) -> None:
         """A removal is done: what was registered again meanwhile is taken up."""
-        again = (self._wanted or {}).get(name)
+        self._keeping.gone(entry.files)
+        again = (self._wanted or {}).get(entry.name)
         if again is not None:
             self._want(again, self._store)
 

@@ -162,6 +162,11 @@ class Trash:
         size = sum({(file.repo, file.etag): file.size or 0 for file in files}.values())
         return self.limits.trash_seconds > 0 and size <= self.limits.trash_bytes
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether there is anything that could be brought back. Does not wait."""
+        return bool(self._items)
+
     # -- and back -------------------------------------------------------------------------------------------------
 
     def bring_back(self, files: Iterable[File]) -> tuple[File, ...]:
@@ -253,6 +258,8 @@ class Trash:
             for row in [*self._items.values()]:
                 if row.stage is Stage.FREEING or self._now() - row.at >= self.limits.trash_seconds:
                     self._free(row)
+                else:
+                    self._settle_row(row)  # somebody may have emptied the folder by hand
             self.make_room(self.heap.bytes - self.limits.trash_bytes)
 
     def make_room(self, needed_bytes: int) -> int:

@@ -1,0 +1,112 @@
+"""What lies in the cache beside the models we hold: deleted ones that can be had back, and ones that nobody registered.
+
+Runs on the node's event loop and does all its work in threads: folders may be large, and disks slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+from modelhub_tui.domain import Limits
+from modelhub_tui.service.node.cache import Cache
+from modelhub_tui.service.node.disk_use import used_by
+from modelhub_tui.service.node.found import Finder
+from modelhub_tui.service.node.job import in_thread
+from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.record import Record
+from modelhub_tui.service.node.trash import Trash
+
+log = logging.getLogger(__name__)
+
+
+class Keeping:
+    """The trash, the finder and the true disk use of one node.
+
+    Args:
+        on_change: Called on the loop when there is something new to report.
+    """
+
+    def __init__(self, record: Record, cache: Cache, on_change: Callable[[], None], *, every_s: float) -> None:
+        self._cache, self._on_change, self._every_s = cache, on_change, every_s
+        self.trash = Trash(cache, record)
+        self.finder = Finder(cache)
+        self.models_bytes: int | None = None
+        self._stamp = 0
+        self._looked = False
+        self._look_now = asyncio.Event()
+
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        """Changes when there is something new to report."""
+        return (self._stamp, self.trash.heap)
+
+    async def run(self) -> None:
+        """Finish what a killed process began, then keep an eye on trash and cache."""
+        with contextlib.suppress(OSError):
+            await in_thread(self.trash.recover, "recover trash")
+        while True:
+            self._look_now.clear()
+            try:
+                await in_thread(self._look, "look at cache")
+            except OSError as error:
+                log.warning("the model folder cannot be read: %s", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every_s):
+                    await self._look_now.wait()
+
+    def _look(self) -> None:
+        before = (self._looked, self.finder.groups, self.trash.heap)
+        self.trash.maintain()
+        self.finder.scan()
+        self._looked = True
+        if (True, self.finder.groups, self.trash.heap) != before:
+            self._stamp += 1
+            self._on_change()
+
+    def limit(self, limits: Limits) -> None:
+        """Follow what the router says; what is too old or too much goes at the next look, which is now."""
+        self.trash.limits = limits
+        self._look_now.set()
+
+    def gone(self, files: Collection[File]) -> None:
+        """A model was removed: nothing of its repos is offered before they have been looked at again."""
+        self.finder.forget({file.repo for file in files})
+        self._stamp += 1
+        self._look_now.set()
+
+    async def keep_only(self, store: str, told: Collection[str], kept: Collection[str], busy: Collection[str]) -> None:
+        """Free what the router has forgotten for good.
+
+        Args:
+            told: The deleted models it was told of; only about them did it answer.
+            kept: Those of them that it remembers.
+            busy: Models that are held, or wanted again.
+        """
+        if not told or not self.trash.gone(store, kept):
+            return
+        others = {name for name, _, _ in self.trash.heap.names if name not in told}
+        await in_thread(lambda: self.trash.keep_only(store, {*kept, *others}, busy), "empty trash")
+        self._on_change()
+
+    def measure(self, files: Collection[File]) -> None:
+        """Count what the files of all held models take on disk, unfinished ones included. Blocks."""
+        paths = [self._cache.path_of(file) for file in files if file.commit]
+        paths += [self._cache.part(file.repo, file.etag) for file in files if file.etag]
+        self.models_bytes = used_by(paths)
+
+    def report(self, store: str | None) -> dict[str, Any]:
+        """Members of a heartbeat about the trash and the disk."""
+        heap = self.trash.heap
+        told: dict[str, Any] = {
+            "trash": [{"name": name, "bytes": size} for name, owner, size in heap.names if owner == store],
+            "trash_bytes": heap.bytes,
+        }
+        return told if self.models_bytes is None else {**told, "models_bytes": self.models_bytes}
+
+    def found(self, held: Collection[File]) -> list[dict[str, Any]] | None:
+        """Member of a heartbeat about models that nobody registered; None before the first look."""
+        return self.finder.report(held) if self._looked else None
