@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import pty
 import signal
 import socket
 import stat
@@ -22,6 +24,7 @@ import psutil
 import pytest
 
 from modelhub_tui.cli import main as command_line
+from modelhub_tui.client.v0 import V0Client
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.service import lifecycle, statefile
@@ -172,24 +175,118 @@ def test_why_the_node_does_not_start_is_said(settings: Settings) -> None:
     assert "Traceback" not in log.read_text()
 
 
-def test_ten_starts_at_once_give_one_service(settings: Settings) -> None:
+def test_a_hundred_programs_at_once_give_one_service(settings: Settings) -> None:
+    """Fifty processes, each of which looks twice at the same time: all that a race could show, for a second."""
+    code = (
+        "import os, sys, threading\n"
+        "from pathlib import Path\n"
+        "from modelhub_tui.config import Settings\n"
+        "from modelhub_tui.service.lifecycle import ensure_service\n"
+        "s = Settings(*(Path(each) for each in sys.argv[1:4]), hf_endpoint='http://127.0.0.1:9')\n"
+        "sys.stdin.read()\n"
+        "for _ in range(50):\n"
+        "    if os.fork() == 0:\n"
+        "        found = []\n"
+        "        look = lambda: found.append(ensure_service(s, timeout_s=120).state_id)\n"
+        "        both = [threading.Thread(target=look) for _ in 'ab']\n"
+        "        [each.start() for each in both], [each.join() for each in both]\n"
+        "        os.write(1, (' '.join(found) + chr(10)).encode())\n"
+        "        os._exit(0)\n"
+        "for _ in range(50):\n"
+        "    os.wait()\n"
+    )
+    folders = [str(each) for each in (settings.state_dir, settings.cache_dir, settings.hub_cache)]
+    done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, input="", timeout=150)
+    told = done.stdout.split()
+    assert len(told) == 100 and len({*told}) == 1, done.stderr[-2000:]
+    info = find_service(settings)
+    assert info is not None and info.state_id == told[0]
+    assert sum("modelhub_tui.service" in each and "--ready-fd" in each for each in _commands(settings)) == 1
+    until(lambda: online_node(info), "the node comes online")
+    assert sum("modelhub_tui.service.node" in each for each in _commands(settings)) == 1
+    left = {each.name for each in settings.state_dir.iterdir()} - {"node"}
+    expected = {"service.json", "service.lock", "start.lock", "service.log", "modelhub.db", "modelhub.db-wal"}
+    assert left == expected | {"modelhub.db-shm"}, "no temporary file is left behind"
+
+
+def test_programs_that_stop_it_while_others_start_it(settings: Settings) -> None:
+    start(settings)
+    with ThreadPoolExecutor(6) as pool:
+        starts = [pool.submit(start, settings) for _ in range(3)]
+        stops = [pool.submit(stop_service, settings) for _ in range(3)]
+        starts += [pool.submit(start, settings) for _ in range(3)]
+        for each in (*starts, *stops):
+            each.result()
+    found = start(settings)
+    assert sum("modelhub_tui.service" in each and "--ready-fd" in each for each in _commands(settings)) == 1
+    assert found == find_service(settings)
+
+
+@pytest.mark.parametrize("after_s", [0.02, 0.35])
+def test_killed_while_it_starts_it_leaves_nothing_in_the_way(settings: Settings, after_s: float) -> None:
+    env = {**os.environ, "MODELHUB_STATE_DIR": str(settings.state_dir), "HF_ENDPOINT": settings.hf_endpoint}
+    env |= {"MODELHUB_CACHE_DIR": str(settings.cache_dir), "HF_HUB_CACHE": str(settings.hub_cache)}
+    settings.state_dir.mkdir()
+    process = subprocess.Popen([sys.executable, "-P", "-m", "modelhub_tui.service"], env=env, start_new_session=True)
+    time.sleep(after_s)  # wherever it is by then
+    process.kill()
+    process.wait()
+    info = start(settings)
+    assert info.pid != process.pid and not info.notice
+    until(lambda: online_node(info), "the node comes online")
+
+
+@pytest.mark.parametrize("name", ["a b  模型-é-😀 %s $HOME '\"", "x" * 200 + "/" + "y" * 200], ids=range(2))
+def test_a_state_folder_of_any_name_will_do(settings: Settings, tmp_path: Path, name: str) -> None:
+    odd = replace(settings, state_dir=tmp_path / name)
+    info = start(odd)
+    assert find_service(odd) == info and Path(info.log).is_file()
+    assert stop_service(odd) is True
+
+
+def test_a_recycled_pid_is_left_alone(settings: Settings) -> None:
+    info = start(settings)
+    stop_service(settings)
+    bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        state = statefile.ServiceState(
+            bystander.pid, info.url, info.state_id, statefile.identity_of(settings, info.version), info.key
+        )
+        statefile.write_state(settings.state_dir, state)
+        (settings.state_dir / "service.lock").write_text(str(bystander.pid))
+        assert find_service(settings) is None
+        assert stop_service(settings) is False
+        assert start(settings).pid != bystander.pid
+        assert bystander.poll() is None, "nobody but the holder of the lock is ever ended"
+    finally:
+        bystander.kill()
+        bystander.communicate()
+
+
+def test_a_closed_terminal_leaves_the_service_running(settings: Settings) -> None:
+    """A real one: the shell's session ends with it, as when an SSH connection drops."""
     code = (
         "from tests.service.test_lifecycle import *\n"
         "s = Settings(*(Path(each) for each in sys.argv[1:4]), hf_endpoint='http://127.0.0.1:9')\n"
-        "print(start(s).pid)\n"
+        "print(start(s).pid, flush=True)\n"
+        "time.sleep(600)\n"
     )
     folders = [str(each) for each in (settings.state_dir, settings.cache_dir, settings.hub_cache)]
-    root = Path(__file__).parents[2]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, *folders], cwd=root, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    with ThreadPoolExecutor(6) as pool:
-        pids = {each.pid for each in pool.map(start, [settings] * 6)}
-    pids |= {int(process.communicate(timeout=PATIENCE_S)[0]) for process in processes}
-    assert len(pids) == 1
-    assert [each.name() for each in psutil.Process(pids.pop()).children()], "it has its node"
-    assert sum("modelhub_tui.service" in each and "--ready-fd" in each for each in _commands(settings)) == 1
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(Path(__file__).parents[2])
+        os.execv(sys.executable, [sys.executable, "-c", code, *folders])
+    try:
+        info = until(lambda: find_service(settings), "it is started from the terminal")
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGHUP, "the hang-up reached the program"
+        pid = 0
+        until(lambda: online_node(info), "the service goes on, and its node")
+        assert find_service(settings) == info
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _commands(settings: Settings) -> list[list[str]]:
@@ -297,11 +394,24 @@ def test_a_corrupt_state_file_is_replaced(settings: Settings, content: bytes) ->
         assert statefile.read_state(settings.state_dir) is not None and find_service(settings) == info
 
 
-def test_a_corrupt_database_is_said_and_survived(settings: Settings) -> None:
+def test_a_corrupt_database_is_said_and_survived(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings.state_dir.mkdir()
     (settings.state_dir / "modelhub.db").write_bytes(b"nonsense" * 1000)
     info = start(settings)
     assert "damaged" in info.notice and info.notice in info.log.read_text()
+    assert modelhub(settings, monkeypatch, "status") == 0
+    assert info.notice in capsys.readouterr().err
+
+    async def look() -> tuple[str, ...]:
+        client = V0Client(info.url, info.key)
+        try:
+            return (await client.report()).notices
+        finally:
+            await client.aclose()
+
+    assert asyncio.run(look()) == (info.notice,), "the dashboard says it too, and so does a remote one"
     assert len(ask(info, "/v0/models")) > 50
 
 
@@ -411,7 +521,7 @@ def test_other_settings_do_not_disturb_a_busy_service(settings: Settings, monkey
     monkeypatch.setattr(lifecycle, "__version__", "99.0")
     again = start(settings)
     assert again.pid == info.pid, "a newer program goes on with a busy older service that speaks its protocol"
-    assert again.notice == (
+    assert again.about_version == (
         f"The service is still modelhub {info.version}, not 99.0; it is replaced when its transfers are done."
     )
 
@@ -430,9 +540,12 @@ def test_programs_and_services_of_different_versions(
     pretend(settings, version="99.0")
     newer = start(settings)
     assert newer.pid == info.pid, "an older program does not replace a newer service: they would take turns"
-    assert newer.notice == f"The service is modelhub 99.0, newer than this program ({info.version}); update this one."
+    assert (
+        newer.about_version
+        == f"The service is modelhub 99.0, newer than this program ({info.version}); update this one."
+    )
     assert modelhub(settings, monkeypatch, "status") == 0
-    assert newer.notice in capsys.readouterr().err
+    assert newer.about_version in capsys.readouterr().err
     pretend(settings, protocol=99)
     with pytest.raises(ServiceFailed) as caught:
         start(settings)

@@ -345,6 +345,26 @@ async def test_deleting_waits_for_the_nodes_and_survives_a_restart(tmp_path: Pat
         assert not service.router.busy
 
 
+async def test_what_waits_for_a_person_is_no_reason_to_stay(online: Service) -> None:
+    router = online.router
+    await online.register(TINY)
+    name = "acme/tiny-gguf"
+    assert router.busy, "queued, and no node has taken it up"
+    node = FakeNode(online.node)
+    await node.register()
+    failed, full = (
+        {"name": name, "phase": "failed", "error": "gone"},
+        {"name": name, "phase": "paused", "error": "full"},
+    )
+    for phase, busy in [({"name": name, "phase": "fetching"}, True), (failed, False), (full, True)]:
+        await node.beat(transfers=[phase], placements=[])
+        assert router.busy is busy, phase
+    assert (await online.admin.post(f"/v0/transfers/{name}/pause")).status_code == 204
+    assert not router.busy, "paused by a person"
+    assert (await online.admin.post(f"/v0/transfers/{name}/resume")).status_code == 204
+    assert router.busy
+
+
 async def test_registering_again_while_it_is_being_deleted_counts_as_a_new_wish(online: Service) -> None:
     await online.register(TINY)
     node = FakeNode(online.node)

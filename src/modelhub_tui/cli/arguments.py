@@ -129,8 +129,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("stop", "stop the local service; its downloads resume when it starts again", "stop", json=False)
 
-    examples = ("service install", "service status", "service print > modelhub.service")
-    service = add("service", "let systemd look after the local service", *examples, json=False)
+    served = ("service install", "service status", "service print > modelhub.service")
+    service = add("service", "let systemd look after the local service", *served, json=False)
     actions = service.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     install = add("install", "write a systemd user unit, and start it", "service install", json=False, below=actions)
     install.add_argument("--force", action="store_true", help="replace a unit that modelhub did not write")

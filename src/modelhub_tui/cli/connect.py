@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelhub_tui.domain import RouterInfo, RouterReport
@@ -69,7 +70,8 @@ class Connector:
             report = quick.report(service.url, service.key)
         except quick.NotSimpleError:
             return None
-        return RouterInfo(THIS_MACHINE, service.url, service.version, "local", supplies_stats=True), report
+        info = RouterInfo(THIS_MACHINE, service.url, service.version, "local", supplies_stats=True)
+        return info, replace(report, notices=service.notices)
 
     def _open(self) -> RouterClient:
         from modelhub_tui.net import spare_httpx_its_command
@@ -78,7 +80,7 @@ class Connector:
         service = self._found()
         from modelhub_tui.client.v0 import V0Client
 
-        return V0Client(service.url, service.key, label=THIS_MACHINE)
+        return V0Client(service.url, service.key, label=THIS_MACHINE, notices=service.notices)
 
     def _remote(self) -> tuple[Callable[[str, Credentials], Awaitable[RouterClient]], Credentials]:
         """How to open the configured router, and what to show it: a key, and the token of who has logged in."""

@@ -57,8 +57,8 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
         console.print(f"Service  process {service.pid}, state in {settings.state_dir}, log {service.log}")
         if service.hf_endpoint != settings.hf_endpoint:
             console.say(f"It was started for the hub {service.hf_endpoint}, not {settings.hf_endpoint}.", "yellow")
-        if service.notice:
-            console.say(service.notice, "yellow")
+        for notice in service.notices:
+            console.say(notice, "yellow")
         if arguments.show_key:
             console.print(f"Key      {service.key}")
     return OK
@@ -78,7 +78,7 @@ def _status_json(
             "log": str(service.log),
             "hf_endpoint": service.hf_endpoint,
             "hub_cache": service.hub_cache,
-            "notice": service.notice,
+            "notice": " ".join(service.notices),
         }
         if service
         else None,

@@ -16,6 +16,7 @@ from modelhub_tui.client.problems import to_error
 from modelhub_tui.client.transport import READ_S, Answer, RouterHttp
 from modelhub_tui.domain import Limits, Place, RouterInfo, RouterReport, Trashed
 from modelhub_tui.errors import NotARouter, NotSupported, RouterFault
+from modelhub_tui.untrusted import clean
 
 if TYPE_CHECKING:
     import httpx
@@ -39,6 +40,7 @@ class V0Client:
         api_key: An admin key; None if the router wants none.
         transport: Replaces the network, in tests.
         label: What the status line shows; the router's host if empty.
+        notices: What people should be told, beside what the router says of itself.
     """
 
     def __init__(
@@ -48,9 +50,10 @@ class V0Client:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         label: str = "",
+        notices: tuple[str, ...] = (),
     ) -> None:
         self._http = RouterHttp(url, api_key, transport=transport)
-        self._label = label
+        self._label, self._notices = label, notices
         self._models = Feed(self._http, "/v0/models", wire.models_reader())
         self._nodes = Feed(self._http, "/v0/nodes", wire.nodes_reader())
         self._report: RouterReport | None = None
@@ -81,7 +84,8 @@ class V0Client:
             await self._first_change(wait_s)
         models, nodes = self._models.value, self._nodes.value
         if self._report is None or self._report.models is not models or self._report.nodes is not nodes:
-            self._report = RouterReport(models, nodes)
+            told = (*self._notices, self._models.notice) if self._models.notice else self._notices
+            self._report = RouterReport(models, nodes, tuple(dict.fromkeys(told)))
         return self._report
 
     async def register(self, request: RegisterRequest) -> Registered:
@@ -226,6 +230,8 @@ class Feed(Generic[T]):
 
     def __init__(self, http: RouterHttp, path: str, reader: wire.ListReader[T]) -> None:
         self.value: tuple[T, ...] = ()
+        self.notice = ""
+        """What the router says of itself with the list: that it had to repair something at its start."""
         self._http, self._path, self._reader = http, path, reader
         self._etag = ""
         self._body: bytes | None = None
@@ -259,6 +265,7 @@ class Feed(Generic[T]):
         if answer.body == self._body:
             self._etag = etag
             return False
+        self.notice = clean(answer.headers.get("x-modelhub-notice", ""), 300)
         try:
             if len(answer.body) > _LARGE_BYTES:
                 value = await asyncio.to_thread(self._reader.read, answer.body)

@@ -38,7 +38,7 @@ from modelhub_tui.service.statefile import (
     remove_state,
     write_state,
 )
-from modelhub_tui.service.supervise import NODE_COMMAND, Supervisor
+from modelhub_tui.service.supervise import HUNG_S, NODE_COMMAND, Supervisor
 
 if TYPE_CHECKING:
     from modelhub_tui.domain import CatalogEntry
@@ -228,7 +228,13 @@ class Service:
         )
         server = _server_until(self._stopping, self._closing, self._announce)(config)
         router.start()
-        self._supervisor = Supervisor(self._node_env(), lost=router.fleet.lose_supervised, command=_node_command())
+        self._supervisor = Supervisor(
+            self._node_env(),
+            lost=router.fleet.lose_supervised,
+            command=_node_command(),
+            heard_at=lambda: router.fleet.supervised_heard_at,
+            hung_s=_seconds("MODELHUB_NODE_HUNG_S", HUNG_S),
+        )
         try:
             await server.serve(sockets=[self._listener])
         finally:
@@ -317,6 +323,15 @@ def _idle_exit_s(foreground: bool) -> float | None:
         log.warning("MODELHUB_IDLE_EXIT_S is no number of seconds; the default is used")
         seconds = 0.0 if foreground else IDLE_EXIT_S
     return seconds if 0 < seconds < float("inf") else None
+
+
+def _seconds(name: str, default: float) -> float:
+    """A number of seconds from the environment, for tests; the default if it is none."""
+    try:
+        said = float(os.environ.get(name, default))
+    except ValueError:
+        return default
+    return said if 0 < said < float("inf") else default
 
 
 def _node_command() -> tuple[str, ...]:

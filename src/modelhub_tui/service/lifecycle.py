@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from modelhub_tui import __version__
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ServiceFailed
+from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.service.statefile import (
     LOCK_FILE,
     LOG_FILE,
@@ -53,6 +54,13 @@ class ServiceInfo:
     hub_cache: str
     notice: str = ""
     """One sentence when the service had to repair something at its start; else empty."""
+    about_version: str = ""
+    """One sentence when it is of another version than this program; else empty."""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What people should be told about it."""
+        return tuple(each for each in (self.notice, self.about_version) if each)
 
 
 def find_service(settings: Settings) -> ServiceInfo | None:
@@ -159,7 +167,8 @@ def _info(settings: Settings, state: ServiceState) -> ServiceInfo:
         log=settings.state_dir / LOG_FILE,
         hf_endpoint=state.identity.hf_endpoint,
         hub_cache=state.identity.hub_cache,
-        notice=" ".join(filter(None, (state.notice, _about_version(state.identity.version)))),
+        notice=state.notice,
+        about_version=_about_version(state.identity.version),
     )
 
 
@@ -271,6 +280,7 @@ def _start(settings: Settings, deadline: float) -> ServiceState:
         "MODELHUB_CACHE_DIR": str(settings.cache_dir),
         "HF_ENDPOINT": settings.hf_endpoint,
         "HF_HUB_CACHE": str(settings.hub_cache),
+        **limits_env(settings.limits),
     }
     env.pop("MODELHUB_CATALOG", None)
     if settings.catalog is not None:

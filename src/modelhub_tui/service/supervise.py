@@ -1,4 +1,4 @@
-"""Keep one node running as a child process: start it, log what it says, start it again when it ends, end it with us."""
+"""Keep one node running as a child process: start it, log what it says, start it again when it ends or hangs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ BAD_START_S = 5.0
 SOUND_S = 60.0
 """A node that ran this long was not crashing: its next restart is quick again."""
 GRACE_S = 2.0
+HUNG_S = 60.0
+"""A node silent for this long does not work any more, though its process is there; its heartbeats are 10 s apart."""
 _MAX_LINE = 8192
 NODE_COMMAND = (sys.executable, "-P", "-m", "modelhub_tui.service.node")
 
@@ -32,12 +34,21 @@ class Supervisor:
     Args:
         env: The child's whole environment, without the lifeline. Secrets travel here, never on the command line.
         lost: Called when the child has ended by itself, with its last words if it ended soon and badly.
+        heard_at: When the node last said something to the router, on any clock; None if it never did.
+        hung_s: Seconds of silence after which the child is killed, to be started again.
     """
 
     def __init__(
-        self, env: Mapping[str, str], *, lost: Callable[[str], None], command: Sequence[str] = NODE_COMMAND
+        self,
+        env: Mapping[str, str],
+        *,
+        lost: Callable[[str], None],
+        command: Sequence[str] = NODE_COMMAND,
+        heard_at: Callable[[], float | None] = lambda: None,
+        hung_s: float = HUNG_S,
     ) -> None:
         self._env, self._lost, self._command = dict(env), lost, command
+        self._heard_at, self._hung_s = heard_at, hung_s
         self._process: Process | None = None
         self._lifeline = -1
         self._task: asyncio.Task[None] | None = None
@@ -110,11 +121,32 @@ class Supervisor:
             os.close(readable)
         log.info("node started (process %d)", self._process.pid)
         assert self._process.stdout is not None
-        words = await _copy(self._process.stdout)
-        code = await self._process.wait()
+        watch = asyncio.create_task(self._end_if_hung(self._process.pid))
+        try:
+            words = await _copy(self._process.stdout)
+            code = await self._process.wait()
+        finally:
+            watch.cancel()
         self._cut()
         log.warning("the node ended (exit code %d)", code)
         return words if code > 0 else ""
+
+    async def _end_if_hung(self, pid: int) -> None:
+        """Kill a child that has fallen silent: stopped, or waiting for ever. It starts again and resumes."""
+        loop = asyncio.get_running_loop()
+        step_s = self._hung_s / 30
+        heard, silent_s, looked_at = self._heard_at(), 0.0, loop.time()
+        while silent_s < self._hung_s:
+            await asyncio.sleep(step_s)
+            now, before = self._heard_at(), heard
+            # No more than two steps: while this process slept (a laptop's lid, a busy disk) nobody could be heard.
+            silent_s += min(loop.time() - looked_at, 2 * step_s)
+            looked_at, heard = loop.time(), now
+            if now != before:
+                silent_s = 0.0
+        log.error("the node has said nothing for %.0f s; it is ended (process %d)", self._hung_s, pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     def _cut(self) -> None:
         if self._lifeline >= 0:

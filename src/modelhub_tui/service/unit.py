@@ -16,6 +16,7 @@ from pathlib import Path
 
 from modelhub_tui.config import SETTINGS, Settings
 from modelhub_tui.errors import ServiceFailed
+from modelhub_tui.limit_texts import limits_env
 
 NAME = "modelhub.service"
 MARKER = "# Written by `modelhub service install`."
@@ -89,6 +90,7 @@ def _environment(settings: Settings, env: Mapping[str, str] | None) -> dict[str,
         "HF_ENDPOINT": settings.hf_endpoint,
         "HF_HUB_CACHE": str(settings.hub_cache),
     }
+    told |= limits_env(settings.limits)
     for name in ("MODELHUB_CONFIG", "MODELHUB_API_KEY_FILE", "HF_HOME"):
         if told.get(name):
             told[name] = str(Path(told[name]).expanduser().absolute())

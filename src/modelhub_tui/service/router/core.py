@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from modelhub_tui.domain import CatalogEntry, FitKind, Limits, Place, fit
+from modelhub_tui.domain import CatalogEntry, FitKind, Limits, Phase, Place, fit
 from modelhub_tui.service.router.bodies import Heartbeat, NodeBody, RegisterBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.errors import Refused
@@ -93,10 +93,20 @@ class Router:
 
     @property
     def busy(self) -> bool:
-        """True while there is work that an exit would interrupt or put off."""
-        if self.fleet.moving:
+        """True while there is work that an exit would interrupt or put off.
+
+        What waits for a place, a node or room on the disk is such work: it is to go on by itself. What waits for a
+        person, because one paused it or because it gave up, is not.
+        """
+        return self.fleet.moving or any(self._is_work(record) for record in self.registry.records.values())
+
+    def _is_work(self, record: Registration) -> bool:
+        if record.deleting:
             return True
-        return any(record.deleting or not (self.fleet.holds(record.name)) for record in self.registry.records.values())
+        if record.paused or self.fleet.placements_of(record.name):
+            return False
+        phases = [transfer.phase for _, transfer in self.fleet.transfers_of(record.name)]
+        return not phases or any(each is not Phase.FAILED for each in phases)
 
     async def _tick(self) -> None:
         while True:

@@ -43,6 +43,8 @@ class Endpoints:
         self._health = json.dumps(health).encode()
         self._stop = stop
         self._store_headers = {"X-Modelhub-Store": router.store.id}
+        if router.store.notice:
+            self._store_headers["X-Modelhub-Notice"] = router.store.notice.encode("ascii", "replace").decode()
 
     # -- lists ----------------------------------------------------------------------------------------------------
 

@@ -221,6 +221,11 @@ class Fleet:
         )
 
     @property
+    def supervised_heard_at(self) -> float | None:
+        """When our own node last said something, on the monotonic clock; None if it never did."""
+        return max((node.heard_at for node in self.nodes.values() if node.record.supervised), default=None)
+
+    @property
     def all_heard(self) -> bool:
         """True when every node has told what it holds, and none is away."""
         return all(
