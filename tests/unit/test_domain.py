@@ -43,16 +43,26 @@ OFFLINE = Node("2", "node-b", NodeStatus.OFFLINE)
 PHASE_SETS = [set(each) for n in range(len(Phase) + 1) for each in itertools.combinations(Phase, n)]
 
 
-def expected_state(registered: bool, deleting: bool, placed: bool, phases: set[Phase]) -> ModelState:
-    """The design's table of states, read from top to bottom."""
+def expected_state(
+    registered: bool,
+    deleting: bool,
+    placed: bool,
+    phases: set[Phase],
+    *,
+    paused: bool = False,
+    orphaned: bool = False,
+) -> ModelState:
+    """The design's table of states, read from top to bottom. `phases` are those of transfers that have a worker."""
     table = [
         (deleting, ModelState.DELETING),
         (placed, ModelState.DOWNLOADED),
         (bool(phases & ACTIVE), ModelState.DOWNLOADING),
         (not registered, ModelState.AVAILABLE),
+        (paused, ModelState.PAUSED),
         (Phase.PAUSED in phases, ModelState.PAUSED),
         (Phase.WAITING in phases, ModelState.QUEUED),
         (Phase.FAILED in phases, ModelState.FAILED),
+        (orphaned, ModelState.FAILED),
         (True, ModelState.QUEUED),
     ]
     return next(state for applies, state in table if applies)
@@ -62,17 +72,24 @@ class TestDeriveState:
     @pytest.mark.parametrize("registered", [True, False])
     @pytest.mark.parametrize("deleting", [True, False])
     @pytest.mark.parametrize("placed", [True, False])
+    @pytest.mark.parametrize("paused", [True, False])
     @pytest.mark.parametrize("nodes", [(), (OFFLINE,), (ONLINE,)], ids=["no node", "offline", "online"])
-    def test_every_combination(self, registered: bool, deleting: bool, placed: bool, nodes: tuple[Node, ...]) -> None:
-        for phases in PHASE_SETS:
+    def test_every_combination(
+        self, registered: bool, deleting: bool, placed: bool, paused: bool, nodes: tuple[Node, ...]
+    ) -> None:
+        for phases, orphans in itertools.product(PHASE_SETS, [(), *((phase,) for phase in Phase)]):
+            working = [Transfer("node-a", phase) for phase in phases]
+            left = [Transfer("node-b", phase, orphaned=True) for phase in orphans]
             state, reason = derive_state(
                 registered=registered,
                 deleting=deleting,
+                paused=paused,
                 placements=[Placement("node-a")] if placed else [],
-                transfers=[Transfer("node-a", phase) for phase in phases],
+                transfers=[*left, *working],
                 nodes=nodes,
             )
-            assert state is expected_state(registered, deleting, placed, phases), phases
+            expected = expected_state(registered, deleting, placed, phases, paused=paused, orphaned=bool(orphans))
+            assert state is expected, (phases, orphans)
             # Who waits or has failed is told why; nobody else is.
             assert bool(reason) == (state in (ModelState.QUEUED, ModelState.FAILED)), (state, reason)
 
@@ -135,6 +152,14 @@ class TestDeriveState:
             ((Transfer("gpu", Phase.PAUSED, error="The hub is away."),), (), "The hub is away."),
             ((Transfer("gpu", Phase.RETRYING, error="Connection reset."),), (), "Connection reset."),
             ((Transfer("a", Phase.FAILED, error="Old."), Transfer("b", Phase.FETCHING)), (), ""),
+            (
+                (Transfer("gpu-01", Phase.FETCHING, orphaned=True),),
+                (OFFLINE,),
+                "gpu-01 is offline; nobody works on this download.",
+            ),
+            # Somebody else works on it, or will: then the one that is gone explains nothing.
+            ((Transfer("gpu-01", Phase.FETCHING, orphaned=True), Transfer("b", Phase.FETCHING)), (), ""),
+            ((Transfer("gpu-01", Phase.FAILED, orphaned=True), Transfer("b", Phase.WAITING)), (), "queued on b"),
         ],
     )
     def test_reasons(self, transfers: tuple[Transfer, ...], nodes: tuple[Node, ...], reason: str) -> None:

@@ -221,7 +221,8 @@ class Endpoints:
         if beat.node_id != node.id:
             return _no_node()
         await self._router.heartbeat(node, beat)
-        # Upstream answers null; nodes of ours read on.
+        if beat.transfers is None:
+            return _json(None, headers=self._store_headers)  # an upstream node, which is answered as upstream does
         kept = [name for name in node.trash if name in self._router.trash or name in self._router.registry.records]
         told = {"limits": asdict(self._router.limits), "store": self._router.store.id, "kept": kept}
         return _json(told, headers=self._store_headers)
