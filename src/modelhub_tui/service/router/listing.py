@@ -399,7 +399,10 @@ def _progress(row: Row) -> dict[str, Any] | None:
     best = max(
         (each for _, _, each in row.transfers),
         key=lambda each: (each.phase is not Phase.FAILED, each.bytes_done),
+        default=None,
     )
+    if best is None:
+        return None  # held before any node has taken it up
     return {
         "percent": round(best.fraction or 0.0, 4),
         "bytes_downloaded": best.bytes_done,
