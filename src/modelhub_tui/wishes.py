@@ -56,13 +56,16 @@ class Wishes(ABC):
 
         await self._act(model.key, Intent(ModelState.QUEUED, "registering…", PULLABLE), work)
 
-    async def cancel(self, model: Model) -> None:
+    async def cancel(self, model: Model, keep: bool = True) -> None:
         """Stop fetching a model: it is deregistered and its partial files go.
+
+        Args:
+            keep: Where it is whole, as it may be on another node, keep that in the trash for a while.
 
         Raises:
             ModelHubError: As for `pull()`.
         """
-        await self._delete(model, cancel=True, keep=False)
+        await self._delete(model, cancel=True, keep=keep)
 
     async def delete(self, model: Model, keep: bool = True) -> None:
         """Deregister a model and have its files removed. One that the router does not know is gone already.

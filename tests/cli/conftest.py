@@ -10,7 +10,7 @@ import pytest
 
 from modelhub_tui.cli import main
 from modelhub_tui.client.base import Registered, RegisterRequest
-from modelhub_tui.domain import RouterReport
+from modelhub_tui.domain import Limits, Place, RouterReport, Trashed
 from modelhub_tui.errors import ModelHubError
 from tests.client.fakes import ENTRY, NODE, OTHER, FakeClient
 
@@ -22,6 +22,8 @@ class ScriptedClient(FakeClient):
         super().__init__(report)
         self.script: list[RouterReport] = []
         self.refusal: ModelHubError | None = None
+        self.in_force = Limits()
+        self.kept: tuple[Trashed, ...] = ()
         self._acted = False
 
     def then(self, *steps: tuple[Any, ...]) -> None:
@@ -38,13 +40,52 @@ class ScriptedClient(FakeClient):
         self._act()
         return told
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, cancel: bool = False, keep: bool = True) -> None:
         self._act()
         self.calls.append(("delete", name))
+        self.said.append({"cancel": cancel, "keep": keep})
 
     async def retry(self, name: str) -> None:
         self._act()
         await super().retry(name)
+
+    async def pause(self, name: str) -> None:
+        self._act()
+        await super().pause(name)
+
+    async def resume(self, name: str) -> None:
+        self._act()
+        await super().resume(name)
+
+    async def move(self, name: str, to: Place) -> None:
+        self._act()
+        await super().move(name, to)
+
+    async def limits(self) -> Limits:
+        self.calls.append(("limits",))
+        return self.in_force
+
+    async def set_limits(self, limits: Limits) -> Limits:
+        self._act()
+        self.calls.append(("set_limits", limits))
+        self.in_force = limits
+        return limits
+
+    async def trash(self) -> tuple[Trashed, ...]:
+        self.calls.append(("trash",))
+        return self.kept
+
+    async def empty_trash(self, name: str | None = None) -> None:
+        self._act()
+        self.calls.append(("empty_trash", name))
+
+    async def restore(self, name: str) -> Registered:
+        self._act()
+        return await super().restore(name)
+
+    async def adopt(self, name: str) -> Registered:
+        self._act()
+        return await super().adopt(name)
 
     def _act(self) -> None:
         self._acted = True
@@ -108,6 +149,6 @@ class CommandLine:
 @pytest.fixture
 def modelhub(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """`modelhub` with two supported models, and a router to script."""
-    for module in ("listing", "pull", "remove", "status"):
+    for module in ("listing", "pull", "remove", "status", "queue", "limits", "trash", "adopt"):
         monkeypatch.setattr(f"modelhub_tui.cli.{module}.load_catalog", lambda *_: (ENTRY, OTHER))
     return CommandLine(capsys)

@@ -232,7 +232,7 @@ def test_an_interrupt_leaves_the_download_running(modelhub: CommandLine, monkeyp
     monkeypatch.setattr("modelhub_tui.cli.pull._advance", interrupt)
     result = modelhub("pull", "tiny")
     assert result.code == 130
-    assert "tiny: the download goes on in the background" in result.err and "modelhub rm tiny" in result.err
+    assert "tiny: the download goes on in the background" in result.err and "modelhub rm tiny --cancel" in result.err
 
 
 def test_a_refusal_that_names_the_repo_is_not_prefixed_with_it(modelhub: CommandLine) -> None:
@@ -269,8 +269,8 @@ def test_rm_waits_until_the_bytes_are_gone(modelhub: CommandLine) -> None:
 def test_rm_json(modelhub: CommandLine) -> None:
     modelhub.client.say(FETCHING)
     modelhub.client.then(())
-    assert modelhub("rm", "tiny", "-y", "--json").json == [
-        {"id": "tiny", "name": "acme/tiny-gguf", "deleted": True, "freed_bytes": 400}
+    assert modelhub("rm", "tiny", "-y", "--cancel", "--json").json == [
+        {"id": "tiny", "name": "acme/tiny-gguf", "deleted": True, "freed_bytes": 400, "trash": None}
     ]
 
 
@@ -288,7 +288,7 @@ def test_rm_asks_and_needs_somebody_to_answer(modelhub: CommandLine, monkeypatch
     answer(False)
     result = modelhub("rm", "tiny")
     assert (result.code, result.err) == (1, "Nothing was deleted.\n")
-    assert asked == ["Delete tiny (1 kB on gpu-01)?"]
+    assert asked == ["Delete tiny (1 kB on gpu-01)? It can be undone for 1 hour with `modelhub undo`."]
     assert modelhub.client.asked("delete") == []
     answer(True)
     modelhub.client.then(())
@@ -445,7 +445,8 @@ def test_wrong_usage_is_exit_code_2(modelhub: CommandLine, argv: list[str]) -> N
 
 
 @pytest.mark.parametrize(
-    "command", ["list", "local", "pull", "rm", "register", "status", "serve", "node", "stop", "catalog"]
+    "command",
+    "list local pull rm register status serve node stop catalog pause resume move limits undo trash adopt".split(),
 )
 def test_every_command_explains_itself_with_examples(modelhub: CommandLine, command: str) -> None:
     result = modelhub(command, "--help")
@@ -492,12 +493,17 @@ def test_a_look_at_this_machines_service_needs_no_client(
 
 def test_the_real_connector_looks_at_once_only_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = Settings(tmp_path, tmp_path, tmp_path)
-    service = SimpleNamespace(url="http://127.0.0.1:9", key="k", version="0.1.0")
+    service = SimpleNamespace(url="http://127.0.0.1:9", key="k", version="0.1.0", notices=("Repaired.",))
     monkeypatch.setattr("modelhub_tui.service.lifecycle.ensure_service", lambda _: service)
     report = RouterReport((PLACED,), (NODE,))
     monkeypatch.setattr("modelhub_tui.client.quick.report", lambda url, key: report)
     seen = connector(settings).at_once()
-    assert seen is not None and seen[1] is report and seen[0].label == "this machine" and seen[0].supplies_stats
+    assert (
+        seen is not None
+        and seen[1] == replace(report, notices=("Repaired.",))
+        and seen[0].label == "this machine"
+        and seen[0].supplies_stats
+    )
     assert connector(replace(settings, router="http://r:1")).at_once() is None
 
 

@@ -67,12 +67,19 @@ def _run(argv: list[str], connector: Connector | None) -> int:
     from modelhub_tui.cli.output import OUTPUT, Console
     from modelhub_tui.cli.trouble import exit_code, log_to_file
     from modelhub_tui.config import load_settings
-    from modelhub_tui.errors import explain
+    from modelhub_tui.errors import BadSettings, explain
 
     arguments = build_parser().parse_args(argv)
     console = Console(as_json=getattr(arguments, "json", False))
     try:
-        settings = load_settings({name: getattr(arguments, name, None) for name in GLOBAL_FLAGS})
+        try:
+            settings = load_settings({name: getattr(arguments, name, None) for name in GLOBAL_FLAGS})
+        except BadSettings as error:
+            if arguments.command != "doctor":
+                raise
+            from modelhub_tui.cli.doctor import without_settings
+
+            return without_settings(arguments, console, error)
         log_to_file(settings)
         if arguments.command is None:
             from modelhub_tui.cli.tui import run_tui
@@ -100,7 +107,14 @@ def _command(name: str) -> Callable[..., int]:
         "list": ("listing", "list_models"),
         "local": ("listing", "list_local"),
         "pull": ("pull", "pull"),
+        "pause": ("queue", "pause"),
+        "resume": ("queue", "resume"),
+        "move": ("queue", "move"),
+        "limits": ("limits", "limits"),
         "rm": ("remove", "remove"),
+        "undo": ("trash", "undo"),
+        "trash": ("trash", "trash"),
+        "adopt": ("adopt", "adopt"),
         "register": ("register", "register"),
         "status": ("status", "status"),
         "serve": ("service", "serve"),

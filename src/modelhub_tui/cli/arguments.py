@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 from modelhub_tui import __version__
 from modelhub_tui.config import SETTINGS
-from modelhub_tui.domain import ModelState
+from modelhub_tui.domain import ModelState, Place
 
 GLOBAL_FLAGS = tuple(each.name for each in SETTINGS if each.flag)
 _METAVARS = {"router": "URL", "api_key": "KEY", "theme": "NAME"}
@@ -79,9 +80,22 @@ def build_parser() -> argparse.ArgumentParser:
     pull.add_argument("--quantization", metavar="Q", help="such as Q4_K_M, on endpoints that let us choose")
     pull.add_argument("--no-wait", action="store_true", help="return as soon as the download is queued")
 
-    rm = add("rm", "delete models, or cancel their download", "rm phi-3-mini", "rm phi-3-mini gemma --yes", more=_NAMES)
+    _add_queue(add)
+
+    rm = add(
+        "rm",
+        "delete models, or cancel their download",
+        "rm phi-3-mini",
+        "rm phi-3-mini gemma --yes",
+        "rm qwen2.5-7b --cancel --yes",
+        more=f"{_NAMES} A deleted model can be had back for a while with `modelhub undo`.",
+    )
     rm.add_argument("names", nargs="+", metavar="NAME")
     rm.add_argument("--yes", "-y", action="store_true", help="do not ask")
+    rm.add_argument("--cancel", action="store_true", help="also what is being downloaded just now: stop that first")
+    rm.add_argument("--now", action="store_true", help="free the space at once; it cannot be undone then")
+
+    _add_trash(add)
 
     register = add(
         "register",
@@ -154,6 +168,62 @@ def build_parser() -> argparse.ArgumentParser:
     check = add("check", "list every problem of a catalog file", *examples, below=actions)
     check.add_argument("file", nargs="?", metavar="FILE", help="default: the catalog in use")
     return parser
+
+
+def _add_queue(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """What changes the queue of downloads, and what they may take."""
+    examples = ("pause qwen2.5-7b", "pause phi-3 gemma")
+    pause = add("pause", "hold downloads; what they have fetched stays", *examples, more=_NAMES)
+    pause.add_argument("names", nargs="+", metavar="NAME")
+    resume = add("resume", "let held downloads go on", "resume qwen2.5-7b", more=_NAMES)
+    resume.add_argument("names", nargs="+", metavar="NAME")
+    move = add("move", "change a download's place in the queue", "move phi-3 first", "move gemma later", more=_NAMES)
+    move.add_argument("name", metavar="NAME")
+    places = [str(each) for each in Place]
+    move.add_argument("to", metavar="|".join(places), choices=places, help="where to")
+
+    limits = add(
+        "limits",
+        "print what downloads and the trash may take, or change it",
+        "limits",
+        "limits --parallel 4 --bandwidth 50M",
+        "limits --disk-floor 20G --trash-seconds 1h",
+        more="Changes hold at once, also for downloads that run, and are kept over restarts. "
+        "Sizes are written as 500M, 20G or 64GiB, times as 90s, 30m, 1h or 2d.",
+    )
+    limits.add_argument("--parallel", dest="parallel_transfers", metavar="N", help="models at the same time, 1 to 16")
+    limits.add_argument("--bandwidth", metavar="SIZE", help="bytes per second of all together; 0 is no limit")
+    limits.add_argument("--disk-floor", metavar="SIZE", help="free space to leave alone; auto is 2%% of the disk")
+    limits.add_argument("--trash-seconds", metavar="TIME", help="how long a deletion can be undone; 0 is never")
+    limits.add_argument("--trash-size", metavar="SIZE", help="most that the trash may hold")
+
+
+def _add_trash(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """What brings models back, or takes up those that nobody registered."""
+    undo = add(
+        "undo",
+        "take deletions back, without a download",
+        "undo",
+        "undo phi-3-mini",
+        more="Without a NAME it is the last one. Prints the path of each.",
+    )
+    undo.add_argument("names", nargs="*", metavar="NAME")
+
+    examples = ("trash", "trash --empty phi-3-mini", "trash --empty --yes")
+    trash = add("trash", "list the deleted models that can be had back, or free them", *examples)
+    trash.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    trash.add_argument("--empty", action="store_true", help="free the space for good")
+    trash.add_argument("--yes", "-y", action="store_true", help="do not ask")
+
+    adopt = add(
+        "adopt",
+        "register models that are in a node's cache already",
+        "adopt acme/tiny-gguf",
+        "adopt --all",
+        more="Such as those that `hf download` fetched; `modelhub local` shows them. Nothing is downloaded.",
+    )
+    adopt.add_argument("names", nargs="*", metavar="NAME")
+    adopt.add_argument("--all", action="store_true", help="all that were found")
 
 
 def _port(text: str) -> Any:

@@ -67,8 +67,34 @@ def list_local(arguments: Namespace, settings: Settings, console: Console, conne
         console.say("Nothing here yet. `modelhub list` shows what there is, `modelhub pull NAME` fetches it.")
         return OK
     rows = [_local_row(model) for model in models]
-    console.table(("NAME", "DISK", "NODES", "PATH"), rows, right=("DISK",), drop=("NODES",))
+    head = ("NAME", "DISK", "NODES", "NOTE", "PATH")
+    console.table(head, rows, right=("DISK",), drop=("NODES", "NOTE"))
+    for sentence in _disk_use(fleet):
+        console.say(sentence)
+    found = [model for model in models if model.found]
+    if found:
+        one = len(found) == 1
+        console.say(
+            f"{len(found)} of them {'is' if one else 'are'} in the cache, but not registered: "
+            f"`modelhub adopt {handle(found[0])}`{'' if one else ' or `modelhub adopt --all`'} "
+            f"lets the router know {'it' if one else 'them'}."
+        )
     return OK
+
+
+def _disk_use(fleet: Fleet) -> list[str]:
+    """What models take on each node that tells, what its trash holds, and what is free; a sentence each."""
+    said = []
+    for node in fleet.nodes:
+        if node.models_bytes is None:
+            continue
+        parts = [f"{human_size(node.models_bytes)} of models, shared files counted once"]
+        if node.trash_bytes:
+            parts.append(f"{human_size(node.trash_bytes)} in the trash (`modelhub trash`)")
+        if node.disk_free_bytes is not None:
+            parts.append(f"{human_size(node.disk_free_bytes)} free")
+        said.append(f"{node.name}: {', '.join(parts)}.")
+    return said
 
 
 def _row(model: Model, fleet: Fleet) -> tuple[str, ...]:
@@ -92,7 +118,7 @@ def _row(model: Model, fleet: Fleet) -> tuple[str, ...]:
 def _local_row(model: Model) -> tuple[str, ...]:
     told: dict[str, Any] = local_json(model)
     nodes = ", ".join(each.node for each in model.placements)
-    return (handle(model), _size(model.disk_bytes), nodes, told["path"] or "")
+    return (handle(model), _size(model.disk_bytes), nodes, "not registered" if model.found else "", told["path"] or "")
 
 
 def _size(count: int | None) -> str:

@@ -12,10 +12,12 @@ from modelhub_tui.cli import FAILED, INTERRUPTED, OK
 from modelhub_tui.cli.fleet import Connect, Followed, follow
 from modelhub_tui.cli.names import handle, resolve_pull
 from modelhub_tui.cli.output import Console
+from modelhub_tui.cli.progress import line
 from modelhub_tui.cli.shapes import event_json
 from modelhub_tui.cli.trouble import BadUsage, exit_code
 from modelhub_tui.client.base import RegisterRequest
 from modelhub_tui.config import Settings
+from modelhub_tui.disk_plan import plan_for
 from modelhub_tui.domain import (
     Ability,
     CatalogEntry,
@@ -24,17 +26,14 @@ from modelhub_tui.domain import (
     ModelState,
     Node,
     NodeStatus,
-    Phase,
     model_key,
 )
 from modelhub_tui.errors import AlreadyRegistered, ModelHubError, NotSupported, explain
-from modelhub_tui.units import human_duration, human_rate, human_size
+from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
 
-_BAR_CELLS = 24
 _BAR_FROM = 70
 """Columns below which the figures are worth more than the bar."""
-_BAR, _PLAIN_BAR = ("━", "─"), ("#", "-")
 PAUSE_PATIENCE_S = 10.0
 """How long to wait for downloads that wait for somebody to make room; they go on then without us."""
 _PLAIN_STEP = 0.1
@@ -68,7 +67,9 @@ def pull(arguments: Namespace, settings: Settings, console: Console, connect: Co
         if going:
             names = ", ".join(going)
             console.say(f"{names}: the download goes on in the background. `modelhub status` shows it.")
-            console.say(f"To stop it: modelhub rm {' '.join(going)}")
+            console.say(
+                f"To hold it: modelhub pause {' '.join(going)}. To stop it: modelhub rm {' '.join(going)} --cancel"
+            )
         return INTERRUPTED
 
 
@@ -84,6 +85,8 @@ async def _pull(
         node = _chosen_node(followed.fleet, arguments.node, arguments.quantization)
         models = followed.fleet.models
         wanted = [resolve_pull(models, name, settings.hf_endpoint) for name in arguments.names]
+        if node is None:
+            _say_plan(wanted, followed.fleet, console)
         for each in wanted:
             await _begin(each, followed, console, targets, node, arguments.quantization)
         if arguments.no_wait:
@@ -94,6 +97,19 @@ async def _pull(
             await _watch(followed, targets, console)
             console.clear_live()
     return next((target.code for target in targets if target.code), OK)
+
+
+def _say_plan(wanted: list[Model | RegisterRequest], fleet: Fleet, console: Console) -> None:
+    """Say before anything is fetched that there is no room for it. Sizes of what no list has are not known yet."""
+    models = [each for each in wanted if isinstance(each, Model) and each.state is not ModelState.DOWNLOADED]
+    plan = plan_for(models, fleet.models, fleet.nodes)
+    if plan is None or not plan.short_by:
+        return
+    console.say(f"modelhub: no room: {plan.sentence()}.", "yellow")
+    waits = (
+        "It is fetched as far as there is room, and waits then. " if Ability.LIMITS in fleet.router.abilities else ""
+    )
+    console.say(f"{waits}`modelhub local` shows what could go, `modelhub rm --now NAME` frees it.")
 
 
 async def _watch(followed: Followed, targets: list[_Target], console: Console) -> None:
@@ -113,8 +129,15 @@ async def _watch(followed: Followed, targets: list[_Target], console: Console) -
         for target in targets:
             if target.code is None:
                 target.code = FAILED
-                why = target.seen.reason if target.seen else ""
-                console.error(f"{target.name} is paused. {why}".rstrip())
+                console.error(_paused(target))
+
+
+def _paused(target: _Target) -> str:
+    """Why a download is held, and how it goes on."""
+    model = target.seen
+    if model is not None and model.paused:
+        return f"{target.name} is paused. `modelhub resume {target.name}` lets it go on."
+    return f"{target.name} is paused. {model.reason if model else ''}".rstrip()
 
 
 def _chosen_node(fleet: Fleet, name: str | None, quantization: str | None) -> Node | None:
@@ -185,7 +208,9 @@ async def _begin(
                 console.say(f"{target.name}: accepted by {node.name}, which reports no progress.")
             return
         if isinstance(wanted, Model):
-            if wanted.state is not ModelState.DOWNLOADED:
+            if wanted.paused and wanted.state is not ModelState.DOWNLOADED:
+                await followed.watcher.resume(wanted)
+            elif wanted.state is not ModelState.DOWNLOADED:
                 await followed.watcher.pull(wanted)
             return
         told = await followed.watcher.register(wanted)
@@ -234,7 +259,7 @@ def _advance(targets: list[_Target], fleet: Fleet, console: Console) -> None:
         done = sum(target.code is not None for target in targets)
         prefix = f"{done + 1} of {len(targets)}: " if len(targets) > 1 else ""
         first = max(going, key=lambda model: model.transfer is not None)
-        console.show_live(prefix + _line(first, bar=console.live_width >= _BAR_FROM, unicode=console.unicode))
+        console.show_live(prefix + line(first, bar=console.live_width >= _BAR_FROM, unicode=console.unicode))
 
 
 def _take(target: _Target, model: Model, console: Console) -> None:
@@ -254,7 +279,7 @@ def _take(target: _Target, model: Model, console: Console) -> None:
     if target.code is None:
         if not console.live and _step(model) != target.said:
             target.said = _step(model)
-            console.say(_line(model))
+            console.say(line(model))
         return
     if model.state is ModelState.DOWNLOADED:
         size = f", {human_size(model.disk_bytes)}" if model.disk_bytes else ""
@@ -273,27 +298,5 @@ def _step(model: Model) -> str:
     transfer = model.transfer
     fraction = transfer.fraction if transfer else None
     tenth = "" if fraction is None else str(int(fraction / _PLAIN_STEP))
-    return f"{model.state} {transfer.phase if transfer else ''} {tenth} {model.reason}"
-
-
-def _line(model: Model, *, bar: bool = False, unicode: bool = False) -> str:
-    """Where a model is, in one line."""
-    transfer = model.transfer
-    words = [model.title]
-    if transfer is None or transfer.phase in (Phase.WAITING, Phase.PAUSED):
-        words += [str(model.state), f"({model.reason})" if model.reason else ""]
-        return " ".join(word for word in words if word)
-    if transfer.fraction is not None:
-        if bar:
-            full = round(transfer.fraction * _BAR_CELLS)
-            done, left = _BAR if unicode else _PLAIN_BAR
-            words.append(done * full + left * (_BAR_CELLS - full))
-        words.append(f"{int(transfer.fraction * 100)}%")
-    words.append(f"{human_size(transfer.bytes_done)} of {human_size(transfer.bytes_total)}")
-    if transfer.phase is Phase.VERIFYING:
-        words.append("verifying")
-    elif transfer.phase is Phase.RETRYING:
-        words.append(f"retrying: {transfer.error}" if transfer.error else "retrying")
-    else:
-        words += [human_rate(transfer.bytes_per_s), human_duration(transfer.eta_s)]
-    return "  ".join(word for word in words if word)
+    trouble = f"{transfer.attempt} {transfer.stalled_s is not None}" if transfer else ""
+    return f"{model.state} {transfer.phase if transfer else ''} {tenth} {trouble} {model.queue_position} {model.reason}"

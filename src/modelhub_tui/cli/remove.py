@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from argparse import Namespace
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from modelhub_tui.actions import running
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.cli import FAILED, OK
 from modelhub_tui.cli.fleet import Connect, Followed, follow
 from modelhub_tui.cli.look import look
 from modelhub_tui.cli.names import handle, resolve
+from modelhub_tui.cli.orders import order
 from modelhub_tui.cli.output import Console
+from modelhub_tui.cli.shapes import trashed_json
 from modelhub_tui.cli.trouble import BadUsage
 from modelhub_tui.config import Settings
-from modelhub_tui.domain import CatalogEntry, Fleet, Model, ModelState, NodeStatus
-from modelhub_tui.errors import NotFound
+from modelhub_tui.domain import Ability, CatalogEntry, Fleet, Limits, Model, ModelState, NodeStatus, Trashed
+from modelhub_tui.errors import ModelHubError, NotFound, Rejected
 from modelhub_tui.units import human_size
+from modelhub_tui.widgets.moments import in_words, moment
+
+if TYPE_CHECKING:
+    from modelhub_tui.client.base import RouterClient
 
 OFFLINE_PATIENCE_S = 10.0
 """How long this machine's own node may take to come."""
+
+
+@dataclass(slots=True)
+class _Result:
+    """What became of the models, by key."""
+
+    gone: set[str] = field(default_factory=set)
+    kept: dict[str, Trashed] = field(default_factory=dict)
+    """Those that can be had back."""
 
 
 def remove(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
@@ -26,52 +46,113 @@ def remove(arguments: Namespace, settings: Settings, console: Console, connect: 
     catalog = load_catalog(settings.catalog, settings.cache_dir)
     fleet = look(connect, catalog)
     chosen = tuple({model.key: model for model in (_present(fleet, name) for name in arguments.names)}.values())
+    moving = [model for model in chosen if running(model)]
+    keep = not arguments.now and Ability.UNDO in fleet.router.abilities
     # Asked outside the event loop, whose handling of Ctrl+C would wait for the answer.
     if not arguments.yes:
-        answer = console.confirm(_question(chosen))
+        limits = _limits(connect, catalog) if keep else None
+        answer = console.confirm(_question(chosen, moving, limits))
         if answer is None:
             raise BadUsage("There is no terminal to ask on; add --yes to delete without asking.")
         if not answer:
             console.say("Nothing was deleted.")
             return FAILED
+    elif moving and not arguments.cancel:
+        names = ", ".join(handle(model) for model in moving)
+        one = "it" if len(moving) == 1 else "them"
+        raise Rejected(
+            f"{names}: being downloaded just now. Add --cancel to stop that, or hold {one} with `modelhub pause`.",
+            code="transfer_running",
+        )
     patience_s = OFFLINE_PATIENCE_S if settings.embedded else 0.0
-    gone = asyncio.run(_delete(chosen, console, connect, catalog, patience_s))
-    results = [
-        {"id": model.catalog_id, "name": model.name, "deleted": model.key in gone, "freed_bytes": _freed(model, gone)}
-        for model in chosen
-    ]
+    stop = {model.key for model in moving} | ({model.key for model in chosen} if arguments.cancel else set())
+    result = asyncio.run(_delete(chosen, stop, keep, console, connect, catalog, patience_s))
     if console.as_json:
-        console.json(results)
+        console.json([_json(model, result) for model in chosen])
     else:
         for model in chosen:
-            if model.key in gone:
-                console.print(f"Deleted {handle(model)}; {human_size(_freed(model, gone))} freed.")
-    return OK if len(gone) == len(chosen) else FAILED
+            if model.key in result.gone:
+                console.print(_said(model, result))
+    return OK if len(result.gone) == len(chosen) else FAILED
+
+
+def _limits(connect: Connect, catalog: tuple[CatalogEntry, ...]) -> Limits | None:
+    """What the trash may take; None from a service that does not know."""
+
+    async def work(client: RouterClient, _fleet: Fleet) -> Limits:
+        return await client.limits()
+
+    with suppress(ModelHubError):
+        return order(connect, catalog, work)
+    return None
+
+
+def _said(model: Model, result: _Result) -> str:
+    kept = result.kept.get(model.key)
+    if kept is None:
+        return f"Deleted {handle(model)}; {human_size(_freed(model, result))} freed."
+    until = moment(kept.expires_at, time.time())
+    return (
+        f"Deleted {handle(model)}; {human_size(kept.bytes)} kept in the trash until {until}: "
+        f"`modelhub undo` brings it back."
+    )
+
+
+def _json(model: Model, result: _Result) -> dict[str, object]:
+    kept = result.kept.get(model.key)
+    return {
+        "id": model.catalog_id,
+        "name": model.name,
+        "deleted": model.key in result.gone,
+        "freed_bytes": _freed(model, result),
+        "trash": trashed_json(kept) if kept else None,
+    }
 
 
 async def _delete(
     chosen: tuple[Model, ...],
+    stop: set[str],
+    keep: bool,
     console: Console,
     connect: Connect,
     catalog: tuple[CatalogEntry, ...],
     patience_s: float,
-) -> set[str]:
-    """Delete models and wait; the keys of those that are gone."""
+) -> _Result:
+    """Delete models and wait until they are gone.
+
+    Args:
+        stop: Keys of those whose transfer may be stopped.
+        keep: Ask for them to be kept in the trash, and look whether they are.
+    """
     async with follow(connect, catalog) as followed:
+        watcher = followed.watcher
         for model in chosen:
-            if model.state is not ModelState.DELETING:
-                await followed.watcher.delete(model)
-        return await _until_gone(followed, chosen, console, patience_s=patience_s)
+            if model.state is ModelState.DELETING:
+                continue
+            await (watcher.cancel(model, keep) if model.key in stop else watcher.delete(model, keep))
+        result = _Result(await _until_gone(followed, chosen, console, patience_s=patience_s))
+        if keep and any(model.placements for model in chosen):
+            with suppress(ModelHubError):  # an older service has no trash: then nothing is kept
+                by_name = {each.name: each for each in await watcher.trash()}
+                whole = (model for model in chosen if model.key in result.gone and model.name in by_name)
+                result.kept = {model.key: by_name[model.name] for model in whole}
+        return result
 
 
 def _present(fleet: Fleet, name: str) -> Model:
     """The model a name means: of those that are there, if it means one of them."""
     present = tuple(model for model in fleet.models if model.state is not ModelState.AVAILABLE)
     try:
-        return resolve(present, name)
+        model = resolve(present, name)
     except NotFound:
-        model = resolve(fleet.models, name)  # says who is unknown, or ambiguous
-    raise NotHere(handle(model))
+        raise NotHere(handle(resolve(fleet.models, name))) from None  # or says who is unknown, or ambiguous
+    if model.found:
+        said = handle(model)
+        raise Rejected(
+            f"{said} is in the cache, but not registered, so it may be somebody else's. "
+            f"`modelhub adopt {said}` registers it; then it can be deleted."
+        )
+    return model
 
 
 class NotHere(NotFound):
@@ -124,20 +205,37 @@ def _progress(fleet: Fleet, models: tuple[Model, ...]) -> tuple[set[str], dict[s
     return gone, offline
 
 
-def _question(models: tuple[Model, ...]) -> str:
-    """What is asked before anything is deleted: it names models, bytes and nodes."""
+def _question(models: tuple[Model, ...], moving: list[Model], limits: Limits | None) -> str:
+    """What is asked before anything is deleted: it names models, bytes and nodes, and whether there is a way back.
+
+    Args:
+        moving: Those of them that are being downloaded.
+        limits: What the trash may take; None if nothing goes there.
+    """
     parts = []
     for model in models:
         nodes = ", ".join(sorted({each.node for each in model.placements} | {each.node for each in model.transfers}))
         parts.append(f"{handle(model)} ({human_size(_held(model))}{f' on {nodes}' if nodes else ''})")
-    return f"Delete {', '.join(parts)}?"
+    said = [f"{', '.join(handle(model) for model in moving)}: being downloaded; that is stopped."] if moving else []
+    whole = [model for model in models if model.placements]
+    if limits is not None and limits.trash_seconds and any(_whole(model) <= limits.trash_bytes for model in whole):
+        said.append(f"It can be undone for {in_words(limits.trash_seconds)} with `modelhub undo`.")
+    elif whole:
+        said.append("It cannot be undone.")
+    return " ".join([f"Delete {', '.join(parts)}?", *said])
 
 
 def _held(model: Model) -> int:
     """Bytes that the nodes hold of a model, whole or in part."""
-    whole = sum(each.disk_bytes or 0 for each in model.placements)
-    return whole + sum(each.bytes_done for each in model.transfers)
+    return _whole(model) + sum(each.bytes_done for each in model.transfers)
 
 
-def _freed(model: Model, gone: set[str]) -> int:
-    return _held(model) if model.key in gone else 0
+def _whole(model: Model) -> int:
+    return sum(each.disk_bytes or 0 for each in model.placements)
+
+
+def _freed(model: Model, result: _Result) -> int:
+    """Bytes that are free now; what is in the trash is not."""
+    if model.key not in result.gone:
+        return 0
+    return _held(model) - (_whole(model) if model.key in result.kept else 0)

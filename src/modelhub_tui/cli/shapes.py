@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from modelhub_tui.domain import IN_FLIGHT, Model, Node, Placement, Transfer, fit
+from modelhub_tui.domain import IN_FLIGHT, Model, Node, Placement, Transfer, Trashed, fit
 
 
 def model_json(model: Model, nodes: Iterable[Node] = ()) -> dict[str, Any]:
@@ -23,6 +23,9 @@ def model_json(model: Model, nodes: Iterable[Node] = ()) -> dict[str, Any]:
         "state": str(model.state),
         "reason": model.reason,
         "registered": model.registered,
+        "found": model.found,
+        "paused": model.paused,
+        "queue_position": model.queue_position,
         "size_bytes": model.size_bytes,
         "required_memory_bytes": model.required_memory_bytes,
         "fits": str(fit(model.required_memory_bytes, nodes).kind),
@@ -61,8 +64,17 @@ def transfer_json(transfer: Transfer) -> dict[str, Any]:
         "eta_s": None if transfer.eta_s is None else round(transfer.eta_s, 1),
         "phase": str(transfer.phase),
         "error": transfer.error,
+        "error_code": transfer.error_code,
         "node": transfer.node,
         "file": transfer.file,
+        "file_index": transfer.file_index or None,
+        "file_count": transfer.file_count or None,
+        "attempt": transfer.attempt or None,
+        "max_attempts": transfer.max_attempts or None,
+        "retry_in_s": transfer.retry_in_s,
+        "stalled_s": transfer.stalled_s,
+        "refetched_bytes": transfer.refetched_bytes,
+        "orphaned": transfer.orphaned,
     }
 
 
@@ -78,6 +90,9 @@ def node_json(node: Node) -> dict[str, Any]:
         "ram_bytes": node.ram_bytes,
         "disk_free_bytes": node.disk_free_bytes,
         "disk_total_bytes": node.disk_total_bytes,
+        "models_bytes": node.models_bytes,
+        "trash_bytes": node.trash_bytes,
+        "disk_floor_bytes": node.disk_floor_bytes,
         "models_dir": node.models_dir,
     }
 
@@ -92,8 +107,30 @@ def event_json(model: Model) -> dict[str, Any]:
         "title": model.title,
         "state": str(model.state),
         "reason": model.reason,
+        "paused": model.paused,
+        "queue_position": model.queue_position,
         "progress": transfer_json(transfer) if transfer and model.state in IN_FLIGHT else None,
         "path": here.path if here else None,
+    }
+
+
+def transfers_json(model: Model) -> dict[str, Any]:
+    """One model of `status --json`: where it is, and what happened to its transfer so far."""
+    history = model.transfer.history if model.transfer else ()
+    return {**event_json(model), "history": [{"at": _time(each.at), "what": each.what} for each in history]}
+
+
+def trashed_json(each: Trashed) -> dict[str, Any]:
+    """One deleted model, as `trash --json` prints it."""
+    return {
+        "name": each.name,
+        "title": each.title,
+        "repo": each.repo,
+        "file": each.file,
+        "bytes": each.bytes,
+        "deleted_at": _time(each.deleted_at),
+        "expires_at": _time(each.expires_at),
+        "nodes": list(each.nodes),
     }
 
 

@@ -6,12 +6,14 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from modelhub_tui import __version__
+from modelhub_tui.actions import orphaned
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.cli import OK
 from modelhub_tui.cli.look import look
 from modelhub_tui.cli.names import handle
 from modelhub_tui.cli.output import STATE_COLOURS, Console
-from modelhub_tui.cli.shapes import event_json, node_json
+from modelhub_tui.cli.progress import happening
+from modelhub_tui.cli.shapes import node_json, transfers_json
 from modelhub_tui.cli.trouble import BadUsage
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Model, Node
@@ -83,7 +85,7 @@ def _status_json(
         if service
         else None,
         "nodes": [node_json(node) for node in fleet.nodes] if fleet else [],
-        "transfers": [event_json(model) for model in fleet.transferring] if fleet else [],
+        "transfers": [transfers_json(model) for model in fleet.transferring] if fleet else [],
     }
     if show_key:
         told["key"] = service.key if service else None
@@ -103,11 +105,26 @@ def _print_fleet(console: Console, fleet: Fleet) -> None:
         console.print("Nothing is being downloaded.")
         return
     console.print()
+    # In the order in which nodes take them up; what has no place in it comes last.
+    moving = tuple(sorted(moving, key=lambda model: model.queue_position or len(fleet.models) + 1))
     colours = [STATE_COLOURS[model.state] for model in moving]
     rows = [_transfer_row(model) for model in moving]
     console.table(
-        ("STATE", "NAME", "DONE", "SPEED", "WHY"), rows, right=("DONE", "SPEED"), shrink=("WHY",), colours=colours
+        ("STATE", "QUEUE", "NAME", "DONE", "SPEED", "WHY"),
+        rows,
+        right=("QUEUE", "DONE", "SPEED"),
+        shrink=("WHY",),
+        drop=("QUEUE",),
+        colours=colours,
     )
+    for model in moving:
+        if orphaned(model) and model.transfer is not None:
+            name = handle(model)
+            console.say(
+                f"{name}: {model.transfer.node} is gone, nobody works on it. "
+                f"Restart with `modelhub pull {name}`, forget with `modelhub rm {name} --cancel`.",
+                "yellow",
+            )
 
 
 def _node_line(node: Node) -> str:
@@ -117,11 +134,16 @@ def _node_line(node: Node) -> str:
         words.append(f"{human_size(node.ram_bytes)} RAM")
     if node.disk_free_bytes is not None:
         words.append(f"{human_size(node.disk_free_bytes)} free in {node.models_dir or 'its folder'}")
+    if node.models_bytes is not None:
+        words.append(f"{human_size(node.models_bytes)} of models")
+    if node.trash_bytes:
+        words.append(f"{human_size(node.trash_bytes)} in the trash")
     return ", ".join(words)
 
 
 def _transfer_row(model: Model) -> tuple[str, ...]:
     transfer = model.transfer
-    done = "" if transfer is None or transfer.fraction is None else f"{transfer.fraction:.0%}"
-    speed = "" if transfer is None else human_rate(transfer.bytes_per_s)
-    return (str(model.state), handle(model), done, speed, model.reason)
+    done = "" if transfer is None or transfer.fraction is None else f"{int(transfer.fraction * 100)}%"
+    speed = "" if transfer is None or orphaned(model) else human_rate(transfer.bytes_per_s)
+    place = "" if model.queue_position is None else str(model.queue_position)
+    return (str(model.state), place, handle(model), done, speed, happening(model))

@@ -39,7 +39,10 @@ def exit_code(error: BaseException) -> int:
             return UNREACHABLE
         case Unauthorised() | Forbidden() | Rejected(code="gated" | "bad_token"):
             return UNAUTHORISED
-        case NotFound() | Rejected(code="no_such_repo" | "no_such_file" | "no_such_revision"):
+        case (
+            NotFound()
+            | Rejected(code="no_such_repo" | "no_such_file" | "no_such_revision" | "not_in_trash" | "not_on_disk")
+        ):
             return NOT_FOUND
         case _:
             return FAILED

@@ -1,0 +1,155 @@
+"""`modelhub trash` and `undo`: what was deleted and can be had back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from modelhub_tui.catalog import load_catalog
+from modelhub_tui.cli import FAILED, OK
+from modelhub_tui.cli.fleet import Connect, follow
+from modelhub_tui.cli.names import MOST_CANDIDATES
+from modelhub_tui.cli.orders import order
+from modelhub_tui.cli.output import Console
+from modelhub_tui.cli.shapes import local_json, trashed_json
+from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.config import Settings
+from modelhub_tui.domain import CatalogEntry, Fleet, Model, ModelState, Trashed
+from modelhub_tui.errors import Rejected
+from modelhub_tui.units import human_size
+from modelhub_tui.untrusted import clean
+from modelhub_tui.widgets.moments import moment
+
+if TYPE_CHECKING:
+    from modelhub_tui.client.base import RouterClient
+
+BACK_PATIENCE_S = 20.0
+"""How long nodes may take to put a model's files back before we stop looking."""
+
+
+def trash(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
+    """List what can be had back; with `--empty` free it for good."""
+    catalog = load_catalog(settings.catalog, settings.cache_dir)
+    kept = order(connect, catalog, _kept)
+    chosen = tuple(_resolve(kept, name) for name in arguments.names) or kept
+    if arguments.empty:
+        return _empty(arguments, console, connect, catalog, chosen)
+    if console.as_json:
+        console.json([trashed_json(each) for each in chosen])
+    elif not chosen:
+        console.say("The trash is empty.")
+    else:
+        now = time.time()
+        rows = [_row(each, now) for each in chosen]
+        console.table(("NAME", "SIZE", "DELETED", "KEPT UNTIL", "NODES"), rows, right=("SIZE",), drop=("NODES", "SIZE"))
+        console.say("`modelhub undo NAME` brings one back, `modelhub trash --empty` frees the space.")
+    return OK
+
+
+def undo(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
+    """Take deletions back: those named, or the last one."""
+    catalog = load_catalog(settings.catalog, settings.cache_dir)
+    models = asyncio.run(_undo(arguments.names, connect, catalog))
+    if console.as_json:
+        console.json([local_json(model) for model in models])
+        return OK
+    for model in models:
+        back = model.state is ModelState.DOWNLOADED
+        said = "is back." if back else "is registered again; its nodes put its files back, or fetch them."
+        console.say(f"{model.title} {said}", "green" if back else "")
+        path = next((each.path for each in model.placements if each.path), None)
+        if path:
+            console.print(path)
+    return OK
+
+
+async def _kept(client: RouterClient, _fleet: Fleet) -> tuple[Trashed, ...]:
+    return await client.trash()
+
+
+async def _undo(names: Sequence[str], connect: Connect, catalog: tuple[CatalogEntry, ...]) -> list[Model]:
+    """Restore models, and wait for a moment until nodes have put their files back."""
+    async with follow(connect, catalog) as followed:
+        kept = await followed.watcher.trash()
+        if not kept:
+            raise Rejected("The trash is empty: there is nothing to bring back.", code="not_in_trash")
+        newest = max(kept, key=lambda each: each.deleted_at)
+        chosen = [_resolve(kept, name) for name in names] or [newest]
+        restored = [(await followed.watcher.restore(each.name)).name for each in chosen]
+        by_name: dict[str, Model] = {}
+        try:
+            async with asyncio.timeout(BACK_PATIENCE_S):
+                fleet = followed.watcher.fleet
+                while True:
+                    by_name = {model.name: model for model in fleet.models if model.name in restored}
+                    states = {model.state for model in by_name.values()}
+                    if len(by_name) == len(set(restored)) and states <= {ModelState.DOWNLOADED, ModelState.FAILED}:
+                        break
+                    fleet = await followed.next()
+        except TimeoutError:
+            pass  # it is said which of them are not back yet
+        return [by_name[name] for name in dict.fromkeys(restored) if name in by_name]
+
+
+def _empty(
+    arguments: Namespace,
+    console: Console,
+    connect: Connect,
+    catalog: tuple[CatalogEntry, ...],
+    chosen: tuple[Trashed, ...],
+) -> int:
+    freed = sum(each.bytes for each in chosen)
+    if chosen and not arguments.yes:
+        titles = ", ".join(each.title for each in chosen)
+        answer = console.confirm(f"Free {human_size(freed)} for good: {titles}?")
+        if answer is None:
+            raise BadUsage("There is no terminal to ask on; add --yes to empty the trash without asking.")
+        if not answer:
+            console.say("Nothing was freed.")
+            return FAILED
+
+    async def work(client: RouterClient, _fleet: Fleet) -> None:
+        if not arguments.names:
+            await client.empty_trash()
+        for each in chosen if arguments.names else ():
+            await client.empty_trash(each.name)
+
+    if chosen:
+        order(connect, catalog, work)
+    if console.as_json:
+        console.json([trashed_json(each) for each in chosen])
+    else:
+        console.say(f"{human_size(freed)} freed." if chosen else "The trash is empty.")
+    return OK
+
+
+def _resolve(kept: Sequence[Trashed], name: str) -> Trashed:
+    """The deleted model that a name means: exactly, or as a part that only one has.
+
+    Raises:
+        Rejected: None has it.
+        BadUsage: Several have it.
+    """
+    wanted = name.strip().casefold()
+    exact = [each for each in kept if wanted in (each.name.casefold(), each.title.casefold(), each.repo.casefold())]
+    said = [each for each in kept if wanted and wanted in f"{each.name}\n{each.title}\n{each.repo}".casefold()]
+    found = exact or said
+    if not found:
+        raise Rejected(f"{clean(name, 100)} is not in the trash; `modelhub trash` lists what is.", code="not_in_trash")
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found[:MOST_CANDIDATES])
+        raise BadUsage(f"{clean(name, 100)!r} could be any of: {names}. Type more of the name.")
+    return found[0]
+
+
+def _row(each: Trashed, now: float) -> tuple[str, ...]:
+    return (
+        each.name,
+        human_size(each.bytes),
+        moment(each.deleted_at, now),
+        moment(each.expires_at, now),
+        ", ".join(each.nodes),
+    )
