@@ -119,7 +119,7 @@ COMMANDS = (
         "Register what is on disk already, as it is",
         "Model",
         "adopt",
-        _for("adopt"),
+        lambda at: _for("adopt")(at) and not _for("pull")(at),
         2,
     ),
     Command(
@@ -171,7 +171,7 @@ COMMANDS = (
         "Let a held download go on",
         "Queue",
         "resume",
-        _for("resume"),
+        lambda at: _for("resume")(at) and not _for("pause")(at),
         3,
     ),
     Command(

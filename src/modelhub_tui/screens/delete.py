@@ -34,6 +34,7 @@ class DeleteModelsScreen(Dialog[DeleteAnswer]):
     ]
     DEFAULT_CSS = """
     DeleteModelsScreen .dialog { width: 68; border: round $error; border-title-color: $text-error; }
+    DeleteModelsScreen .dialog-buttons Button { min-width: 4; }
     """
 
     def __init__(self, models: Sequence[Model], limits: Limits | None) -> None:
@@ -53,28 +54,27 @@ class DeleteModelsScreen(Dialog[DeleteAnswer]):
         return not self._moving and can_be_undone(self._models, self._limits)
 
     def compose(self) -> ComposeResult:
-        question, lines = delete_question(self._models, trash=True, limits=self._limits)
+        question, _ = delete_question(self._models)
         with Vertical(classes="dialog") as box:
             box.border_title = Content(question)
-            yield Static("\n".join(lines), classes="dialog-text", id="delete-text", markup=False)
+            yield Static("", classes="dialog-text", id="delete-text", markup=False)
             with Horizontal(classes="dialog-buttons"):
                 yield Button("Keep (n)", id="no", compact=True)
                 verb = "Stop and delete" if self._moving else "Delete"
                 yield Button(f"{verb} (y)", id="yes", classes="danger", compact=True)
-                free = Button("Free at once (f)", id="free", classes="danger", compact=True)
-                free.display = self.can_free
-                yield free
+                yield Button("Free at once (f)", id="free", classes="danger", compact=True)
 
     def show_limits(self, limits: Limits) -> None:
         """Say what is true of the trash now."""
-        if limits == self._limits or not self.is_mounted:
-            return
         self._limits = limits
-        _, lines = delete_question(self._models, trash=True, limits=limits)
-        for text in self.query("#delete-text").results(Static):
-            text.update(Content("\n".join(lines)))
-        for button in self.query("#free"):
-            button.display = self.can_free
+        if self.is_mounted:
+            self.on_mount()
+
+    def on_mount(self) -> None:
+        """Write what is known by now."""
+        _, lines = delete_question(self._models, trash=True, limits=self._limits)
+        self.query_one("#delete-text", Static).update(Content("\n".join(lines)))
+        self.query_one("#free").display = self.can_free
 
     @on(Button.Pressed, "#no")
     def _keep(self) -> None:

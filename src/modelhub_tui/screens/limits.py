@@ -119,7 +119,6 @@ class LimitsScreen(Dialog[None]):
     LimitsScreen .limit-label { width: 22; }
     LimitsScreen .limit-hint { width: 1fr; margin-left: 1; color: $text-muted; }
     LimitsScreen Input { width: 16; }
-    LimitsScreen #limits-problem { margin-top: 1; }
     """
 
     @dataclass
@@ -133,6 +132,7 @@ class LimitsScreen(Dialog[None]):
         super().__init__()
         self.known: Limits | None = None
         """What is in force; None until the router has said so."""
+        self._problem = ""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
@@ -150,11 +150,18 @@ class LimitsScreen(Dialog[None]):
                 yield Button("Close (esc)", id="limits-close", compact=True)
                 yield Button("Use these (enter)", id="limits-use", compact=True)
 
+    def on_mount(self) -> None:
+        """Show what may have been said before there were widgets."""
+        if self.known is not None:
+            self.show(self.known)
+        elif self._problem:
+            self.fail(self._problem)
+
     def show(self, limits: Limits) -> None:
         """Fill in what is in force."""
-        if not self.is_mounted:
-            return
         self.known = limits
+        if not self.query("#limits-close"):
+            return
         for line in LINES:
             field = self.query_one(f"#{line.id}", Input)
             field.disabled = False
@@ -164,7 +171,8 @@ class LimitsScreen(Dialog[None]):
 
     def fail(self, why: str) -> None:
         """Say why it did not work; what was typed stays."""
-        if not self.is_mounted:
+        self._problem = why
+        if not self.query("#limits-close"):
             return
         self.query_one("#limits-problem", Static).update(Content(why))
         if self.known is None:

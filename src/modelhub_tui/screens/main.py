@@ -355,7 +355,7 @@ class MainScreen(Asking, Screen[None]):
     def show_largest(self) -> None:
         """Show what is on disk, the largest first."""
         self.sort = SortKey.LARGEST
-        self.run_worker(self.action_show_tab(LOCAL), group="tab", exclusive=True, description="show Local")
+        self.call_later(self.action_show_tab, LOCAL)
 
     # --- details ---
 

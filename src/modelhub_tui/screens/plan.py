@@ -37,6 +37,7 @@ class PlanScreen(Dialog[PlanAnswer]):
         Binding("left", "app.focus_previous", "Previous answer", show=False),
     ]
     DEFAULT_CSS = """
+    PlanScreen .dialog-buttons Button { min-width: 4; margin-left: 1; }
     PlanScreen .dialog { width: 76; border: round $warning; border-title-color: $text-warning; }
     """
 
@@ -62,9 +63,9 @@ class PlanScreen(Dialog[PlanAnswer]):
             box.border_title = Content(f"No room for {titles(self._models)}")
             yield Static("\n".join(self._lines()), classes="dialog-text", markup=False)
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Not now (n)", id="plan-no", compact=True)
+                yield Button("Later (n)", id="plan-no", compact=True)
                 if self._trash_bytes:
-                    yield Button("Empty trash (e)", id="plan-empty", classes="danger", compact=True)
+                    yield Button("Empty (e)", id="plan-empty", classes="danger", compact=True)
                 if self._local:
                     yield Button("Local (l)", id="plan-local", compact=True)
                 yield Button("Pull anyway (p)", id="plan-pull", compact=True)
@@ -77,7 +78,7 @@ class PlanScreen(Dialog[PlanAnswer]):
             if (rest := len(self._local) - LISTED) > 0:
                 out.append(f"            and {rest} more")
         if self._trash_bytes:
-            out += ["", f"The trash holds {human_size(self._trash_bytes)}; they are counted as free already."]
+            out += ["", f"The trash holds {human_size(self._trash_bytes)}, counted as free already; e empties it."]
         out += ["", "Pulled anyway, it waits until there is room." if self._waits else "Pulled anyway, it may fail."]
         return out
 

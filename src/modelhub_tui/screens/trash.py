@@ -43,8 +43,9 @@ class TrashScreen(Dialog[None]):
     ]
     DEFAULT_CSS = f"""
     TrashScreen .dialog {{ width: {WIDTH}; }}
+    TrashScreen .dialog-buttons Button {{ min-width: 4; margin-left: 1; }}
     TrashScreen #trash-list {{
-        height: auto; max-height: 14; border: none; padding: 0; background: transparent; margin-top: 1;
+        height: auto; max-height: 14; border: none; padding: 0; background: transparent;
     }}
     """
 
@@ -85,7 +86,7 @@ class TrashScreen(Dialog[None]):
                 yield Button("Close (esc)", id="trash-close", compact=True)
                 yield Button("Empty (e)", id="trash-empty", classes="danger", compact=True)
                 yield Button("Free (d)", id="trash-free", classes="danger", compact=True)
-                yield Button("Bring back (enter)", id="trash-restore", compact=True)
+                yield Button("Bring back (u)", id="trash-restore", compact=True)
 
     def on_mount(self) -> None:
         """Show what may have been said before there were widgets."""
@@ -107,7 +108,7 @@ class TrashScreen(Dialog[None]):
         self._draw()
 
     def _draw(self) -> None:
-        if not self.is_mounted or not self.query("#trash-list"):
+        if not self.query("#trash-close"):
             return
         items, choices = self.items, self.query_one("#trash-list", OptionList)
         at = choices.highlighted or 0
