@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && n=4; echo $$n)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test demo lint format snapshots pictures bench clean
+.PHONY: help run test demo lint format snapshots pictures bench bench-pull clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ pictures: $(VENV)/.installed-dev ## draw the README's pictures anew, from the de
 
 bench: $(VENV)/.installed-dev ## measure start-up, keys and bytes
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-pull: $(VENV)/.installed-dev ## measure how fast a model arrives, beside curl, aria2c and hf (needs nginx and aria2c)
+	@$(BIN)/python -m benchmarks.pull $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .demo
