@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelhub_tui.service.router.records import ManifestFile, Registration
-from tests.service.conftest import FakeNode, Service, open_service
+from tests.service.conftest import Clock, FakeNode, Service, open_service
 
 NAME = "acme/tiny-gguf"
 RECORD = Registration(
@@ -125,7 +125,7 @@ async def test_the_trash_forgets_what_is_too_old_or_gone_from_every_node(service
     await service.admin.delete(f"/v0/models/{NAME}")
 
     async def tidy() -> None:
-        await router.trash.tidy(lambda name: name in router.registry.records)
+        await router.trash.tidy(router.registry.records.get)
 
     await tidy()  # the node has not heard of it yet
     assert len(await trash(service)) == 1
@@ -151,10 +151,72 @@ async def test_the_trash_survives_a_restart_of_the_router(tmp_path: Path) -> Non
         await whole(service)
         await service.admin.delete(f"/v0/models/{NAME}")
     async with open_service(tmp_path) as service:
-        await service.router.trash.tidy(lambda name: False)  # no node was heard yet: nobody can say that it is gone
+        await service.router.trash.tidy(
+            service.router.registry.records.get
+        )  # no node was heard yet: nobody can say that it is gone
         assert [each["name"] for each in await trash(service)] == [NAME]
         assert (await restore(service)).status_code == 201
         assert service.router.registry.records[NAME].files == RECORD.files
+
+
+async def test_a_node_that_comes_back_is_not_taken_for_one_without_trash(tmp_path: Path) -> None:
+    async with open_service(tmp_path) as service:
+        node = await whole(service)
+        await service.admin.delete(f"/v0/models/{NAME}")
+        await node.beat(transfers=[], placements=[], trash=BINNED)
+    async with open_service(tmp_path) as service:
+        get = service.router.registry.records.get
+        node = FakeNode(service.node)
+        await node.register()
+        await service.router.trash.tidy(get)
+        await node.beat(transfers=[], placements=[])  # it has not seen the list yet, and says nothing of its trash
+        await service.router.trash.tidy(get)
+        assert [each["name"] for each in await trash(service)] == [NAME]
+        await node.beat(transfers=[], placements=[], trash=[])
+        await service.router.trash.tidy(get)
+        assert await trash(service) == []
+
+
+async def test_a_model_on_a_node_that_is_away_is_deleted_at_once_and_can_be_had_back(service: Service) -> None:
+    node = await whole(service)
+    service.clock.now += 100
+    service.router.fleet.tick()
+    await service.admin.delete(f"/v0/models/{NAME}")
+    assert NAME not in service.router.registry.records
+    assert [each["name"] for each in await trash(service)] == [NAME]
+    await node.beat(transfers=[], placements=WHOLE, trash=[])  # back, and about to see the list
+    await service.router.trash.tidy(service.router.registry.records.get)
+    assert [each["name"] for each in await trash(service)] == [NAME]
+    assert (await service.models())[NAME]["placements"] == []
+    await node.beat(transfers=[], placements=[], trash=BINNED)
+    assert (await restore(service)).status_code == 201
+
+
+async def test_registered_again_it_is_in_the_trash_no_longer(service: Service) -> None:
+    node = await whole(service)
+    await service.admin.delete(f"/v0/models/{NAME}")
+    await node.beat(transfers=[], placements=[], trash=BINNED)
+    await service.router.registry.add(replace(RECORD, name=""))
+    await service.router.trash.tidy(service.router.registry.records.get)
+    assert await trash(service) == []
+    assert (await node.beat(transfers=[], placements=[], trash=BINNED)).json()["kept"] == [NAME]
+
+
+async def test_a_wall_clock_that_jumps_empties_no_trash(tmp_path: Path) -> None:
+    from modelhub_tui.service.router.trash import Trash
+
+    async with open_service(tmp_path) as service:
+        await whole(service)
+        await service.admin.delete(f"/v0/models/{NAME}")
+        router = service.router
+        wall, monotonic = Clock(service.clock.now), Clock(0.0)
+        kept = Trash(router.store, router.fleet, router.changes, lambda: router.limits, wall, monotonic)
+        wall.now += 7200
+        await kept.tidy(router.registry.records.get)
+        assert NAME in kept
+        monotonic.now += 3601
+        await kept.tidy(router.registry.records.get)
+        assert NAME not in kept
 
 
 async def test_a_database_of_the_first_schema_opens_and_keeps_its_models(tmp_path: Path) -> None:

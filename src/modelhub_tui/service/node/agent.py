@@ -168,7 +168,7 @@ class Agent:
                         },
                         sync.limits,
                     )
-                    sync.heard(answer, [each["name"] for each in told["trash"]])
+                    sync.heard(answer, [each["name"] for each in told.get("trash", ())])
                     last, sent_at = moved, clock()
                 failures = 0
             except RouterTrouble as trouble:

@@ -98,13 +98,17 @@ class Keeping:
         paths += [self._cache.part(file.repo, file.etag) for file in files if file.etag]
         self.models_bytes = used_by(paths)
 
-    def report(self, store: str | None) -> dict[str, Any]:
-        """Members of a heartbeat about the trash and the disk."""
+    def report(self, store: str | None, *, listed: bool) -> dict[str, Any]:
+        """Members of a heartbeat about the trash and the disk.
+
+        Args:
+            store: Whose deleted models to tell: each router hears of its own only.
+            listed: Whether the router's list was seen, and `store` is known.
+        """
         heap = self.trash.heap
-        told: dict[str, Any] = {
-            "trash": [{"name": name, "bytes": size} for name, owner, size in heap.names if owner == store],
-            "trash_bytes": heap.bytes,
-        }
+        told: dict[str, Any] = {"trash_bytes": heap.bytes}
+        if listed:
+            told["trash"] = [{"name": name, "bytes": size} for name, owner, size in heap.names if owner == store]
         return told if self.models_bytes is None else {**told, "models_bytes": self.models_bytes}
 
     def found(self, held: Collection[File]) -> list[dict[str, Any]] | None:

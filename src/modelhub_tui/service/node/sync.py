@@ -179,7 +179,7 @@ class Sync:
         ours = [held for held in self._holdings if not self._is_foreign(held)]
         return {
             **report(ours, self._holdings.cache),
-            **self._keeping.report(self._store),
+            **self._keeping.report(self._store, listed=self._wanted is not None),
             "disk_floor_bytes": self._room.floor,
         }
 

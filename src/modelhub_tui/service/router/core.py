@@ -62,7 +62,7 @@ class Router:
         self._clock = clock
         self.registry = Registry(store, catalog, self.changes, records)
         self.fleet = Fleet(self.changes, nodes, clock=clock, monotonic=monotonic)
-        self.trash = Trash(store, self.fleet, self.changes, lambda: self.limits, clock)
+        self.trash = Trash(store, self.fleet, self.changes, lambda: self.limits, clock, monotonic)
         self.resolver = Resolver(self.registry, hub or Hub(endpoint), clock=clock)
         self.stats = StatsFeed(stats_dir, endpoint, self._repos, self.changes.touch) if stats_dir is not None else None
         self.listing = Listing(self.registry, self.fleet, self.changes, lambda: self.stats.known if self.stats else {})
@@ -113,7 +113,7 @@ class Router:
             await asyncio.sleep(TICK_S)
             self.fleet.tick()
             with contextlib.suppress(StoreFailed):
-                await self.trash.tidy(lambda name: name in self.registry.records)
+                await self.trash.tidy(self.registry.records.get)
 
     async def _save_nodes(self) -> None:
         """Write changed nodes behind their heartbeats.
@@ -192,7 +192,7 @@ class Router:
         else:
             await self.trash.drop(record.name)
         self.fleet.forget_orphans(record.name)
-        if self.fleet.holds(record.name):
+        if self.fleet.holds(record.name, online=True):
             await self.registry.update(replace(record, deleting=True))
             # A node may have reported its removal while that was being written.
             await self._forget_removed()
@@ -338,7 +338,9 @@ class Router:
 
     async def _drop_removed(self) -> None:
         for name in [
-            each.name for each in self.registry.records.values() if each.deleting and not self.fleet.holds(each.name)
+            each.name
+            for each in self.registry.records.values()
+            if each.deleting and not self.fleet.holds(each.name, online=True)
         ]:
             await self.registry.drop_if_deleting(name)
             log.info("removed %s", name)

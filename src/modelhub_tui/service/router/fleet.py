@@ -57,6 +57,8 @@ class LiveNode:
     """What is whole in its cache and belongs to no model it holds."""
     trash: dict[str, int] = field(default_factory=dict)
     """Bytes it could put back, by the name of the deleted model."""
+    told: bool = False
+    """It has said what it holds and what is in its trash: it is not only known from before."""
     loaded_models: tuple[str, ...] = ()
     ready_models: tuple[int, int] | None = None
     initializing: bool = False
@@ -199,9 +201,17 @@ class Fleet:
         """Who holds this model, whole."""
         return [(node, node.placements[name]) for node in self.nodes.values() if name in node.placements]
 
-    def holds(self, name: str) -> bool:
-        """True while any node holds or fetches this model."""
-        return any(name in node.placements or name in node.transfers for node in self.nodes.values())
+    def holds(self, name: str, *, online: bool = False) -> bool:
+        """True while any node holds or fetches this model.
+
+        Args:
+            online: Only nodes that we hear count.
+        """
+        return any(
+            name in node.placements or name in node.transfers
+            for node in self.nodes.values()
+            if not online or node.status is not NodeStatus.OFFLINE
+        )
 
     def by_token(self, token: str) -> LiveNode | None:
         """The node that a token was issued to."""
@@ -226,11 +236,9 @@ class Fleet:
         return max((node.heard_at for node in self.nodes.values() if node.record.supervised), default=None)
 
     @property
-    def all_heard(self) -> bool:
+    def all_told(self) -> bool:
         """True when every node has told what it holds, and none is away."""
-        return all(
-            node.online_since is not None and node.status is not NodeStatus.OFFLINE for node in self.nodes.values()
-        )
+        return all(node.told and node.status is not NodeStatus.OFFLINE for node in self.nodes.values())
 
     @property
     def outsiders_online(self) -> bool:
@@ -274,7 +282,7 @@ class Fleet:
         if known:
             # What it held and fetched stays until its first heartbeat says otherwise: no flicker on a restart.
             node.transfers, node.placements, node.online_since = known.transfers, known.placements, known.online_since
-            node.found, node.trash = known.found, known.trash
+            node.found, node.trash, node.told = known.found, known.trash, known.told
         node.heard_at = self._monotonic()
         self._settle(node, online=trusted)
         self.nodes[node.id] = node
@@ -339,6 +347,8 @@ class Fleet:
             node.found = tuple(beat.found)  # else the same object stays, by which others see that nothing changed
         if beat.trash is not None:
             node.trash = {each.name: each.bytes for each in beat.trash}
+        # A node of ours leaves its trash out until it has seen the list; an upstream node has none and says nothing.
+        node.told |= beat.trash is not None or beat.placements is None
         self._settle(node, online=node.record.approved)
         if node.visible() != before:
             self._changes.touch()

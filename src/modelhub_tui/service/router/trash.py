@@ -18,6 +18,7 @@ class Trash:
 
     Args:
         clock: Wall clock: an hour in the trash is an hour also while the service does not run.
+        monotonic: While it runs this one counts, so that a wall clock that jumps by an hour empties no trash.
     """
 
     def __init__(
@@ -27,8 +28,10 @@ class Trash:
         changes: Changes,
         limits: Callable[[], Limits],
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._fleet, self._changes, self._limits, self._clock = store, fleet, changes, limits, clock
+        self._store, self._fleet, self._changes, self._limits = store, fleet, changes, limits
+        self._monotonic, self._wall_at_start, self._started = monotonic, clock(), monotonic()
         self._kept = {record.name: (record, at) for record, at in store.load_trash()}
 
     def __contains__(self, name: object) -> bool:
@@ -61,7 +64,7 @@ class Trash:
         Raises:
             StoreFailed: The database cannot be written.
         """
-        at = self._clock()
+        at = self._now()
         await self._store.put_trash(record, at)
         self._kept[record.name] = (record, at)
 
@@ -83,16 +86,21 @@ class Trash:
             self._kept.pop(name, None)
             self._changes.touch()
 
-    async def tidy(self, deleting: Callable[[str], bool]) -> None:
-        """Forget what is too old, and what no node could put back.
+    async def tidy(self, registered: Callable[[str], Registration | None]) -> None:
+        """Forget what is too old, what no node could put back, and what was registered again just as it was.
 
         Args:
-            deleting: Whether nodes are still at removing a model: its bytes reach their trash only then.
+            registered: The registration of a name, also while nodes are still at removing it; None without one.
         """
-        ttl, now = self._limits().trash_seconds, self._clock()
+        limit_s, now = self._limits().trash_seconds, self._now()
         # A node that was not heard yet, or is away, may still hold what no other one does.
-        all_told = self._fleet.all_heard
-        for name, (_, at) in [*self._kept.items()]:
-            gone = all_told and not deleting(name) and not self._fleet.trash_of(name)
-            if now - at >= ttl or gone:
+        all_told = self._fleet.all_told
+        for name, (kept, at) in [*self._kept.items()]:
+            record = registered(name)
+            again = record is not None and not record.deleting and record.files == kept.files
+            held = record is not None or self._fleet.holds(name) or self._fleet.trash_of(name)
+            if now - at >= limit_s or again or (all_told and not held):
                 await self.drop(name)
+
+    def _now(self) -> float:
+        return self._wall_at_start + self._monotonic() - self._started
