@@ -2,7 +2,8 @@
 
 `bytes_done` counts what is durably on disk, or has once been: when bytes turn out to be lost or wrong and are fetched
 again, it waits for them to catch up, and `refetched_bytes` counts them. So a total never goes backwards, and nobody is
-told that nothing happens either. ETA and disk plan count what is really there.
+told that nothing happens either. ETA and disk plan count what is really there; so does `bytes_done` once a transfer has
+failed, when nothing is to catch up any more.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class Progress:
         with self._lock:
             self._have[self._at] = 0
             path = self._paths[self._at]
-        self.note(f"{path} was damaged; fetching it again.")
+        self.note(f"{path} was damaged: all of it has to be fetched again.")
 
     def phase(
         self, phase: Phase, fault: Fault | None = None, *, attempt: int = 0, retry_in_s: float | None = None
@@ -190,6 +191,8 @@ class Progress:
                     self._last_byte_at = self._clock()
             elif phase is not Phase.RETRYING:
                 self._last_byte_at = None
+            if phase is Phase.FAILED:
+                self._reached = [*self._have]
             if phase is not Phase.FETCHING or fault is not None:
                 self._fault = fault
                 self._attempt = attempt
