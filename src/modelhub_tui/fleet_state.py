@@ -19,6 +19,7 @@ from modelhub_tui.domain import (
     ModelState,
     Node,
     NodeStatus,
+    Phase,
     RouterModel,
     RouterReport,
     join_models,
@@ -45,8 +46,18 @@ class Intent:
     reason: str
     over: frozenset[ModelState]
     """The reported states it covers; any other one means the router is further already."""
+    patience_s: float = 0.0
+    """How long after the router agreed reports may still tell the old state, because nodes have to follow first."""
     done_at: int | None = None
     """Number of the last request for news begun before the router agreed; None while it has not."""
+    agreed_at: float = 0.0
+    """When it did, in seconds since the epoch."""
+
+    def decided(self, number: int, now: float) -> bool:
+        """Whether a report requested as `number` tells how it went."""
+        # A clock that was put back must not make us wait for it.
+        waits = 0 <= now - self.agreed_at < self.patience_s
+        return self.done_at is not None and number > self.done_at and not waits
 
 
 class Intents:
@@ -65,9 +76,9 @@ class Intents:
         if self._by_key.get(key) is intent:
             del self._by_key[key]
 
-    def settle(self, number: int) -> bool:
+    def settle(self, number: int, now: float) -> bool:
         """Drop the intents that a report requested as `number` decides; True if there were any."""
-        settled = [key for key, it in self._by_key.items() if it.done_at is not None and number > it.done_at]
+        settled = [key for key, intent in self._by_key.items() if intent.decided(number, now)]
         for key in settled:
             del self._by_key[key]
             self._covered.pop(key, None)
@@ -83,10 +94,24 @@ class Intents:
             return model
         seen = self._covered.get(model.key)
         if seen is None or seen[0] is not model or seen[1] is not intent:
-            transfers = () if intent.state is ModelState.QUEUED else model.transfers
-            covered = replace(model, state=intent.state, reason=intent.reason, transfers=transfers)
+            covered = _covered(model, intent)
             self._covered[model.key] = seen = (model, intent, covered)
         return seen[2]
+
+
+def _covered(model: Model, intent: Intent) -> Model:
+    """The model as it will be. What is held or let go on keeps its figures; what starts afresh has none."""
+    phase = {ModelState.PAUSED: Phase.PAUSED, ModelState.QUEUED: Phase.WAITING}.get(intent.state)
+    transfers = model.transfers
+    if ModelState.PAUSED in (intent.state, model.state) and phase is not None:
+        transfers = tuple(
+            replace(each, phase=phase, bytes_per_s=None, eta_s=None, stalled_s=None, retry_in_s=None, error=None)
+            for each in transfers
+        )
+    elif intent.state is ModelState.QUEUED:
+        transfers = ()
+    paused = intent.state is ModelState.PAUSED or (model.paused and intent.state is not ModelState.QUEUED)
+    return replace(model, state=intent.state, reason=intent.reason, paused=paused, transfers=transfers)
 
 
 class FleetJoin:

@@ -184,7 +184,7 @@ class FleetWatcher(Wishes):
             self._show(urgent=True)
             raise
         finally:
-            intent.done_at = self._requests
+            intent.done_at, intent.agreed_at = self._requests, self._clock()
             self.refresh()
 
     async def _connected(self) -> RouterClient:
@@ -279,7 +279,7 @@ class FleetWatcher(Wishes):
     def _apply(self, number: int, report: RouterReport) -> None:
         """Take over what request `number` brought."""
         self._heard_at = self._clock()
-        settled = self._intents.settle(number)
+        settled = self._intents.settle(number, self._clock())
         if report is not self._report:
             self._note_undone(report)
             self._report = report

@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+NODES_FOLLOW_S = 5.0
+"""The router notes a pause at once, its nodes report that they have stopped a moment later."""
+_GOING = frozenset({ModelState.QUEUED, ModelState.DOWNLOADING})
+
 
 class Wishes(ABC):
     """Methods that a `FleetWatcher` offers to screens and commands."""
@@ -95,12 +99,12 @@ class Wishes(ABC):
             NotSupported: This router cannot. So for all methods down to `adopt()`.
             ModelHubError: As for `pull()`. So for all methods down to `adopt()`.
         """
-        intent = Intent(ModelState.PAUSED, "", frozenset({ModelState.QUEUED, ModelState.DOWNLOADING}))
+        intent = Intent(ModelState.PAUSED, "", _GOING, NODES_FOLLOW_S)
         await self._act(model.key, intent, lambda client: client.pause(self._name(model)))
 
     async def resume(self, model: Model) -> None:
         """Let a held transfer go on."""
-        intent = Intent(ModelState.QUEUED, "resuming…", frozenset({ModelState.PAUSED}))
+        intent = Intent(ModelState.QUEUED, "resuming…", frozenset({ModelState.PAUSED}), NODES_FOLLOW_S)
         await self._act(model.key, intent, lambda client: client.resume(self._name(model)))
 
     async def move(self, model: Model, to: Place) -> None:

@@ -106,9 +106,17 @@ def test_the_latest_intent_wins_and_only_it_can_be_withdrawn() -> None:
     intents.withdraw(models[0].key, first)
     assert intents.cover(models)[0].state is ModelState.DELETING
     second.done_at = 4
-    assert not intents.settle(4)
-    assert intents.settle(5)
+    assert not intents.settle(4, 100.0)
+    assert intents.settle(5, 100.0)
     assert intents.cover(models) is models
+
+
+def test_an_intent_that_nodes_have_to_follow_waits_for_them_but_not_for_a_clock_that_was_put_back() -> None:
+    intent = Intent(ModelState.PAUSED, "", frozenset({ModelState.DOWNLOADING}), patience_s=5.0)
+    assert not intent.decided(9, 100.0)
+    intent.done_at, intent.agreed_at = 4, 100.0
+    assert [intent.decided(5, at) for at in (100.0, 104.9, 105.0, 99.0)] == [False, False, True, True]
+    assert not intent.decided(4, 105.0)
 
 
 def test_a_node_that_only_says_it_is_alive_is_the_same_object() -> None:

@@ -514,3 +514,85 @@ async def test_a_delete_that_the_router_undoes_is_said_once() -> None:
                 break
     (notice,) = fleet.notices
     assert notice.startswith("The router brought acme/tiny-gguf back (its own consistency task does that)")
+
+
+FETCHING = told(transfers=(Transfer("gpu-01", Phase.FETCHING, 400, 1000, 50.0, 12.0, node_id="n1"),), queue_position=1)
+
+
+async def test_a_paused_model_is_shown_so_at_once_and_stays_so_until_its_node_has_stopped() -> None:
+    client, clock = FakeClient(), FakeClock()
+    client.say(FETCHING)
+    async with watching(client, clock) as screen:
+        fleet = await screen.until(lambda fleet: fleet.models[0].state is ModelState.DOWNLOADING)
+        first = len(screen.fleets)
+        await screen.watcher.pause(fleet.models[0])
+        assert ("pause", "acme/tiny-gguf") in client.calls
+        fleet = await screen.until(lambda fleet: fleet.models[0].state is ModelState.PAUSED)
+        assert fleet.models[0].paused and fleet.bytes_per_s == 0
+        assert fleet.models[0].transfers == (Transfer("gpu-01", Phase.PAUSED, 400, 1000, node_id="n1"),)
+        # The router knows; the node has not said yet that it stopped.
+        client.say(replace(FETCHING, paused=True))
+        await settle()
+        client.say(replace(FETCHING, paused=True, transfers=(Transfer("gpu-01", Phase.PAUSED, 410, 1000),)))
+        await screen.until(lambda fleet: fleet.models[0].transfers[0].bytes_done == 410)
+        states = [fleet.models[0].state for fleet in screen.fleets[first:]]
+        assert states and set(states) == {ModelState.PAUSED}
+
+
+async def test_a_resumed_model_keeps_its_figures() -> None:
+    held = replace(FETCHING, paused=True, transfers=(Transfer("gpu-01", Phase.PAUSED, 400, 1000, node_id="n1"),))
+    client = FakeClient()
+    client.say(held)
+    async with watching(client) as screen:
+        fleet = await screen.until(lambda fleet: fleet.models[0].state is ModelState.PAUSED)
+        await screen.watcher.resume(fleet.models[0])
+        fleet = await screen.until(lambda fleet: fleet.models[0].state is ModelState.QUEUED)
+        assert fleet.models[0].transfers == (Transfer("gpu-01", Phase.WAITING, 400, 1000, node_id="n1"),)
+        assert not fleet.models[0].paused
+        client.say(replace(held, paused=False))  # the node is still about to begin
+        await settle()
+        assert screen.state() is ModelState.QUEUED
+        client.say(FETCHING)
+        await screen.until(lambda fleet: fleet.models[0].state is ModelState.DOWNLOADING)
+
+
+async def test_a_node_that_does_not_follow_is_told_of_in_the_end() -> None:
+    client, clock = FakeClient(), FakeClock()
+    client.say(FETCHING)
+    async with watching(client, clock) as screen:
+        fleet = await screen.until(lambda fleet: fleet.models[0].state is ModelState.DOWNLOADING)
+        await screen.watcher.pause(fleet.models[0])
+        await screen.until(lambda fleet: fleet.models[0].state is ModelState.PAUSED)
+        clock.now += 60
+        client.say(replace(FETCHING, paused=True, size_bytes=1001))
+        await screen.until(lambda fleet: fleet.models[0].state is ModelState.DOWNLOADING)
+
+
+async def test_a_refused_pause_looks_as_before() -> None:
+    class Whole(FakeClient):
+        async def pause(self, name: str) -> None:
+            raise Rejected("It is whole already.", code="nothing_to_do")
+
+    client = Whole()
+    client.say(FETCHING)
+    async with watching(client) as screen:
+        fleet = await screen.until(lambda fleet: fleet.models[0].state is ModelState.DOWNLOADING)
+        with pytest.raises(Rejected):
+            await screen.watcher.pause(fleet.models[0])
+        assert screen.watcher.fleet.models[0].state is ModelState.DOWNLOADING
+        assert not screen.watcher.fleet.models[0].paused
+
+
+async def test_what_a_cancel_and_a_delete_say_to_the_router() -> None:
+    client = FakeClient()
+    client.say(FETCHING)
+    async with watching(client) as screen:
+        fleet = await screen.until(lambda fleet: fleet.models[0].state is ModelState.DOWNLOADING)
+        await screen.watcher.cancel(fleet.models[0])
+        await screen.watcher.delete(fleet.models[0])
+        await screen.watcher.delete(fleet.models[0], keep=False)
+        assert client.said == [
+            {"cancel": True, "keep": True},
+            {"cancel": False, "keep": True},
+            {"cancel": False, "keep": False},
+        ]
