@@ -6,8 +6,11 @@ PYTEST := $(BIN)/python -m pytest
 # One worker for each core, but no more than four: the terminal tests start processes of their own.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 4 ] && n=4; echo $$n)
 
+# How long `make soak` goes on.
+SOAK_S ?= 300
+
 .DEFAULT_GOAL := help
-.PHONY: help run test demo lint format snapshots pictures bench bench-pull clean
+.PHONY: help run test demo lint format snapshots pictures soak bench bench-pull clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,6 +60,9 @@ snapshots: $(VENV)/.installed-dev ## draw the pictures that the tests compare wi
 
 pictures: $(VENV)/.installed-dev ## draw the README's pictures anew, from the demo
 	@$(BIN)/python -m tests.hub.pictures
+
+soak: $(VENV)/.installed-dev ## pull, break, kill and verify for SOAK_S seconds (make soak SOAK_S=1800)
+	@$(BIN)/python -m tests.faults.soak --seconds $(SOAK_S) $(ARGS)
 
 bench: $(VENV)/.installed-dev ## measure start-up, keys and bytes
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 needs_mount = pytest.mark.skipif(not can_mount(), reason="this system lets nobody make a mount namespace of their own")
 
 SIZE = 6 * MIB
-TUNING = {"split_bytes": 4 * MIB, "chunk_bytes": MIB, "space_check_s": 1.0}
+TUNING = {"parallel_bytes": 4 * MIB, "fast_bps": 10**12, "space_check_s": 1.0}
 
 
 def model(hub: LoopbackHub, name: str, size: int = SIZE) -> HubRepo:

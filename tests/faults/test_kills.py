@@ -15,8 +15,8 @@ from tests.hub import MIB, Generated, HubRepo, LoopbackHub
 
 pytestmark = pytest.mark.timeout(300)
 
-SIZES = {"one.gguf": 4 * MIB + 3, "several.gguf": 16 * MIB + 11}
-TUNING = {"split_bytes": 8 * MIB, "chunk_bytes": MIB}
+SIZES = {"one.gguf": 4 * MIB + 3, "several.gguf": 24 * MIB + 11}
+TUNING = {"parallel_bytes": 8 * MIB, "fast_bps": 10**12}
 AGAIN_PER_KILL = 2 * MIB
 """Bytes served again for each kill, at most: what was read but not yet written, and what the kernel still held."""
 RECOVER_S = 30.0

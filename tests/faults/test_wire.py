@@ -20,9 +20,9 @@ from tests.hub import MIB, RATE_LIMITED, Fault, Generated, HubRepo, LoopbackHub
 
 pytestmark = [pytest.mark.xdist_group("faults-wire"), pytest.mark.timeout(300)]
 
-ONE, SEVERAL = 3 * MIB + 17, 12 * MIB + 5
+ONE, SEVERAL = 3 * MIB + 17, 24 * MIB + 5
 """Sizes below and above what is fetched over several connections, with this tuning."""
-TUNING = {"split_bytes": 8 * MIB, "chunk_bytes": MIB, "max_attempts": 8}
+TUNING = {"parallel_bytes": 8 * MIB, "fast_bps": 10**12, "max_attempts": 8}
 IN_FLIGHT = 2 * MIB
 """What may be under way, over all connections of a file, when answers are thrown away."""
 
