@@ -5,6 +5,7 @@ Reading them costs about a millisecond (no pydantic): the first frame needs them
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -145,6 +146,23 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
         theme=pick("theme"),
         limits=_limits(env, file),
     )
+
+
+def origins(flags: Mapping[str, str | None] | None = None, env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Where each setting comes from, by its name: `flag`, `environment`, `file` or `default`. Never fails."""
+    env = os.environ if env is None else env
+    flags = {name: value for name, value in (flags or {}).items() if value}
+    file: dict[str, str] = {}
+    with contextlib.suppress(BadSettings):
+        home = _home(env)
+        explicit = flags.get("config") or env.get("MODELHUB_CONFIG")
+        path = _path(explicit, home) if explicit else _xdg(env, home, "CONFIG", ".config") / "config.toml"
+        file = _read_file(path, bool(explicit))
+    found = {}
+    for each in SETTINGS:
+        said = (("flag", flags.get(each.name)), ("environment", env.get(each.env)), ("file", file.get(each.name)))
+        found[each.name] = next((source for source, value in said if value), "default")
+    return found
 
 
 def _limits(env: Mapping[str, str], file: Mapping[str, str]) -> Limits:
