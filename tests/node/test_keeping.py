@@ -110,6 +110,7 @@ def test_what_the_library_fetched_is_found_and_adopted_after_a_look_at_its_conte
         router.register(NAME, manifest_of(repo, "a.gguf"))
         placed = router.wait_whole(NAME)
         assert placed["paths"] == group["paths"]
+        assert 2 * MIB <= router.last["models_bytes"] < 3 * MIB
         router.wait(lambda: router.found == [])
         # Deleted, it is not offered again on the word of the last look.
         seen = len(router.heartbeats)

@@ -135,6 +135,7 @@ class Agent:
         disk, disk_at = (0, 0), float("-inf")
         last_found: list[dict[str, Any]] | None = None
         found_at = float("-inf")
+        placed: list[dict[str, Any]] = []
         clock = asyncio.get_running_loop().time
         sent_at = float("-inf")
         while True:
@@ -148,7 +149,8 @@ class Agent:
                 states = ("transfers", "placements", "sync_state", "disk_floor_bytes")
                 moved = (*(told[each] for each in states), sync.stamp)
                 if moved != last or self._to_ask or clock() - sent_at >= self._tuning.heartbeat_s:
-                    if clock() - disk_at > 2.0:
+                    if clock() - disk_at > 2.0 or told["placements"] != placed:
+                        placed = told["placements"]
                         disk, disk_at = self._cache.usage(), clock()
                         await sync.measure()
                         told = sync.report()

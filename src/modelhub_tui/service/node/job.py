@@ -69,6 +69,7 @@ class Job:
         """Stop at the next byte. What is on disk stays there."""
         self._stop.set()
         self._transport.abort()
+        self._fetcher.abort()
 
     def run(self) -> tuple[File, ...]:
         """Fetch what is missing.
@@ -138,8 +139,12 @@ class Job:
                 self._tell(index, known)
 
     def _write_refs(self) -> None:
-        """Note that `main` is at our commit, where it is, so that the library finds the files offline by themselves."""
-        for repo, commit in {(file.repo, file.commit) for file in self.files if file.commit and is_commit(file.commit)}:
+        """Note that `main` is at our commit, where it is, so that the library finds the files offline by themselves.
+
+        Whoever fetched the files that we adopted has done so: adopting asks the hub nothing.
+        """
+        fetched = [file for file in self.files if file.fetched]
+        for repo, commit in {(file.repo, file.commit) for file in fetched if file.commit and is_commit(file.commit)}:
             first = next(file for file in self.files if (file.repo, file.commit) == (repo, commit))
             with contextlib.suppress(faults.Fault, OSError):
                 if self._hub.find(repo, "main", first.path).commit == commit and not self._stop.is_set():

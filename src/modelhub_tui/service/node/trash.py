@@ -313,7 +313,8 @@ class Trash:
             self._measure()
             return won
         self._drop(row.name)
-        log.info("%s is gone for good: %s freed", row.name, human_size(won))
+        if won:
+            log.info("%s is gone for good: %s freed", row.name, human_size(won))
         return won
 
     # -- bookkeeping ----------------------------------------------------------------------------------------------
