@@ -29,7 +29,6 @@ _LARGE_BYTES = 256 * 1024
 """A list of this size is parsed in a thread, because it takes longer than a frame."""
 _HELD_S = 1.0
 """A request unanswered for this long was held back on purpose."""
-_TOO_OLD = "; it is of an older version: `modelhub stop` ends it, and downloads resume under this one"
 
 
 class V0Client:
@@ -54,6 +53,7 @@ class V0Client:
     ) -> None:
         self._http = RouterHttp(url, api_key, transport=transport)
         self._label, self._notices = label, notices
+        self._version = ""
         self._models = Feed(self._http, "/v0/models", wire.models_reader())
         self._nodes = Feed(self._http, "/v0/nodes", wire.nodes_reader())
         self._report: RouterReport | None = None
@@ -68,6 +68,7 @@ class V0Client:
             if answer.status >= 500:
                 raise to_error(answer.status, answer.headers, answer.body)
             raise NotARouter(self._http.url, await self._guess(answer))
+        self._version = version
         url = self._http.url
         label = self._label or urlsplit(url).netloc
         return RouterInfo(label=label, url=url, version=version, generation="local", supplies_stats=True)
@@ -111,48 +112,48 @@ class V0Client:
 
     async def retry(self, name: str) -> None:
         """Start a failed transfer again, by `POST /v0/transfers/{name}/retry`; see `RouterClient.retry`."""
-        await self._order_transfer(name, "retry", "start a failed transfer again; its nodes do that by themselves")
+        await self._order_transfer(name, "retry", "start a failed download again")
 
     async def pause(self, name: str) -> None:
         """Hold a transfer, by `POST /v0/transfers/{name}/pause`; see `RouterClient.pause`."""
-        await self._order_transfer(name, "pause", f"pause a download{_TOO_OLD}")
+        await self._order_transfer(name, "pause", "pause a download")
 
     async def resume(self, name: str) -> None:
         """Let a held transfer go on, by `POST /v0/transfers/{name}/resume`; see `RouterClient.resume`."""
-        await self._order_transfer(name, "resume", f"resume a download{_TOO_OLD}")
+        await self._order_transfer(name, "resume", "resume a download")
 
     async def move(self, name: str, to: Place) -> None:
         """Change the order of transfers, by `POST /v0/transfers/{name}/move`; see `RouterClient.move`."""
-        await self._order_transfer(name, "move", f"change the order of downloads{_TOO_OLD}", {"to": str(to)})
+        await self._order_transfer(name, "move", "change the order of downloads", {"to": str(to)})
 
     async def limits(self) -> Limits:
         """What transfers and trash may take, by `GET /v0/service/limits`; see `RouterClient.limits`."""
-        answer = await self._ask("GET", "/v0/service/limits", f"limit downloads{_TOO_OLD}")
+        answer = await self._ask("GET", "/v0/service/limits", "limit downloads")
         return _read(wire.read_limits, answer)
 
     async def set_limits(self, limits: Limits) -> Limits:
         """Change it, by `PATCH /v0/service/limits`; see `RouterClient.set_limits`."""
-        answer = await self._ask("PATCH", "/v0/service/limits", f"limit downloads{_TOO_OLD}", body=asdict(limits))
+        answer = await self._ask("PATCH", "/v0/service/limits", "limit downloads", body=asdict(limits))
         return _read(wire.read_limits, answer)
 
     async def trash(self) -> tuple[Trashed, ...]:
         """What can be had back, by `GET /v0/trash`; see `RouterClient.trash`."""
-        return _read(wire.read_trash, await self._ask("GET", "/v0/trash", f"bring back what was deleted{_TOO_OLD}"))
+        return _read(wire.read_trash, await self._ask("GET", "/v0/trash", "bring back what was deleted"))
 
     async def restore(self, name: str) -> Registered:
         """Take a deletion back, by `POST /v0/models/{name}/restore`; see `RouterClient.restore`."""
         path = f"/v0/models/{quote(name, safe='')}/restore"
-        action = f"bring back what was deleted{_TOO_OLD}"
+        action = "bring back what was deleted"
         return _read(wire.read_registered, await self._ask("POST", path, action, model=name))
 
     async def empty_trash(self, name: str | None = None) -> None:
         """Free what was deleted, by `DELETE /v0/trash[/{name}]`; see `RouterClient.empty_trash`."""
         path = "/v0/trash" if name is None else f"/v0/trash/{quote(name, safe='')}"
-        await self._ask("DELETE", path, f"empty its trash{_TOO_OLD}", model=name or "")
+        await self._ask("DELETE", path, "empty its trash", model=name or "")
 
     async def adopt(self, name: str) -> Registered:
         """Register what a node found, by `POST /v0/models/adopt`; see `RouterClient.adopt`."""
-        answer = await self._ask("POST", "/v0/models/adopt", f"adopt models{_TOO_OLD}", body={"name": name}, model=name)
+        answer = await self._ask("POST", "/v0/models/adopt", "adopt models", body={"name": name}, model=name)
         return _read(wire.read_registered, answer)
 
     async def _order_transfer(self, name: str, verb: str, action: str, body: dict[str, Any] | None = None) -> None:
@@ -163,7 +164,10 @@ class V0Client:
     ) -> Answer:
         answer = await self._http.request(method, path, body=body)
         if not answer.ok:
-            raise to_error(answer.status, answer.headers, answer.body, model=model, action=action)
+            # A route without words is not there: the service is older than this program.
+            version = f"version {self._version}" if self._version else "an older version"
+            older = f"{action}: it is {version}. Run `modelhub stop` where it runs; its downloads resume"
+            raise to_error(answer.status, answer.headers, answer.body, model=model, action=older)
         return answer
 
     async def download(self, request: DownloadRequest) -> None:
