@@ -300,7 +300,7 @@ def _nothing_left(rig: Rig, when: str) -> None:
 def _end_models(rig: Rig) -> None:
     """Delete each model, some into the trash; take some deletions back; kill in the middle of it."""
     machine = rig.machine
-    served = rig.hub.served_bytes()
+    since = time.monotonic()
     undone: list[int] = []
     for index, ending in enumerate(rig.plan.endings):
         name = rig.names[index]
@@ -317,7 +317,7 @@ def _end_models(rig: Rig) -> None:
             rig.names[index] = None
     _finish(rig)
     _verify(rig, "after the deletions were taken back")
-    again = rig.hub.served_bytes() - served
+    again = sum(each.file_bytes for each in list(rig.hub.log) if each.at > since)
     if undone and again:
         raise Violation("fetched again", f"{again} bytes although the trash had them")
 

@@ -229,9 +229,10 @@ class Machine:
 
     def cli(self, *argv: str, **options: Any) -> subprocess.Popen[str]:
         """`modelhub ARGV` on this machine, not waited for."""
-        command = [sys.executable, "-m", "modelhub_tui", *argv]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen(command, env=self.env, text=True, cwd="/", **pipes)
+        return subprocess.Popen(
+            [sys.executable, "-m", "modelhub_tui", *argv], env=self.env, text=True, cwd="/", **pipes
+        )
 
     # -- the API
 
