@@ -125,6 +125,7 @@ def _measure(figures: Figures, folder: Path, source: Path, link: str, url: str, 
                 shutil.rmtree(out, ignore_errors=True)
                 out.mkdir()
                 cost = run()
+                print(f"{link}: {name}: {cost.wall_s:.1f} s", file=sys.stderr)
                 figures.add(f"{link}: {name}", "MB/s", size / cost.wall_s / 1e6)
                 if name == "modelhub":
                     for other in ("curl + sha256", "aria2c -x8", "hf download"):

@@ -50,6 +50,10 @@ class HubApi:
         self.signature_ttl_s = signature_ttl_s
         self.page_size = page_size
         self.cdn_url = ""
+        self.xet: dict[str, str] = {}
+        """Hashes in Xet storage, by sha256, of the files that are kept there, too."""
+        self.xet_url = ""
+        """Where that storage is; `local:///folder` needs no server."""
         self._secret = b"loopback"
         self._generation = 0
         self._stored: dict[str, tuple[str, Blob]] = {}
@@ -167,7 +171,10 @@ class HubApi:
         request.etag = blob.etag
         headers = {"X-Repo-Commit": commit.id, "Accept-Ranges": "bytes"}
         if blob.lfs:
-            # A Xet-backed repo would add X-Xet-Hash and the link to its token route here.
+            if blob.sha256 in self.xet:
+                headers["X-Xet-Hash"] = self.xet[blob.sha256]
+                route = f"http://{request.headers.get('host', '')}/api/models/{repo.id}/xet-read-token/{commit.id}"
+                headers["Link"] = f'<{route}>; rel="xet-auth"'
             body = b"Found. Redirecting"
             linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "ETag": f'"{blob.oid}"'}
             return Answer(
@@ -233,6 +240,9 @@ class HubApi:
             case ["auth-check", *_]:
                 self._readable(request, id)
                 return Answer(200, {"Content-Type": "text/plain"}, b"OK")
+            case ["xet-read-token", revision]:
+                self._commit(self._readable(request, id), revision)
+                return _json({"accessToken": "xet-token", "exp": int(time.time()) + 3600, "casUrl": self.xet_url})
             case [] | ["revision", _]:
                 repo = self._visible(request, id)
                 commit = self._commit(repo, rest[1] if rest else "main")

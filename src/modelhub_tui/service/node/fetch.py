@@ -28,6 +28,7 @@ from modelhub_tui.service.node.ranges import Lines, RangeIgnored, Ranges
 from modelhub_tui.service.node.throttle import Throttle
 from modelhub_tui.service.node.transport import BadHTTP, Body, Transport
 from modelhub_tui.service.node.tuning import Tuning
+from modelhub_tui.service.node.xet import XetFile, XetTransport, is_available
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,14 @@ class Fetcher:
         self._lines = Lines(int(tuning.connections), tuning.fast_bps)
         self._no_ranges: set[str] = set()
         """Hosts that send whole files only."""
+        self._no_xet = False
+        self._xet: XetTransport | None = None
+
+    def abort(self) -> None:
+        """Let go of a connection that is not the transport's own. From any thread, after `stop` is set."""
+        xet = self._xet
+        if xet is not None:
+            xet.abort()
 
     def look_up(self, file: File) -> tuple[File, Found]:
         """Ask the hub about a file, patiently, and pin what was not known.
@@ -197,8 +206,13 @@ class Fetcher:
             hasher.close()
 
     def _fill(self, index: int, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
-        """One try at what is missing: over several connections when the file is large, else over one."""
+        """One try at what is missing: from Xet storage when the file is very large, else over several connections when
+        it is large, else over one."""
         host = urlsplit(found.url).netloc
+        if found.xet and found.size >= self._tuning.xet_bytes and part.map is None and not self._no_xet:
+            if is_available() and self._pull_xet(part, found, found.xet, hasher, budget):
+                return
+            self._no_xet = True
         large = found.size >= self._tuning.parallel_bytes and self._tuning.connections > 1
         if (part.map is not None or large) and host not in self._no_ranges:
             try:
@@ -210,7 +224,23 @@ class Fetcher:
                 return
         if part.map is not None and part.join():
             self._progress.begin_file(index, found.size, part.have)
-        self._pull(part, found, hasher, budget)
+        self._pull(part, found, hasher, budget, self._transport, found.url)
+
+    def _pull_xet(self, part: Part, found: Found, xet: XetFile, hasher: Hasher, budget: Budget) -> bool:
+        """Whether the file came whole from Xet storage; if not, plain HTTP goes on where this ended."""
+        self._xet = transport = XetTransport(xet.hash, found.size, stall_s=4 * self._tuning.stall_s)
+        try:
+            self._raise_if_stopped()
+            self._pull(part, found, hasher, budget, transport, xet.route)
+        except faults.Fault as fault:
+            if not fault.passing or fault.code in ("no_space", "disk"):
+                raise
+            log.warning("%s: Xet storage fails: %s Going on with plain HTTP.", self._progress.name, fault)
+            return False
+        finally:
+            transport.abort()
+            self._xet = None
+        return True
 
     def _pull_ranges(self, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
         def arrived(count: int) -> None:
@@ -236,12 +266,12 @@ class Fetcher:
         if os.fstat(part.fd).st_nlink == 0:
             raise faults.vanished(part.path)
 
-    def _pull(self, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
+    def _pull(self, part: Part, found: Found, hasher: Hasher, budget: Budget, transport: Transport, url: str) -> None:
         """One request: append what it brings. Returns when the file is whole, raises Fault or Expired otherwise."""
-        host = urlsplit(found.url).netloc
+        host = urlsplit(url).netloc
         body: Body | None = None
         try:
-            body = open_range(self._transport, self._hub, found.url, part.have, found.size)
+            body = open_range(transport, self._hub, url, part.have, found.size)
             skip = bytes_to_skip(body, part.have, found.size, host)
             window_at, window_have, checked_at = self._clock(), part.have, part.have
             while part.have < found.size:

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.manifest import usable_etag
+from modelhub_tui.service.node.xet import XetFile, xet_file
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class Found:
     size: int
     url: str
     """Where its bytes are; signed and short-lived when it is not on the hub itself. A secret: never log it."""
+    xet: XetFile | None = None
+    """Where they are in Xet storage, too, if the hub keeps the file there."""
 
 
 class Hub:
@@ -78,7 +81,11 @@ class Hub:
         location = urljoin(url, told.location)
         if not safe_hop(url, location):
             raise faults.bad_answer(self.host, "it sends us to an unsafe address")
-        return Found(told.commit_hash, etag, told.size, location)
+        kept = told.xet_file_data
+        xet = xet_file(kept.file_hash, urljoin(url, kept.refresh_route)) if kept is not None else None
+        if xet is not None and not safe_hop(url, xet.route):
+            xet = None
+        return Found(told.commit_hash, etag, told.size, location, xet)
 
     @property
     def host(self) -> str:

@@ -23,6 +23,8 @@ class Tuning:
     """Files smaller than this always come over one connection."""
     fast_bps: float = 250_000_000
     """As fast as this, one connection is enough: the processor is the limit."""
+    xet_bytes: int = 50_000_000_000
+    """Files in Xet storage come by plain HTTP up to this size, and from it on through `hf_xet`."""
     slow_bytes: int = 4096
     """Fewer bytes than this in four times `stall_s` is a stall as well."""
     max_attempts: int = 6
