@@ -11,7 +11,7 @@ from modelhub_tui.actions import running
 from modelhub_tui.disk_plan import DiskPlan, plan_for
 from modelhub_tui.domain import Ability, Fleet, Limits, Model, Place
 from modelhub_tui.errors import ModelHubError, Rejected, explain
-from modelhub_tui.screens.wording import came_back, deleted, stop_and_delete_question, titles
+from modelhub_tui.screens.wording import came_back, deleted, empty_question, stop_and_delete_question, titles
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -258,7 +258,15 @@ class ControlActions(Base):
             case "local":
                 self.main.show_largest()
             case "empty":
-                self._in_background(
-                    self._change_trash(None, lambda watcher: watcher.empty_trash(None), "The trash is empty."),
-                    "empty the trash",
-                )
+                self._ask_to_empty()
+
+    def _ask_to_empty(self) -> None:
+        from modelhub_tui.screens.confirm import ConfirmScreen
+
+        def answered(answer: bool | None) -> None:
+            if answer:
+                change = self._change_trash(None, lambda watcher: watcher.empty_trash(None), "The trash is empty.")
+                self._in_background(change, "empty the trash")
+
+        freed = sum(each.trash_bytes or 0 for each in self.fleet.nodes)
+        self.push_screen(ConfirmScreen(*empty_question(freed), yes="Free", no="Keep"), answered)

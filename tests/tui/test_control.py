@@ -356,7 +356,10 @@ async def test_room_is_one_key_away(make_app: MakeApp) -> None:
     app = make_app(troubled())
     async with app.run_test(size=SIZE) as pilot:
         app.main.grid.highlight(at(app, ModelState.AVAILABLE))
-        await pilot.press("p", "e")
+        await pilot.press("p", "e", "enter")  # it asks, and the focus is on no
+        await settle(pilot)
+        assert app.watcher.asked == []
+        await pilot.press("p", "e", "y")
         await settle(pilot)
         assert app.watcher.asked == [("empty_trash", "all")]
         await pilot.press("p", "l")

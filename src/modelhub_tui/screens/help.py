@@ -55,7 +55,7 @@ class HelpScreen(Dialog[None]):
             box.border_title = "Keys"
             box.border_subtitle = Content(f"modelhub {self._version}")
             with VerticalScroll(id="help-scroll"), Horizontal(id="help-columns"):
-                for column in (groups[:2], groups[2:]):
+                for column in (groups[:3], groups[3:]):
                     with Vertical(classes="help-column"):
                         for title, rows in column:
                             yield Static(self._group(title, rows), classes="help-group")

@@ -18,6 +18,7 @@ from textual.widgets.option_list import Option
 from modelhub_tui.domain import Trashed
 from modelhub_tui.screens.confirm import ConfirmScreen
 from modelhub_tui.screens.dialog import Dialog
+from modelhub_tui.screens.wording import freed_for_good
 from modelhub_tui.units import human_size
 from modelhub_tui.widgets.cells import clip, width_of
 from modelhub_tui.widgets.glyphs import Glyphs
@@ -177,8 +178,7 @@ class TrashScreen(Dialog[None]):
             if answer:
                 self.post_message(self.FreeRequested(self, item))
 
-        lines = (f"{human_size(size)} will be freed.", "That cannot be undone.")
-        self.app.push_screen(ConfirmScreen(question, lines, yes="Free", no="Keep"), answered)
+        self.app.push_screen(ConfirmScreen(question, freed_for_good(size), yes="Free", no="Keep"), answered)
 
     @on(Button.Pressed, "#trash-close")
     def _close(self) -> None:

@@ -138,6 +138,16 @@ def stop_and_delete_question(models: Sequence[Model]) -> tuple[str, tuple[str, .
     return f"Stop downloading {titles(models)}?", (*listed(models), *([""] if len(models) > 1 else []), *lines)
 
 
+def empty_question(freed_bytes: int) -> tuple[str, tuple[str, ...]]:
+    """Question and explanation before the whole trash goes."""
+    return "Empty the trash?", freed_for_good(freed_bytes)
+
+
+def freed_for_good(freed_bytes: int) -> tuple[str, ...]:
+    """Explanation before something in the trash goes."""
+    return f"{human_size(freed_bytes)} will be freed.", "That cannot be undone."
+
+
 def sentence(text: str) -> str:
     """`text` with a capital letter and a full stop."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -85,7 +85,7 @@ class StatusLine(Widget):
             if connection.advice and connection.link is Link.REFUSED:
                 out.append((2, connection.advice, "$text-warning"))
         out += self._hardware(fleet.nodes)
-        moving = sum(1 for model in fleet.models for each in model.transfers if each.phase in _MOVING)
+        moving = sum(each.phase in _MOVING and not each.orphaned for model in fleet.models for each in model.transfers)
         if moving:
             rate = f" {human_rate(fleet.bytes_per_s)}" if fleet.bytes_per_s else ""
             out.append((3, f"{glyphs.downloads} {moving}{rate}", "$text-primary"))
