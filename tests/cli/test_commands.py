@@ -446,7 +446,25 @@ def test_wrong_usage_is_exit_code_2(modelhub: CommandLine, argv: list[str]) -> N
 
 @pytest.mark.parametrize(
     "command",
-    "list local pull rm register status serve node stop catalog pause resume move limits undo trash adopt".split(),
+    [
+        "list",
+        "local",
+        "pull",
+        "rm",
+        "register",
+        "status",
+        "serve",
+        "node",
+        "stop",
+        "catalog",
+        "pause",
+        "resume",
+        "move",
+        "limits",
+        "undo",
+        "trash",
+        "adopt",
+    ],
 )
 def test_every_command_explains_itself_with_examples(modelhub: CommandLine, command: str) -> None:
     result = modelhub(command, "--help")

@@ -89,7 +89,10 @@ async def client(router: Router) -> AsyncIterator[V0Client]:
         (lambda c: c.empty_trash("a/b"), ("DELETE", "/v0/trash/a%2Fb", None)),
         (lambda c: c.delete("a/b"), ("DELETE", "/v0/models/a%2Fb", None)),
         (lambda c: c.delete("a/b", cancel=True), ("DELETE", "/v0/models/a%2Fb?cancel=true", None)),
-        (lambda c: c.delete("a/b", cancel=True, keep=False), ("DELETE", "/v0/models/a%2Fb?cancel=true&keep=false", None)),
+        (
+            lambda c: c.delete("a/b", cancel=True, keep=False),
+            ("DELETE", f"{MODEL_PATH}?cancel=true&keep=false", None),
+        ),
     ],
 )  # fmt: skip
 async def test_orders_without_an_answer(

@@ -57,7 +57,8 @@ def _wanted(arguments: Namespace) -> dict[str, Any]:
         try:
             wanted[each.member] = each.value(text)
         except ValueError as error:
-            raise BadUsage(f"--{each.setting.replace('_', '-')}: {error}") from error
+            flag = each.setting.removesuffix("_transfers").replace("_", "-")
+            raise BadUsage(f"--{flag}: {error}") from error
     return wanted
 
 

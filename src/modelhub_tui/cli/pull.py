@@ -106,10 +106,9 @@ def _say_plan(wanted: list[Model | RegisterRequest], fleet: Fleet, console: Cons
     if plan is None or not plan.short_by:
         return
     console.say(f"modelhub: no room: {plan.sentence()}.", "yellow")
-    waits = (
-        "It is fetched as far as there is room, and waits then. " if Ability.LIMITS in fleet.router.abilities else ""
-    )
-    console.say(f"{waits}`modelhub local` shows what could go, `modelhub rm --now NAME` frees it.")
+    if Ability.LIMITS in fleet.router.abilities:
+        console.say("It is fetched as far as there is room, and waits then.")
+    console.say("`modelhub local` shows what could go, `modelhub rm --now NAME` frees it.")
 
 
 async def _watch(followed: Followed, targets: list[_Target], console: Console) -> None:
