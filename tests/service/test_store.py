@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,7 @@ WRITER = """
     async def main():
         async with open_service(Path(sys.argv[1])) as service:
             for number in range(100_000):
-                record = await service.router.registry.add(registration(repo=f"acme/m{number}"))
+                record = await service.router.registry.add(registration("", repo=f"acme/m{number}"))
                 print(record.name, flush=True)
 
     asyncio.run(main())
@@ -178,7 +179,7 @@ async def test_a_full_disk_is_507_and_memory_stays_true(tmp_path: Path, hub: Loo
         for length in (20_000, 2_000, 0):
             with pytest.raises(StoreFailed, match="full"):
                 for number in range(1000):
-                    record = registration(repo=f"acme/m{length}-{number}")
+                    record = registration("", repo=f"acme/m{length}-{number}")
                     await service.router.registry.add(replace(record, description="x" * length))
         known = [*service.router.registry.records]
         answer = await service.register("acme/One-GGUF")
@@ -196,10 +197,69 @@ async def test_a_locked_database_is_503_and_passes(tmp_path: Path) -> None:
         other.execute("BEGIN IMMEDIATE")
         answer = await service.admin.delete("/v0/models/acme/tiny-gguf")
         assert (answer.status_code, answer.json()["code"]) == (503, "database_error")
+        assert "Another program has held the service's database" in answer.json()["error"]
         assert (await service.models())["acme/tiny-gguf"]["registered"] is True
         other.execute("ROLLBACK")
         other.close()
         assert (await service.admin.delete("/v0/models/acme/tiny-gguf")).status_code == 204
+
+
+def _remove(path: Path) -> None:
+    for each in path.parent.glob(f"{path.name}*"):
+        each.unlink()
+
+
+def _replace(path: Path) -> None:
+    _remove(path)
+    Store(path).close()
+
+
+def _overwrite(path: Path) -> None:
+    for each in path.parent.glob(f"{path.name}*"):
+        with each.open("r+b") as file:
+            file.write(b"nonsense" * (each.stat().st_size // 8))
+
+
+@pytest.mark.parametrize("damage", [_remove, _replace, _overwrite])
+async def test_a_database_that_is_damaged_while_it_runs_is_written_anew(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "modelhub.db"
+    async with open_service(tmp_path) as service:
+        store = service.router.store
+        noticed: list[str] = []
+        store.on_notice = lambda: noticed.append(store.notice)
+        for number in range(30):
+            await service.router.registry.add(registration("", repo=f"acme/m{number}"))
+        await store.drop_model("acme/m7")
+        identity = store.id
+        damage(path)
+        for number in range(30, 40):
+            await service.router.registry.add(registration("", repo=f"acme/m{number}"))
+        await store.put_meta("after", "wards")
+        [said] = noticed
+        assert "written anew; nothing was lost" in said
+        assert (await service.admin.get("/v0/models")).headers["x-modelhub-notice"] == said
+        told = [*service.router.registry.records]
+    again = Store(path)
+    assert [each.name for each in again.load()[0]] == [name for name in told if name != "acme/m7"]
+    assert (again.id, again.notice, again.get_meta("after")) == (identity, "", "wards")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again.close()
+
+
+async def test_a_folder_that_is_gone_is_a_refusal_and_passes(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    async with open_service(tmp_path / "state") as service:
+        await service.router.registry.add(registration("", repo="acme/m0"))
+        (tmp_path / "state").rename(tmp_path / "away")
+        answer = await service.admin.delete("/v0/models/acme/m0")
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_error")
+        (tmp_path / "state").mkdir()
+        await service.router.registry.add(registration("", repo="acme/m1"))
+    again = Store(tmp_path / "state" / "modelhub.db")
+    assert [each.name for each in again.load()[0]] == ["acme/m0", "acme/m1"]
+    again.close()
 
 
 async def test_two_registrations_of_one_model_at_once_give_one(tmp_path: Path) -> None:
@@ -220,7 +280,7 @@ FULL = """
     async def main():
         async with open_service(Path(sys.argv[1])) as service:
             for number in range(20):
-                await service.router.registry.add(registration(repo=f"acme/m{number}"))
+                await service.router.registry.add(registration("", repo=f"acme/m{number}"))
             sizes = [each.stat().st_size for each in Path(sys.argv[1]).iterdir()]
             # No file may grow any more: what a full disk does.
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -233,7 +293,7 @@ FULL = """
                 answer = await service.admin.delete(f"/v0/models/acme/m{number}")
                 assert answer.status_code == 204, answer.text
             assert (await node.beat(transfers=[], placements=[])).status_code == 200
-            big = registration(repo="acme/big")
+            big = registration("", repo="acme/big")
             answer = None
             try:
                 for number in range(1000):

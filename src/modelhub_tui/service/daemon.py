@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -254,9 +255,18 @@ class Service:
         self._ready()
         self._supervisor.start()
         loop = asyncio.get_running_loop()
+        self._store.on_notice = lambda: loop.call_soon_threadsafe(self._tell_notice)
         loop.call_later(_WARM_UP_AFTER_S, _warm_up)
         if self._idle_exit_s is not None:
             self._idle_task = asyncio.create_task(self._exit_when_idle(self._idle_exit_s))
+
+    def _tell_notice(self) -> None:
+        """Put into the state file, too, what the store had to repair while it ran."""
+        self._state = replace(self._state, notice=self._store.notice)
+        try:
+            write_state(self._settings.state_dir, self._state)
+        except OSError as error:
+            log.warning("the state file cannot be written (%s)", error.strerror)
 
     def _closing(self) -> None:
         """Let waiting readers go, so that their connections can end."""

@@ -42,9 +42,12 @@ class Endpoints:
         self._router = router
         self._health = json.dumps(health).encode()
         self._stop = stop
-        self._store_headers = {"X-Modelhub-Store": router.store.id}
-        if router.store.notice:
-            self._store_headers["X-Modelhub-Notice"] = router.store.notice.encode("ascii", "replace").decode()
+
+    @property
+    def _store_headers(self) -> dict[str, str]:
+        store = self._router.store
+        notice = {"X-Modelhub-Notice": store.notice.encode("ascii", "replace").decode()} if store.notice else {}
+        return {"X-Modelhub-Store": store.id, **notice}
 
     # -- lists ----------------------------------------------------------------------------------------------------
 

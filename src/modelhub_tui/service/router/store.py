@@ -7,6 +7,7 @@ answers from memory and writes through.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -62,7 +63,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notice = ""
-        """One sentence when something had to be repaired at start; else empty."""
+        """One sentence when something had to be repaired, at start or since; else empty."""
+        self.on_notice: Callable[[], object] = bool
+        """Called, on any thread, when `notice` has changed."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         try:
             self._db = self._open()
@@ -71,6 +74,10 @@ class Store:
         except OSError as error:
             raise StoreFailed(f"{path} cannot be opened ({error.strerror}).", full=error.errno == 28) from error
         self._make_room()
+        self._file = self.path.stat()
+        self._mirror = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        """What the file is to hold, for when the file is damaged or removed under us."""
+        self._db.backup(self._mirror)
         self.id = self._meta("store_id") or ""
         """Identity of this database: a node deletes nothing on the word of another one."""
 
@@ -174,12 +181,9 @@ class Store:
 
     def set_meta(self, key: str, value: str) -> None:
         """Store one setting. Blocking; for the start."""
-        try:
-            self._db.execute(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
-            )
-        except sqlite3.Error as error:
-            raise _failed(error) from error
+        self._execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+        )
 
     def get_meta(self, key: str) -> str | None:
         """Read one setting. Blocking; for the start."""
@@ -236,25 +240,70 @@ class Store:
 
     def _execute(self, sql: str, values: tuple[Any, ...]) -> None:
         try:
+            if self._is_gone():
+                self._write_anew("was removed")
             try:
-                self._db.execute(sql, values)
-            except sqlite3.OperationalError:
-                # On a full disk the log cannot grow. Copied into the database it starts over in the room it has.
-                if self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]:
-                    raise  # somebody else holds the database
-                self._db.execute(sql, values)
+                self._try(sql, values)
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                    raise
+                self._write_anew("was damaged")
+                self._try(sql, values)
         except sqlite3.Error as error:
             raise _failed(error) from error
+        except OSError as error:
+            raise StoreFailed(f"{self.path} cannot be written ({error.strerror}).", full=error.errno == 28) from error
+        self._mirror.execute(sql, values)
+
+    def _try(self, sql: str, values: tuple[Any, ...]) -> None:
+        try:
+            self._db.execute(sql, values)
+        except sqlite3.OperationalError:
+            # On a full disk the log cannot grow. Copied into the database it starts over in the room it has.
+            if self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]:
+                raise  # somebody else holds the database
+            self._db.execute(sql, values)
+
+    def _is_gone(self) -> bool:
+        """True if another file, or none, is where ours was: what we write then would be lost with our process."""
+        try:
+            return not os.path.samestat(self.path.stat(), self._file)
+        except FileNotFoundError:
+            return True
+
+    def _write_anew(self, why: str) -> None:
+        """Write everything to a new file, from memory: nothing is lost, and it is the same store."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        aside = self._set_aside() if self.path.exists() else None
+        for suffix in ("-wal", "-shm"):  # of a database that is gone they would only spoil the new one
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        self._db = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000
+        )
+        self._file = self.path.stat()
+        self._mirror.backup(self._db)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        kept = f", kept as {aside.name}," if aside else ""
+        self.notice = f"The service's database {why} while it ran{kept} and was written anew; nothing was lost."
+        log.error("%s", self.notice)
+        self.on_notice()
 
     def close(self) -> None:
         """Finish what is queued and close the file."""
         self._worker.shutdown(wait=True)
         self._db.close()
+        self._mirror.close()
 
 
 def _failed(error: sqlite3.Error) -> StoreFailed:
     """Word a database error."""
     full = getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL") or "disk is full" in str(error)
+    if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        wait_s = BUSY_TIMEOUT_MS // 1000
+        return StoreFailed(f"Another program has held the service's database for {wait_s} s; close it, or try again.")
     return StoreFailed(
         "The disk of the state folder is full." if full else f"The service's database failed: {error}.", full=full
     )
