@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import hf_hub_download, snapshot_download
 
+from modelhub_tui.service.node import found
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.disk_use import freed_by_removing, used_by
 from modelhub_tui.service.node.found import Finder
@@ -154,8 +155,8 @@ def test_one_file_in_two_snapshots_is_one_model(empty_hub: LoopbackHub, cache: C
     fetch(empty_hub, cache, repo, "a.gguf")
     finder = Finder(cache)
     finder.scan()
-    found = {group["files"][0]["path"]: group["revision"] for group in finder.report(())}
-    assert found == {"a.gguf": repo.sha, "old.gguf": first}
+    revisions = {group["files"][0]["path"]: group["revision"] for group in finder.report(())}
+    assert revisions == {"a.gguf": repo.sha, "old.gguf": first}
 
 
 def test_an_unchanged_repo_is_not_read_again(
@@ -165,8 +166,6 @@ def test_an_unchanged_repo_is_not_read_again(
     fetch(empty_hub, cache, repo)
     finder = Finder(cache)
     assert names(finder) == [["a.gguf"]]
-    from modelhub_tui.service.node import found
-
     read: list[str] = []
     real = found._files_of
 
@@ -179,6 +178,16 @@ def test_an_unchanged_repo_is_not_read_again(
     other = empty_hub.add(HubRepo("acme/other", {"b.gguf": b"GGUF b"}))
     fetch(empty_hub, cache, other)
     assert names(finder) == [["b.gguf"], ["a.gguf"]] and read == ["acme/other"]
+
+
+def test_a_heartbeat_never_gets_too_large() -> None:
+    def group(name: str, count: int) -> found.Group:
+        files = tuple(File(name, "a" * 40, f"{n}.bin", 1, "b" * 64, commit="a" * 40) for n in range(count))
+        return found.Group(name, "a" * 40, files, frozenset("b" * 64))
+
+    groups = [group("acme/huge", 2001), group(f"acme/{'x' * 250}", 1), *(group(f"acme/{n}", 1500) for n in range(9))]
+    assert [each.repo for each in found._within_limits(groups)] == [f"acme/{n}" for n in range(6)]
+    assert len([*found._within_limits(group("acme/a", 1) for _ in range(600))]) == 500
 
 
 def test_disk_use_counts_blocks_and_every_file_once(tmp_path: Path) -> None:

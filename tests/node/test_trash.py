@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from modelhub_tui.domain import Limits
+from modelhub_tui.service.node import record
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
@@ -236,18 +238,72 @@ def test_deleting_the_same_name_again_keeps_both_and_frees_both(place: Place) ->
 
 
 def test_the_librarys_own_commands_work_beside_a_trash(place: Place) -> None:
-    """`hf cache ls`, `hf cache prune` and `hf cache rm`, as a user would run them."""
+    """`hf cache prune` and `hf cache rm`, as a user would run them; `hf cache ls` shows what `scan()` sees."""
     file = place.put("1.gguf", b"one")
     place.trash.discard("tiny", STORE, (file,))
     other = place.put("2.gguf", b"two", repo="acme/other")  # detached: `prune` takes it
     env = {**os.environ, "HF_HUB_CACHE": str(place.cache.root), "HF_HUB_DISABLE_TELEMETRY": "1"}
     hf = str(Path(sys.executable).with_name("hf"))
-    for words in (["ls"], ["prune", "-y"], ["rm", "model/acme/other", "-y"], ["ls"]):
+    for words in (["prune", "-y"], ["rm", "model/acme/other", "-y"]):
         ran = subprocess.run([hf, "cache", *words], env=env, capture_output=True, text=True, timeout=60)
         assert "Traceback" not in ran.stderr and "orrupt" not in ran.stdout + ran.stderr, ran.stderr
     assert not place.cache.path_of(other).exists()
     assert place.trash.bring_back([replace(file, done=False)])[0].done
     place.scan()
+
+
+def test_a_record_that_cannot_be_written_does_not_keep_anybody_from_deleting(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = place.put("1.gguf", b"first"), place.put("2.gguf", b"second")
+    place.trash.discard("one", STORE, (first,))
+
+    def full(self: Record, sql: str, values: tuple[object, ...]) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "_write", full)
+        place.trash.discard("two", STORE, (second,))  # at once and for good: that is what a full disk needs
+        assert not place.cache.path_of(second).exists() and len(place.tree()) == 1
+        assert place.trash.make_room(1) > 0
+        assert place.tree() == {} and place.trash.heap.bytes == 0
+    place.reopen()
+    assert place.trash.heap.names == ()
+
+
+def test_a_record_on_a_full_disk_is_not_taken_for_a_damaged_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.trash.discard("one", STORE, (place.put("1.gguf", b"first"),))
+    place.record.close()
+
+    def full(self: Record) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "_open", full)
+        with pytest.raises(sqlite3.OperationalError):
+            place.open()
+    place.open()
+    assert [name for name, _, _ in place.trash.heap.names] == ["one"]
+
+
+def test_a_full_disk_leaves_room_for_the_record(tmp_path: Path) -> None:
+    """Files of the state folder may not grow any more, as on a full disk; the record's own were given room before."""
+    code = """
+import resource, sys
+from pathlib import Path
+from modelhub_tui.service.node.record import Entry, Record
+record = Record(Path(sys.argv[1]))
+for number in range(20):
+    record.put(Entry(f"acme/{number}", "s"))
+limit = max(each.stat().st_size for each in Path(sys.argv[1]).parent.iterdir())
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+for number in range(20):
+    record.put_trash(f"acme/{number}", "s", {"files": [], "blobs": [], "refs": [], "at": 0.0, "stage": "kept"})
+    record.drop(f"acme/{number}")
+print(len(record.entries()), len(record.trash_rows()))
+"""
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "node.db")], capture_output=True, timeout=60)
+    assert ran.stdout.split() == [b"0", b"20"], ran.stderr.decode()
 
 
 # -- crashes ----------------------------------------------------------------------------------------------------------
@@ -288,6 +344,7 @@ def crash_before(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[], i
 def test_a_crash_between_any_two_steps_loses_nothing_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deed: str
 ) -> None:
+    monkeypatch.setattr(record, "_BALLAST_BYTES", 0)  # hundreds of starts
     number, ended = 0, False
     while not ended:
         number += 1

@@ -22,6 +22,10 @@ from modelhub_tui.untrusted import safe_repo_path
 log = logging.getLogger(__name__)
 
 MAX_GROUPS = 500
+MAX_FILES = 2000
+"""Most files of one model."""
+_MAX_ALL_FILES = 10_000
+_MAX_REPO = 200
 _LOOK_CLOSER_EVERY = 10
 """A folder's time tells of new names in it, but not in the folders below: now and then every repo is read again."""
 _MAX_NOTES_BYTES = 16 * 1024 * 1024
@@ -94,7 +98,7 @@ class Finder:
             except OSError as error:
                 log.info("%s cannot be read: %s", home.name, error)
         self._read = read
-        self.groups = tuple(group for _, groups in read.values() for group in groups)[:MAX_GROUPS]
+        self.groups = tuple(_within_limits(group for _, groups in read.values() for group in groups))
 
     def forget(self, repos: Collection[str]) -> None:
         """Files of these repos went: show nothing of them before they have been looked at again."""
@@ -122,6 +126,18 @@ class Finder:
         except OSError:
             return []  # no cache yet, or not ours to read
         return [self._cache.root / name for name in names]
+
+
+def _within_limits(groups: Iterable[Group]) -> Iterator[Group]:
+    """As many as a heartbeat may carry: the router refuses one that is too large, and would hear nothing at all."""
+    count = files = 0
+    for group in groups:
+        size = len(group.files)
+        if size <= MAX_FILES and len(group.repo) <= _MAX_REPO and files + size <= _MAX_ALL_FILES:
+            yield group
+            count, files = count + 1, files + size
+            if count == MAX_GROUPS:
+                return
 
 
 def _signature(home: Path) -> object:

@@ -23,6 +23,7 @@ from modelhub_tui.service.node.progress import History
 log = logging.getLogger(__name__)
 
 _SCHEMA = 1
+_BALLAST_BYTES = 256 * 1024
 
 
 class State(StrEnum):
@@ -66,6 +67,8 @@ class Record:
         self._lock = threading.Lock()
         try:
             self._db = self._open()
+        except sqlite3.OperationalError:
+            raise  # locked, or a full disk: the file itself may be sound
         except sqlite3.DatabaseError as error:
             aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
             log.warning("%s cannot be read (%s); kept as %s, starting from what is on disk", path, error, aside.name)
@@ -73,6 +76,20 @@ class Record:
             for suffix in ("-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
             self._db = self._open()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let database and log grow and shrink once, so that a full disk does not keep anybody from deleting models.
+
+        SQLite then reuses their blocks, and needs none of the disk's.
+        """
+        try:
+            if Path(f"{self.path}-wal").stat().st_size < _BALLAST_BYTES:
+                self._db.execute("INSERT OR REPLACE INTO trash(name, body) VALUES ('', ?)", ("x" * _BALLAST_BYTES,))
+                self._db.execute("DELETE FROM trash WHERE name = ''")
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        except (OSError, sqlite3.Error) as error:
+            log.warning("no room could be kept in reserve (%s)", error)
 
     def entries(self) -> list[Entry]:
         """All models, in the order in which they were first seen. Rows that make no sense are left out."""
@@ -114,7 +131,7 @@ class Record:
     def trash_rows(self) -> list[tuple[str, str | None, dict[str, Any]]]:
         """Name, store and the rest of every deleted model that is kept, the oldest first. `trash.py` reads the rest."""
         with self._lock:
-            rows = self._db.execute("SELECT name, store, body FROM trash ORDER BY seq").fetchall()
+            rows = self._db.execute("SELECT name, store, body FROM trash WHERE name != '' ORDER BY seq").fetchall()
         out = []
         for name, store, body in rows:
             try:
@@ -152,7 +169,8 @@ class Record:
             self._db.execute(sql, values)
 
     def close(self) -> None:
-        self._db.close()
+        with self._lock:
+            self._db.close()
 
     def _open(self) -> sqlite3.Connection:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -172,7 +190,8 @@ class Record:
                 " trash(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
             )
             db.execute("CREATE TABLE IF NOT EXISTS settings(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-            db.execute(f"PRAGMA user_version = {_SCHEMA}")
+            if version != _SCHEMA:
+                db.execute(f"PRAGMA user_version = {_SCHEMA}")
             db.execute("SELECT count(*) FROM models").fetchone()
         except BaseException:
             db.close()

@@ -111,6 +111,54 @@ def is_linked(cache: Cache, repo: str, blob: Path, besides: Collection[Path] = (
     return False
 
 
+def put_aside_plan(
+    cache: Cache, files: Iterable[File], keep: Collection[File]
+) -> tuple[tuple[tuple[File, Path], ...], tuple[tuple[str, str], ...]]:
+    """What moving a model to the trash would do: the links that go, and the blobs that nothing else uses.
+
+    A blob that is itself a link (into the library's store of shared blobs) stays out: the library counts the names that
+    lead there, so only the library may take one away. Removal then asks it to.
+    """
+    kept_links = {cache.path_of(each) for each in keep}
+    kept_blobs = {(each.repo, each.etag) for each in keep}
+    links, blobs = [], []
+    for file in files:
+        if not file.etag or (file.repo, file.etag) in kept_blobs or cache.path_of(file) in kept_links:
+            continue
+        blob = cache.blob(file.repo, file.etag)
+        link = cache.path_of(file) if file.commit else None
+        if link is not None and link.is_symlink():
+            if Path(os.path.normpath(link.parent / link.readlink())) == Path(os.path.normpath(blob)) and _plain(blob):
+                links.append((file, link))
+        elif link is not None and _plain(link):
+            links.append((file, link))  # a file system without links: the file itself is in the snapshot
+            blobs.append((file.repo, file.etag))
+            continue
+        elif not file.fetched:
+            continue
+        if _plain(blob):
+            blobs.append((file.repo, file.etag))
+    going = {link for _, link in links}
+    free = [blob for blob in dict.fromkeys(blobs) if not is_linked(cache, blob[0], cache.blob(*blob), going)]
+    return tuple(links), tuple(free)
+
+
+def _plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def refs_of(cache: Cache, files: Iterable[File]) -> tuple[tuple[str, str, str], ...]:
+    """The branches that point at these files' commits."""
+    found = []
+    for repo, commit in {(file.repo, file.commit) for file in files if file.commit}:
+        folder = cache.repo_dir(repo) / "refs"
+        for path in folder.rglob("*"):
+            with contextlib.suppress(OSError, ValueError):
+                if path.is_file() and path.suffix != ".tmp" and path.read_text().strip() == commit:
+                    found.append((repo, path.relative_to(folder).as_posix(), commit))
+    return tuple(sorted(found))
+
+
 def put_aside(cache: Cache, links: Iterable[tuple[File, Path]], blobs: Iterable[tuple[str, str]]) -> None:
     """Take links away and rename blobs that nothing links to any more, so that only the trash knows them.
 

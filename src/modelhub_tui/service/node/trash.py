@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from modelhub_tui.domain import Limits
@@ -26,7 +26,7 @@ from modelhub_tui.service.node import disk_use
 from modelhub_tui.service.node.cache import TRASH_SUFFIX, Cache, sync_dir
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
-from modelhub_tui.service.node.removal import is_linked, put_aside, remove_files, tidy
+from modelhub_tui.service.node.removal import put_aside, put_aside_plan, refs_of, remove_files, tidy
 from modelhub_tui.units import human_size
 
 log = logging.getLogger(__name__)
@@ -135,28 +135,37 @@ class Trash:
         """
         with self._lock:
             before = self._items.get(name)
-            if self._wanted_at_all(files):
-                links, blobs = put_aside_plan(self._cache, files, keep)
-                refs = _refs_of(self._cache, files)
-                row = Binned(name, store, files, blobs, refs, self._now(), Stage.MOVING)
-                if before is not None:
-                    # Deleted before and not yet forgotten, or begun and killed half way: what it keeps counts on.
-                    row = replace(
-                        row,
-                        files=tuple(dict.fromkeys([*files, *before.files])),
-                        blobs=tuple(dict.fromkeys([*before.blobs, *blobs])),
-                        refs=tuple(dict.fromkeys([*refs, *before.refs])),
-                    )
-                self._put(row)
-                put_aside(self._cache, links, row.blobs)
-                remove_files(self._cache, files, keep)
-                there = tuple(each for each in row.blobs if os.path.lexists(self._cache.trashed(*each)))
-                self._put(replace(row, blobs=there, stage=Stage.KEPT))
-            else:
+            if not self._wanted_at_all(files) or not self._keep(name, store, files, keep):
                 remove_files(self._cache, files, keep)
                 if before is not None:
                     self._free(before)
             self.maintain()
+
+    def _keep(self, name: str, store: str | None, files: tuple[File, ...], keep: Collection[File]) -> bool:
+        """Move a model to the trash; False, and nothing done, when that cannot be written down."""
+        links, blobs = put_aside_plan(self._cache, files, keep)
+        refs = refs_of(self._cache, files)
+        row = Binned(name, store, files, blobs, refs, self._now(), Stage.MOVING)
+        before = self._items.get(name)
+        if before is not None:
+            # Deleted before and not yet forgotten, or begun and killed half way: what it keeps counts on.
+            row = replace(
+                row,
+                files=tuple(dict.fromkeys([*files, *before.files])),
+                blobs=tuple(dict.fromkeys([*before.blobs, *blobs])),
+                refs=tuple(dict.fromkeys([*refs, *before.refs])),
+            )
+        try:
+            self._record.put_trash(name, store, row.as_json())
+        except sqlite3.Error as error:
+            log.warning("%s is removed for good: the trash cannot be written down (%s)", name, error)
+            return False
+        self._remember(row)
+        put_aside(self._cache, links, row.blobs)
+        remove_files(self._cache, files, keep)
+        there = tuple(each for each in row.blobs if os.path.lexists(self._cache.trashed(*each)))
+        self._put(replace(row, blobs=there, stage=Stage.KEPT))
+        return True
 
     def _wanted_at_all(self, files: Iterable[File]) -> bool:
         size = sum({(file.repo, file.etag): file.size or 0 for file in files}.values())
@@ -330,12 +339,22 @@ class Trash:
             self._drop(row.name)
 
     def _put(self, row: Binned) -> None:
-        self._record.put_trash(row.name, row.store, row.as_json())
+        """Change a row. One that cannot be written down now tells less than the disk, and the next start asks both."""
+        try:
+            self._record.put_trash(row.name, row.store, row.as_json())
+        except sqlite3.Error as error:
+            log.warning("the trash cannot be written down: %s", error)
+        self._remember(row)
+
+    def _remember(self, row: Binned) -> None:
         self._items[row.name] = row
         self._measure()
 
     def _drop(self, name: str) -> None:
-        self._record.drop_trash(name)
+        try:
+            self._record.drop_trash(name)
+        except sqlite3.Error as error:
+            log.warning("the trash cannot be written down: %s", error)
         self._items.pop(name, None)
         self._measure()
 
@@ -351,51 +370,3 @@ class Trash:
 
     def _now(self) -> float:
         return self._wall_at_start + self._monotonic() - self._started
-
-
-def put_aside_plan(
-    cache: Cache, files: Iterable[File], keep: Collection[File]
-) -> tuple[tuple[tuple[File, Path], ...], tuple[Blob, ...]]:
-    """What moving a model to the trash would do: the links that go, and the blobs that nothing else uses.
-
-    A blob that is itself a link (into the library's store of shared blobs) stays out: the library counts the names that
-    lead there, so only the library may take one away. Removal then asks it to.
-    """
-    kept_links = {cache.path_of(each) for each in keep}
-    kept_blobs = {(each.repo, each.etag) for each in keep}
-    links, blobs = [], []
-    for file in files:
-        if not file.etag or (file.repo, file.etag) in kept_blobs or cache.path_of(file) in kept_links:
-            continue
-        blob = cache.blob(file.repo, file.etag)
-        link = cache.path_of(file) if file.commit else None
-        if link is not None and link.is_symlink():
-            if Path(os.path.normpath(link.parent / link.readlink())) == Path(os.path.normpath(blob)) and _plain(blob):
-                links.append((file, link))
-        elif link is not None and _plain(link):
-            links.append((file, link))  # a file system without links: the file itself is in the snapshot
-            blobs.append((file.repo, file.etag))
-            continue
-        elif not file.fetched:
-            continue
-        if _plain(blob):
-            blobs.append((file.repo, file.etag))
-    going = {link for _, link in links}
-    free = [blob for blob in dict.fromkeys(blobs) if not is_linked(cache, blob[0], cache.blob(*blob), going)]
-    return tuple(links), tuple(free)
-
-
-def _plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
-
-
-def _refs_of(cache: Cache, files: Iterable[File]) -> tuple[tuple[str, str, str], ...]:
-    """The branches that point at these files' commits."""
-    found = []
-    for repo, commit in {(file.repo, file.commit) for file in files if file.commit}:
-        folder = cache.repo_dir(repo) / "refs"
-        for path in folder.rglob("*"):
-            with contextlib.suppress(OSError, ValueError):
-                if path.is_file() and path.suffix != ".tmp" and path.read_text().strip() == commit:
-                    found.append((repo, path.relative_to(folder).as_posix(), commit))
-    return tuple(sorted(found))
