@@ -139,6 +139,14 @@ def test_browse_pull_watch_delete_quit(world: World) -> None:
         assert world.files(), "nothing is deleted unasked"
         terminal.send("y")
         terminal.wait_for("Local (0)", timeout=60)
+        terminal.send("u")
+        terminal.wait_for("Local (1)", timeout=60)
+        assert world.served() < SIZE * 1.05, "undoing a deletion fetches nothing"
+        terminal.wait_for(lambda text: TITLE in text and "downloaded" in text)
+        terminal.send("d")
+        terminal.wait_for("Free at once (f)")
+        terminal.send("f")
+        terminal.wait_for("Local (0)", timeout=60)
         terminal.send("q")
         assert terminal.wait() == 0
         assert not terminal.screen.in_alternate  # type: ignore[attr-defined]
