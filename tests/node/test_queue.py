@@ -202,9 +202,11 @@ def test_what_does_not_fit_beside_the_queue_waits_with_the_sum_and_goes_on_by_it
     free = [10 * MIB]
     monkeypatch.setattr(Cache, "usage", lambda self: (free[0], 1000 * MIB))
     slow.connection_bps = 2e4
-    add(router, slow, "a", "b", "c", size=6 * MIB)
+    add(router, slow, "a", size=6 * MIB)
     router.limit(parallel_transfers=3)
     with NodeThread(router, slow, tmp_path):
+        wait_phases(router, a="fetching")
+        add(router, slow, "b", "c", size=6 * MIB)
         wait_phases(router, a="fetching", b="paused", c="paused")
         short = router.transfer("b")
         assert short is not None and short["error_code"] == "no_space"

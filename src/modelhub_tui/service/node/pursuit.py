@@ -152,14 +152,16 @@ class Pursuit:
             holdings.put(held, replace(held.entry, state=State.WANTED, error=None, error_code=None))
         held.progress.phase(Phase.WAITING)
         try:
-            if not held.entry.files:
+            new = not held.entry.files
+            if new:
                 files = read_manifest(await self._fetch_manifest(name), self._hub.endpoint)
                 holdings.put(held, replace(held.entry, files=files))
                 holdings.plan(held)
             if self._trash.holds_any and await self._bring_back(held):
                 self._now_whole(held, held.entry.files, "Put back from the trash.")
                 return None
-            async with self._slots.hold(lambda: held.order, lambda: self._make_way(held)):
+            # Manifests come in any order: one that comes late must not cost a model its place in the queue.
+            async with self._slots.hold(lambda: held.order, lambda: self._make_way(held), push=new):
                 await let_go(held)  # of an earlier job; not before, so that nobody behind in the queue slips past
                 fault = await self._refusal(held)
                 if fault is not None:
@@ -229,7 +231,8 @@ class Pursuit:
 
     def _make_way(self, held: Held) -> None:
         """Somebody else is to go first: back into the queue, with every byte."""
-        held.progress.note(f"Made way for another download at {human_size(held.progress.bytes_done)}.")
+        if held.progress.bytes_done:
+            held.progress.note(f"Made way for another download at {human_size(held.progress.bytes_done)}.")
         held.progress.phase(Phase.WAITING)
         self.interrupt(held)
 

@@ -29,16 +29,22 @@ class Slots:
         self._inside: list[_Ticket] = []
 
     @asynccontextmanager
-    async def hold(self, order: Callable[[], Any], give_up: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
+    async def hold(
+        self, order: Callable[[], Any], give_up: Callable[[], None] = lambda: None, *, push: bool = False
+    ) -> AsyncIterator[None]:
         """Wait for a place and keep it.
 
         Args:
             order: Says what place in the queue this has now; a smaller value goes first.
             give_up: Called when the place is to be left to somebody else; leave it soon.
+            push: Take the place of somebody who is behind in the queue, if need be.
         """
         ticket = _Ticket(order, give_up)
         self._waiting.append(ticket)
-        self._hand_out()
+        if push:
+            self.rearrange()
+        else:
+            self._hand_out()
         try:
             await ticket.place
             yield
