@@ -154,11 +154,11 @@ def test_a_wrong_byte_is_found_and_all_is_fetched_again(
     router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path, repo: HubRepo
 ) -> None:
     empty_hub.connection_bps = None
-    empty_hub.fault(server="cdn", flip_at=SIZE - 5, skip=0, times=1)
-    flip = empty_hub.fault(server="cdn", flip_at=9 * MIB)
+    empty_hub.fault(server="cdn", flip_at=100)
     pull(router, empty_hub, tmp_path, repo)
-    assert flip.hits == 1
-    assert SIZE < empty_hub.served_bytes("*.gguf") <= 2 * SIZE
+    assert empty_hub.served_bytes("*.gguf") == 2 * SIZE
+    seen = [t for beat in router.heartbeats for t in beat.get("transfers", ()) if t["name"] == NAME]
+    assert max(t["bytes_done"] for t in seen) <= SIZE
 
 
 def test_a_disk_that_fills_up_pauses_and_keeps_every_byte(

@@ -419,6 +419,19 @@ def test_the_checksum_follows_a_growing_file(tmp_path: Path) -> None:
         assert not file_matches(str(path), etag, len(content) + 1, threading.Event())
 
 
+def test_news_that_comes_late_never_holds_the_checksum_back(tmp_path: Path) -> None:
+    content = random.Random(2).randbytes(2_000_000)
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    fd = os.open(path, os.O_RDONLY)
+    hasher = Hasher(fd, hashlib.sha256(content).hexdigest(), len(content))
+    for upto in (500_000, len(content), 1_200_000):  # as several connections tell it
+        hasher.written(upto)
+    assert hasher.finished(30) and hasher.matches()
+    hasher.close()
+    os.close(fd)
+
+
 def test_a_file_cut_short_while_it_is_read_is_an_error_not_a_hang(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)
     hasher = Hasher(fd, "0" * 64, 100)

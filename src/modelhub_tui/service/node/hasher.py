@@ -40,9 +40,9 @@ class Hasher:
         self._thread.start()
 
     def written(self, upto: int) -> None:
-        """The file is right up to this byte."""
+        """The file is right up to this byte. From any thread; who is late says nothing new."""
         with self._more:
-            self._known = upto
+            self._known = max(self._known, upto)
             # Waking for each small piece would cost more than hashing it.
             if upto - self.hashed >= BLOCK_BYTES or upto >= self._size:
                 self._more.notify()

@@ -71,7 +71,8 @@ class Lines:
     STEPS = (1, 4, 8)
     GAIN = 1.2
     """A step up stays when everything together is this much faster."""
-    WINDOW_S = 0.2
+    FIRST_WINDOW_S, WINDOW_S = 0.1, 0.2
+    """How long to look before the first step, which is cheap to take back, and before each later one."""
 
     def __init__(self, most: int, fast_bps: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`most` connections at any time. From `fast_bps` on one is enough: the processor is the limit then."""
@@ -111,7 +112,7 @@ class Lines:
             self._from = (now, done_bytes)
             return
         took = now - self._from[0]
-        if took < self.WINDOW_S:
+        if took < (self.WINDOW_S if self.wanted > 1 else self.FIRST_WINDOW_S):
             return
         rate, self._from = (done_bytes - self._from[1]) / took, None
         if self._before is not None and rate < self._before[1] * self.GAIN:
