@@ -9,8 +9,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -32,6 +34,16 @@ class Shell:
         done = self(*argv)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def until(self, wanted: Callable[[dict[str, Any]], object], name: str) -> dict[str, Any]:
+        """What `status` says of a model, once that is as wanted."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for model in json.loads(self.ok("status", "--json"))["transfers"]:
+                if model["name"] == name and wanted(model):
+                    found: dict[str, Any] = model
+                    return found
+        raise AssertionError(f"{name} did not come to that")
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """A command that is not waited for."""
@@ -72,11 +84,44 @@ def test_register_pull_local_rm(modelhub: Shell, hub: LoopbackHub) -> None:
     assert "is registered already" in modelhub("register", "acme/Big-GGUF", "--file", "big-Q4_K_M.gguf").stderr
 
     before = bytes_on_disk()
-    assert modelhub.ok("rm", "big-gguf", "--yes") == "Deleted acme/big-gguf; 3.1 MB freed.\n"
+    said = modelhub.ok("rm", "big-gguf", "--yes")
+    assert said.startswith("Deleted acme/big-gguf; 3.1 MB kept in the trash until ")
+    assert not path.exists() and json.loads(modelhub.ok("local", "--json")) == []
+    (kept,) = json.loads(modelhub.ok("trash", "--json"))
+    assert (kept["name"], kept["bytes"]) == ("acme/big-gguf", 3 * MIB)
+
+    served = hub.served_bytes()
+    assert modelhub.ok("undo") == f"{path}\n"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == repo["big-Q4_K_M.gguf"].sha256
+    assert hub.served_bytes() == served, "it was downloaded again"
+
+    assert modelhub.ok("rm", "big-gguf", "--yes", "--now") == "Deleted acme/big-gguf; 3.1 MB freed.\n"
     assert not path.exists() and before - bytes_on_disk() >= 3 * MIB
-    assert json.loads(modelhub.ok("local", "--json")) == []
     assert "acme/Big-GGUF" not in hf_cache()
+    assert json.loads(modelhub.ok("trash", "--json")) == []
+    assert modelhub("undo").returncode == 5
     assert modelhub("rm", "big-gguf", "--yes").returncode == 5
+
+
+def test_the_queue_and_its_limits(modelhub: Shell, hub: LoopbackHub) -> None:
+    for seed, name in enumerate(("One", "Two"), 40):
+        hub.add(HubRepo(f"acme/{name}-GGUF", {f"{name}-Q4_K_M.gguf": Generated(4 * MIB, seed=seed)}))
+    limits = json.loads(modelhub.ok("limits", "--parallel", "1", "--bandwidth", "20k", "--json"))
+    assert (limits["parallel_transfers"], limits["bandwidth_bps"]) == (1, 20_000)
+    modelhub.ok("pull", "acme/One-GGUF", "acme/Two-GGUF", "--no-wait")
+    one = modelhub.until(lambda model: (model["progress"] or {}).get("phase") == "fetching", "acme/one-gguf")
+    assert one["queue_position"] == 1
+
+    refused = modelhub("rm", "acme/one-gguf", "--yes")
+    assert refused.returncode == 1 and "--cancel" in refused.stderr
+    (paused,) = json.loads(modelhub.ok("pause", "acme/one-gguf", "--json"))
+    assert paused["paused"] is True
+    modelhub.ok("limits", "--bandwidth", "0")
+    # What is held makes room for the next one, which nothing slows down any more.
+    assert modelhub.ok("pull", "acme/two-gguf").strip().endswith("Two-Q4_K_M.gguf")
+    modelhub.until(lambda model: model["state"] == "paused", "acme/one-gguf")
+    assert modelhub.ok("pull", "acme/one-gguf").strip().endswith("One-Q4_K_M.gguf")
+    assert modelhub("pause", "acme/one-gguf").returncode == 1  # there is nothing to hold any more
 
 
 def test_wrong_input_is_one_sentence(modelhub: Shell, hub: LoopbackHub) -> None:
@@ -142,7 +187,9 @@ def test_on_a_terminal_it_shows_progress_and_asks_before_deleting(modelhub: Shel
     assert "\x1b[32macme/big-gguf is downloaded, 2.1 MB.\x1b[0m" in terminal.said
 
     terminal = Terminal("rm", "big-gguf")
-    terminal.expect(r"Delete acme/big-gguf \(2\.1 MB on \S+\)\? \[y/N\] ")
+    terminal.expect(
+        r"Delete acme/big-gguf \(2\.1 MB on \S+\)\? It can be undone for 1 hour with `modelhub undo`\. \[y/N\] "
+    )
     terminal.type("\r")
     assert terminal.finish() == 1 and "Nothing was deleted." in terminal.said
     assert len(json.loads(modelhub.ok("local", "--json"))) == 1
@@ -155,7 +202,7 @@ def test_on_a_terminal_it_shows_progress_and_asks_before_deleting(modelhub: Shel
     terminal = Terminal("rm", "big-gguf")
     terminal.expect(r"\[y/N\] ")
     terminal.type("y\r")
-    assert terminal.finish() == 0 and "2.1 MB freed." in terminal.said
+    assert terminal.finish() == 0 and "2.1 MB kept in the trash" in terminal.said
     assert json.loads(modelhub.ok("local", "--json")) == []
 
 
