@@ -45,6 +45,15 @@ class Shell:
                     return found
         raise AssertionError(f"{name} did not come to that")
 
+    def local_until(self, wanted: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
+        """What `local` lists, once that is as wanted."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            models: list[dict[str, Any]] = json.loads(self.ok("local", "--json"))
+            if wanted(models):
+                return models
+        raise AssertionError("what is on disk did not come to that")
+
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """A command that is not waited for."""
         command = [sys.executable, "-m", "modelhub_tui", *argv]
@@ -122,6 +131,19 @@ def test_the_queue_and_its_limits(modelhub: Shell, hub: LoopbackHub) -> None:
     modelhub.until(lambda model: model["state"] == "paused", "acme/one-gguf")
     assert modelhub.ok("pull", "acme/one-gguf").strip().endswith("One-Q4_K_M.gguf")
     assert modelhub("pause", "acme/one-gguf").returncode == 1  # there is nothing to hold any more
+
+
+def test_what_hf_download_fetched_is_adopted_without_a_download(modelhub: Shell, hub: LoopbackHub) -> None:
+    hub.add(HubRepo("acme/Own-GGUF", {"own-Q4_K_M.gguf": Generated(MIB, seed=9)}))
+    command = [str(Path(sys.executable).with_name("hf")), "download", "acme/Own-GGUF", "own-Q4_K_M.gguf"]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    served = hub.served_bytes()
+    (found,) = modelhub.local_until(lambda models: bool(models))
+    assert (found["found"], found["registered"], found["repo"]) == (True, False, "acme/Own-GGUF")
+    assert modelhub("rm", found["name"], "--yes").returncode == 1
+    assert modelhub.ok("adopt", "--all").strip() == found["name"]
+    (own,) = modelhub.local_until(lambda models: all(model["registered"] for model in models))
+    assert (own["found"], own["paths"]) == (False, found["paths"]) and hub.served_bytes() == served
 
 
 def test_wrong_input_is_one_sentence(modelhub: Shell, hub: LoopbackHub) -> None:
