@@ -73,8 +73,14 @@ def test_groups_of_each_kind(empty_hub: LoopbackHub, cache: Cache) -> None:
         )
     )
     whisper = empty_hub.add(HubRepo("acme/whisper", {"ggml-base.bin": b"lmgg base", "ggml-tiny.bin": b"lmgg tiny"}))
+    part = empty_hub.add(HubRepo("acme/part", {"vae/x.safetensors": b"vae", "y-00001-of-00002.safetensors": b"y"}))
+    zero = {f"model-0000{n}-of-00002.safetensors": f"weights {n}".encode() for n in (0, 1)}  # counted from 0
+    index0 = json.dumps({"weight_map": dict(zip("ab", zero, strict=True))})
+    from_zero = empty_hub.add(
+        HubRepo("acme/zero", {**zero, "model.safetensors.index.json": index0, "config.json": CONFIG})
+    )
     data = empty_hub.add(HubRepo("acme/nothing", {"config.json": CONFIG, "vocab.txt": "a b"}))
-    for repo in (ggufs, tensors, whisper, data):
+    for repo in (ggufs, tensors, whisper, part, from_zero, data):
         fetch(empty_hub, cache, repo)
     assert sorted(names(Finder(cache))) == sorted(
         [
@@ -82,6 +88,8 @@ def test_groups_of_each_kind(empty_hub: LoopbackHub, cache: Cache) -> None:
             ["small.gguf"],
             ["mmproj-f16.gguf"],
             ["config.json", *sharded, "model.safetensors.index.json"],
+            ["vae/x.safetensors"],
+            ["config.json", *zero, "model.safetensors.index.json"],
             ["ggml-base.bin"],
             ["ggml-tiny.bin"],
         ]

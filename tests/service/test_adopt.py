@@ -104,14 +104,17 @@ async def test_models_of_no_catalog_get_names_of_their_own_and_keep_them(service
 
 
 async def test_an_entry_with_companions_is_found_only_with_all_of_them(tmp_path: Path) -> None:
-    companions = (CatalogFile("mmproj.gguf", 10, "6" * 64), CatalogFile("vae.gguf", 20, "7" * 64, repo="acme/Parts"))
+    companions = (
+        CatalogFile("mmproj.gguf", 10, "6" * 64),
+        CatalogFile("vae/x.safetensors", 20, "7" * 64, repo="acme/Parts"),
+    )
     entry = replace(CATALOG[0], companions=companions)
     async with open_service(tmp_path, catalog=(entry,)) as service:
         own = group("acme/Tiny-GGUF", file("Tiny-Q4_K_M.gguf"))
         beside = group("acme/Tiny-GGUF", file("mmproj.gguf", 10, "6" * 64))
         node = await node_with(service, own, beside)
         assert [each["status"] for each in (await service.models()).values()] == ["available"]
-        elsewhere = group("acme/Parts", file("vae.gguf", 20, "7" * 64), revision="b" * 40)
+        elsewhere = group("acme/Parts", file("vae/x.safetensors", 20, "7" * 64), revision="b" * 40)
         await node.beat(transfers=[], placements=[], found=[own, beside, elsewhere])
         tiny = (await service.models())[TINY]
         assert tiny["found"] and tiny["size"] == 1030 and len(tiny["placements"][0]["paths"]) == 3
@@ -120,7 +123,7 @@ async def test_an_entry_with_companions_is_found_only_with_all_of_them(tmp_path:
         assert [(each["repo"], each["path"], each["revision"]) for each in files] == [
             ("acme/Tiny-GGUF", "Tiny-Q4_K_M.gguf", COMMIT),
             ("acme/Tiny-GGUF", "mmproj.gguf", COMMIT),
-            ("acme/Parts", "vae.gguf", "b" * 40),
+            ("acme/Parts", "vae/x.safetensors", "b" * 40),
         ]
 
 
@@ -134,6 +137,7 @@ async def test_an_entry_with_companions_is_found_only_with_all_of_them(tmp_path:
         group("acme/Mine", file("mmproj-mine.gguf")),
         group("acme/Mine", file("big-00001-of-00002.gguf")),
         group("acme/Mine", file("config.json")),
+        group("acme/Mine", file("vae.safetensors")),
     ],
 )
 async def test_what_is_no_whole_model_is_not_offered(service: Service, bad: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ class Group:
     commit: str
     files: tuple[File, ...]
     weights: frozenset[str]
-    """Etags of what makes it this model; empty for a companion, which any number of models may share."""
+    """Etags of what makes it this model; empty for what any number of models may share beside their own files."""
 
     def as_wire(self, cache: Cache) -> dict[str, Any]:
         """As a heartbeat carries it (docs/wire.md)."""
@@ -218,7 +218,7 @@ def _noted_sizes(path: Path) -> dict[str, int]:
 
 
 def _models(files: dict[str, File], snapshot: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """(paths, those of them that are weights) of each model that is whole; a companion has no weights."""
+    """(paths, those of them that are weights) of each model that is whole; a part of one has no weights."""
     rest = dict(files)
     for path in files:
         name = path.rsplit("/", 1)[-1]
@@ -240,7 +240,10 @@ def _models(files: dict[str, File], snapshot: Path) -> Iterator[tuple[list[str],
                 yield shards, shards
     weights = [path for path in rest if _WEIGHTS.search(path)]
     configured = any(path.rsplit("/", 1)[-1] in _CONFIGS for path in rest)
-    if weights and configured and _complete(rest, weights, snapshot):
+    if not configured:
+        # One file of a larger whole, such as another model's VAE, or a checkpoint that a catalog knows to be enough.
+        yield from (([path], []) for path in weights if not _SHARD.match(path))
+    elif weights and _complete(rest, weights, snapshot):
         yield [path for path in rest if path in weights or _SUPPORT.search(path)], weights
 
 
@@ -251,10 +254,7 @@ def _shards(match: re.Match[str]) -> list[str]:
 
 def _complete(files: dict[str, File], weights: list[str], snapshot: Path) -> bool:
     """Whether every shard is here that a name or an index speaks of."""
-    for path in weights:
-        match = _SHARD.match(path)
-        if match is not None and not all(each in files for each in _shards(match)):
-            return False
+    spoken_of: set[str] = set()
     for path in files:
         if path.endswith((".safetensors.index.json", ".bin.index.json")):
             told = _json(snapshot / path)
@@ -266,7 +266,10 @@ def _complete(files: dict[str, File], weights: list[str], snapshot: Path) -> boo
             found = [each in files for each in there]
             if any(found) and not all(found):
                 return False
-    return True
+            spoken_of.update(there)
+    # Names are asked only where no index tells: some count from 0, some from 1.
+    shards = [match for path in weights if path not in spoken_of and (match := _SHARD.match(path))]
+    return all(each in files for match in shards for each in _shards(match))
 
 
 def _json(path: Path) -> object:

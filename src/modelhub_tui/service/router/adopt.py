@@ -23,6 +23,7 @@ from modelhub_tui.service.router.resolve import MEMORY_FACTOR, kind_of
 from modelhub_tui.untrusted import safe_repo_path
 
 MAX_OFFERS = 500
+_CONFIGS = ("config.json", "model_index.json", "params.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,16 @@ class Offers:
 
     def _of_node(self, node: LiveNode) -> Iterator[tuple[Registration, CatalogEntry | None, Placement]]:
         parts = [part for body in node.found if (part := _checked(body, self._endpoint)) is not None]
-        single = {(part.files[0].repo.lower(), part.files[0].path): part for part in parts if len(part.files) == 1}
+        anywhere = {
+            (file.repo.lower(), file.path): _one(part, at) for part in parts for at, file in enumerate(part.files)
+        }
         for part in parts:
             entry = self._entry_of(part)
             choice = _choice(part)
-            if entry is None and choice is None:
-                continue  # a companion alone
+            if entry is None and (choice is None or not _is_model(choice, part)):
+                continue
             if entry is not None:
-                whole = _with_companions(entry, part, single)
+                whole = _with_companions(entry, part, anywhere)
                 if whole is None:
                     continue
                 part = whole
@@ -115,7 +118,8 @@ class Offers:
         matching = [
             entry
             for entry in self._registry.entries_of(part.files[0].repo)
-            if {file.path for file in entry.files if file.repo in (None, entry.repo)} <= there
+            if entry.files[0].repo in (None, entry.repo)
+            and {file.path for file in entry.files if file.repo in (None, entry.repo)} <= there
         ]
         return max(matching, key=lambda entry: len(entry.files), default=None)
 
@@ -136,7 +140,7 @@ def _checked(body: FoundBody, endpoint: str) -> _Part | None:
     return _Part(files, tuple(body.paths) if len(body.paths) == len(files) else ())
 
 
-def _with_companions(entry: CatalogEntry, part: _Part, single: dict[tuple[str, str], _Part]) -> _Part | None:
+def _with_companions(entry: CatalogEntry, part: _Part, anywhere: dict[tuple[str, str], _Part]) -> _Part | None:
     """The entry's files and companions; None when something it wants is not there, or there with a wrong length."""
     own = {file.path: file for file in part.files}
     others: list[CatalogFile] = []
@@ -148,7 +152,7 @@ def _with_companions(entry: CatalogEntry, part: _Part, single: dict[tuple[str, s
             return None
     files, paths = list(part.files), list(part.paths)
     for wanted in others:
-        found = single.get(((wanted.repo or entry.repo).lower(), wanted.path))
+        found = anywhere.get(((wanted.repo or entry.repo).lower(), wanted.path))
         if found is None or _damaged(wanted, found.files[0]):
             return None
         files += found.files
@@ -160,6 +164,16 @@ def _damaged(wanted: CatalogFile, there: ManifestFile) -> bool:
     """Whether a file goes by the right checksum and has the wrong length. Another checksum is another revision."""
     same = wanted.sha256 is not None and wanted.sha256 == there.sha256
     return same and wanted.size_bytes is not None and wanted.size_bytes != there.size
+
+
+def _one(part: _Part, at: int) -> _Part:
+    return _Part((part.files[at],), part.paths[at : at + 1])
+
+
+def _is_model(choice: Choice, part: _Part) -> bool:
+    """Whether the files can be used by themselves: tensors without a configuration are a part of something else."""
+    names = {each.path.rpartition("/")[2] for each in part.files}
+    return choice.format in ("gguf", "ggml") or not names.isdisjoint(_CONFIGS)
 
 
 def _choice(part: _Part) -> Choice | None:
