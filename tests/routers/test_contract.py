@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from modelhub_tui.cli import main
 from modelhub_tui.client.auth import Credentials, login
 from modelhub_tui.client.base import DownloadRequest, RegisterRequest, RouterClient
 from modelhub_tui.client.detect import open_router
-from modelhub_tui.domain import Ability, Model, ModelState, NodeStatus, join_models
+from modelhub_tui.domain import Ability, Limits, Model, ModelState, NodeStatus, Place, join_models
 from modelhub_tui.errors import (
     AlreadyRegistered,
     Forbidden,
@@ -169,6 +169,41 @@ async def test_deleting_ends_the_registration(world: World) -> None:
         await client.register(REGISTER)
         await client.delete(NAME)
         assert await state(client) is ModelState.AVAILABLE
+
+
+async def test_queue_limits_trash_and_adoption_are_our_own_services_alone(world: World) -> None:
+    async with opened(world.url, world.key) as client:
+        await client.register(REGISTER)
+        await client.report()
+        ours = {Ability.PAUSE, Ability.ORDER, Ability.LIMITS, Ability.UNDO, Ability.ADOPT}
+        asked: list[Callable[[], Awaitable[object]]] = [
+            lambda: client.pause(NAME),
+            lambda: client.move(NAME, Place.FIRST),
+            lambda: client.resume(NAME),
+            lambda: client.limits(),
+            lambda: client.set_limits(Limits(parallel_transfers=3)),
+            lambda: client.trash(),
+            lambda: client.empty_trash(),
+        ]
+        if world.generation == "local":
+            assert (await client.info()).abilities >= ours
+            for ask in asked:
+                await ask()
+            assert await client.limits() == Limits(parallel_transfers=3)
+            await client.pause(NAME)
+            assert await state(client) is ModelState.PAUSED
+            for name, code in ((client.restore, "not_in_trash"), (client.adopt, "not_on_disk")):
+                with pytest.raises(Rejected) as refused:
+                    await name("no/such")
+                assert refused.value.code == code
+            return
+        assert not (await client.info()).abilities & ours
+        asked += [lambda: client.restore(NAME), lambda: client.adopt(NAME)]
+        for ask in asked:
+            with pytest.raises(NotSupported) as caught:
+                await ask()
+            assert str(explain(caught.value)).startswith("This router cannot ")
+        assert await state(client) is ModelState.QUEUED
 
 
 async def test_an_old_progress_report_is_not_taken_for_a_download(tmp_path: Path) -> None:
