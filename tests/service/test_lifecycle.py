@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import stat
@@ -15,7 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ import pytest
 from modelhub_tui.cli import main as command_line
 from modelhub_tui.client.v0 import V0Client
 from modelhub_tui.config import Settings
+from modelhub_tui.domain import Limits
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.service import lifecycle, statefile
 from modelhub_tui.service.lifecycle import ServiceInfo, ensure_service, find_service, stop_service
+from tests.hub import MIB, Generated, HubRepo, LoopbackHub
 
 PATIENCE_S = 60.0
 
@@ -212,7 +215,7 @@ def test_a_hundred_programs_at_once_give_one_service(settings: Settings) -> None
 def test_programs_that_stop_it_while_others_start_it(settings: Settings) -> None:
     start(settings)
     with ThreadPoolExecutor(6) as pool:
-        starts = [pool.submit(start, settings) for _ in range(3)]
+        starts: list[Future[Any]] = [pool.submit(start, settings) for _ in range(3)]
         stops = [pool.submit(stop_service, settings) for _ in range(3)]
         starts += [pool.submit(start, settings) for _ in range(3)]
         for each in (*starts, *stops):
@@ -321,6 +324,34 @@ def test_signals_end_it_in_good_order_under_three_seconds(settings: Settings, si
         assert poll.recv(1000).startswith(b"HTTP/1.1 304")
     assert not (settings.state_dir / "service.json").exists()
     assert "stopped" in info.log.read_text()
+
+
+def test_it_ends_in_time_in_the_middle_of_downloads(settings: Settings) -> None:
+    """Two at full speed and one that stands still; what has arrived is kept."""
+    with LoopbackHub() as hub:
+        names = [f"acme/m{number}-GGUF" for number in range(3)]
+        for seed, name in enumerate(names):
+            hub.add(HubRepo(name, {"m.gguf": Generated(400 * MIB, seed=seed)}))
+        stall = hub.fault(server="cdn", stall_after=MIB)
+        busy = replace(settings, hf_endpoint=hub.url, limits=Limits(parallel_transfers=4))
+        info = start(busy)
+        for name in names:
+            ask(info, "/v0/models/register", "POST", {"repo": name, "filename": "m.gguf"})
+
+        def done() -> list[int]:
+            told = {each["repo"]: each["transfers"] for each in ask(info, "/v0/models")}
+            return sorted(each["bytes_done"] for name in names for each in told[name])
+
+        until(lambda: stall.stalled.is_set() and len(done()) == 3 and done()[1] > 0, "all three are under way")
+        family = [info.pid, *(each.pid for each in psutil.Process(info.pid).children(recursive=True))]
+        begun = time.monotonic()
+        os.kill(info.pid, signal.SIGTERM)
+        until(lambda: not any(alive(pid) for pid in family), "service and node are gone")
+        assert time.monotonic() - begun < 3 * _slowness()
+        assert find_service(busy) is None and "stopped" in info.log.read_text()
+    kept = [each.stat().st_blocks * 512 for each in settings.hub_cache.rglob("*.part")]
+    assert len(kept) >= 1 and sum(kept) >= MIB
+    shutil.rmtree(settings.hub_cache)
 
 
 def _slowness() -> float:
@@ -444,6 +475,38 @@ def test_a_link_as_state_file_is_refused(settings: Settings, tmp_path: Path) -> 
     (settings.state_dir / "service.json").symlink_to(tmp_path / "theirs")
     with pytest.raises(ServiceFailed, match="symbolic link"):
         find_service(settings)
+
+
+def test_a_state_file_that_others_can_write_is_not_believed(settings: Settings) -> None:
+    info = start(settings)
+    (settings.state_dir / "service.json").chmod(0o622)
+    for act in (find_service, ensure_service, stop_service):
+        with pytest.raises(ServiceFailed, match="can be written by other users") as caught:
+            act(settings)
+        assert "chmod 600" in caught.value.todo
+    (settings.state_dir / "service.json").chmod(0o600)
+    assert find_service(settings) == info
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_or_read_only_disk_is_one_sentence(settings: Settings) -> None:
+    settings.state_dir.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", settings.state_dir])
+    if mounted.returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    try:
+        (settings.state_dir / "filler").write_bytes(b"x" * 40_000)
+        with pytest.raises(ServiceFailed) as caught:
+            start(settings)
+        assert "full" in caught.value.reason and "pace" in caught.value.todo, caught.value
+        (settings.state_dir / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,ro", settings.state_dir], check=True)
+        with pytest.raises(ServiceFailed) as caught:
+            start(settings)
+        assert "read-only file system" in caught.value.reason and caught.value.todo
+        assert find_service(settings) is None
+    finally:
+        subprocess.run(["umount", "--lazy", settings.state_dir], check=True)
 
 
 def test_it_exits_when_idle(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

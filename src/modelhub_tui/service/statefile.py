@@ -129,7 +129,7 @@ def read_state(state_dir: Path) -> ServiceState | None:
     """Read the state file; None if there is none, or nothing that could be one.
 
     Raises:
-        ServiceFailed: It belongs to another user, or cannot be opened.
+        ServiceFailed: It belongs to another user, others can write it, or it cannot be opened.
     """
     path = state_dir / STATE_FILE
     try:
@@ -143,6 +143,9 @@ def read_state(state_dir: Path) -> ServiceState | None:
         check_owner(found.st_uid, path)
         if not stat.S_ISREG(found.st_mode):
             return None
+        if stat.S_IMODE(found.st_mode) & 0o022:
+            # It says whom to trust with everything; so it must be nobody's but ours.
+            raise ServiceFailed(f"{path} can be written by other users.", f"Look at it, then: chmod 600 {path}")
         raw = os.read(fd, _LIMIT)
     except OSError as error:
         raise cannot_use(path, error) from error

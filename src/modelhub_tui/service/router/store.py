@@ -70,7 +70,7 @@ class Store:
         try:
             self._db = self._open()
         except sqlite3.Error as error:
-            raise _failed(error) from error
+            raise _failed(error, self.path) from error
         except OSError as error:
             raise StoreFailed(f"{path} cannot be opened ({error.strerror}).", full=error.errno == 28) from error
         self._make_room()
@@ -250,7 +250,7 @@ class Store:
                 self._write_anew("was damaged")
                 self._try(sql, values)
         except sqlite3.Error as error:
-            raise _failed(error) from error
+            raise _failed(error, self.path) from error
         except OSError as error:
             raise StoreFailed(f"{self.path} cannot be written ({error.strerror}).", full=error.errno == 28) from error
         self._mirror.execute(sql, values)
@@ -298,12 +298,22 @@ class Store:
         self._mirror.close()
 
 
-def _failed(error: sqlite3.Error) -> StoreFailed:
+def _failed(error: sqlite3.Error, path: Path) -> StoreFailed:
     """Word a database error."""
-    full = getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL") or "disk is full" in str(error)
-    if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         wait_s = BUSY_TIMEOUT_MS // 1000
         return StoreFailed(f"Another program has held the service's database for {wait_s} s; close it, or try again.")
-    return StoreFailed(
-        "The disk of the state folder is full." if full else f"The service's database failed: {error}.", full=full
-    )
+    # Where the shared index cannot grow SQLite says "disk I/O error".
+    full = name.startswith("SQLITE_FULL") or "disk is full" in str(error)
+    if full or (name.startswith("SQLITE_IOERR") and _has_no_room(path)):
+        return StoreFailed("The disk of the state folder is full.", full=True)
+    return StoreFailed(f"The service's database failed: {error}.")
+
+
+def _has_no_room(path: Path) -> bool:
+    try:
+        room = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize < BALLAST_BYTES
