@@ -17,6 +17,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def main() -> int:
     if missing:
         print(f"make bench-pull needs {' and '.join(missing)}; on Debian or Ubuntu: apt install nginx-light curl aria2")
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave nothing behind
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="modelhub-pull-", dir=options.folder) as name:
         folder = Path(name)
@@ -158,8 +160,13 @@ def _run(argv: Sequence[str], env: dict[str, str] | None) -> Cost:
         argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     assert process.stderr is not None
-    said = process.stderr.read()
-    status, used = _reap(process)
+    try:
+        said = process.stderr.read()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        status, used = _reap(process)
     if status:
         raise RuntimeError(f"{argv[0]} failed: {said.decode(errors='replace')[-500:]}")
     return Cost(0, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)

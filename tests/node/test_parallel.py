@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,25 @@ def test_cancelling_removes_the_part_and_its_map_within_a_second(
         assert [*tmp_path.rglob("*.modelhub.map")]
         router.remove(NAME)
         router.wait(lambda: not [*tmp_path.rglob("*.modelhub.*")], 10)
+
+
+def test_the_bandwidth_limit_holds_for_all_connections_together_and_nobody_waits_behind_it(
+    router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path, repo: HubRepo
+) -> None:
+    router.limit(bandwidth_bps=16_000_000)
+    router.register(NAME, manifest_of(repo, "big.gguf"))
+    with NodeThread(router, empty_hub, tmp_path, **SPLIT):
+        router.wait(lambda: (t := router.transfer(NAME)) and t["bytes_done"])
+        begin = time.monotonic()
+        most = 16 * MIB
+        router.wait(lambda: (t := router.transfer(NAME)) and t["bytes_done"] >= most)
+        assert time.monotonic() - begin >= most / 16_000_000 * 0.8
+        router.limit(bandwidth_bps=1024)
+        router.wait(lambda: (t := router.transfer(NAME)) and (t["bytes_per_s"] or 1e9) < 10_000_000)
+        assert router.placement(NAME) is None
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 3, "the end waited behind the limit"
+    assert [*tmp_path.rglob("*.modelhub.part")]
 
 
 # -- the map

@@ -1,4 +1,4 @@
-"""The bandwidth cap by itself, and on a real transfer."""
+"""The bandwidth cap by itself; on real transfers it is tested with the queue and with several connections."""
 
 from __future__ import annotations
 
