@@ -129,6 +129,8 @@ class ModelHubApp(RouterActions, ControlActions, App[None]):
         self._opened = asyncio.Event()
         """An attempt to open the watcher has ended, well or badly."""
         self._open_error: ModelHubError | None = None
+        self.pace_s: float | None = None
+        """Seconds between two snapshots at least; None leaves it to the watcher. Answers to keys do not wait."""
         self._again = asyncio.Event()
         """Try now, do not wait."""
         self._asked_for_key = False
@@ -208,6 +210,7 @@ class ModelHubApp(RouterActions, ControlActions, App[None]):
             self._opened.set()
             async for fleet in self._watcher.fleets():
                 self._hear(fleet)
+                self._watcher.pace_s = self.pace_s
             return
 
     def _hear(self, fleet: Fleet) -> None:

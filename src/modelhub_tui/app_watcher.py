@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 class FleetWatcherLike(Protocol):
     """What the app asks of `modelhub_tui.watch.FleetWatcher`. Methods raise subclasses of `ModelHubError` only."""
 
+    pace_s: float | None
+    """Seconds between two fleets at least, but for those that answer a key; None leaves it to the watcher."""
+
     def fleets(self) -> AsyncIterator[Fleet]:
         """Fleets in order, for as long as somebody listens."""
         ...

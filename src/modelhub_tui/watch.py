@@ -89,6 +89,8 @@ class FleetWatcher(Wishes):
     ) -> None:
         super().__init__()
         self._connect, self._stats = connect, stats
+        self.pace_s: float | None = None
+        """Seconds between two snapshots at least; None means `PACE_S`."""
         self._clock, self._sleep = clock, sleep
         self._client: RouterClient | None = None
         self._leases: Counter[RouterClient] = Counter()
@@ -130,7 +132,7 @@ class FleetWatcher(Wishes):
                 if fleet is not self._last:
                     self._last = fleet
                     yield fleet
-                    await self._unless(self._urgent, self._sleep(PACE_S))
+                    await self._unless(self._urgent, self._sleep(self.pace_s or PACE_S))
                 await self._changed.wait()
         finally:
             await self.aclose()

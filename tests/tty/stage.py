@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from textual._compositor import LayoutUpdate
-from textual._xterm_parser import XTermParser
 from textual.driver import Driver
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.pilot import Pilot
@@ -21,6 +20,7 @@ from textual.pilot import Pilot
 import modelhub_tui.app as dashboard
 from modelhub_tui.domain import Fleet
 from modelhub_tui.terminal.delta import DeltaOutput
+from modelhub_tui.terminal.driver import AnswerParser
 from modelhub_tui.widgets.card_grid import CardGrid
 from tests.tty.emulator import Emulator, Look
 from tests.tty.terminal import KEYS
@@ -30,6 +30,8 @@ from tests.tui.conftest import FakeWatcher
 
 class PipeDriver(HeadlessDriver):
     """Writes to the emulator of its app. Headless only in that Textual's pilot may resize it."""
+
+    hears_answers = True
 
     @property
     def is_headless(self) -> bool:
@@ -60,14 +62,30 @@ class Stage:
         """Bytes so far."""
         self.output = bytearray()
         self.pilot: Pilot[Any] | None = None
-        self._parser = XTermParser()
+        self._parser = AnswerParser(self._answered)
+        self.far = False
+        """The link is slow: answers to status queries come when `answer()` is called."""
+        self._on_their_way = b""
+
+    def _answered(self) -> None:
+        self.app.pace.answered()
+        asyncio.get_running_loop().call_soon(self.app.terminal_answered)
+
+    async def answer(self) -> None:
+        """Let all answers arrive, and what they set free."""
+        while self._on_their_way or self.app.pace.waiting:
+            answers, self._on_their_way = self._on_their_way, b""
+            self._type(answers.decode())
+            await self.settle()
 
     def take(self, data: bytes) -> None:
         """The app writes."""
         self.written += len(data)
         self.output += data
         answers = self.emulator.feed(data)
-        if answers:
+        if self.far:
+            self._on_their_way += answers
+        elif answers:
             self._type(answers.decode())
 
     def _type(self, text: str) -> None:
@@ -78,7 +96,7 @@ class Stage:
             # It is the key, not the start of a sequence: nothing follows.
             for event in self._parser.feed(""):
                 self.app._driver.process_message(event)
-            self._parser = XTermParser()
+            self._parser = AnswerParser(self._answered)
 
     async def send(self, *keys: str) -> int:
         """Type keys by name or text as it is, let everything be painted, and return the bytes that took."""

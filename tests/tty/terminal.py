@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -52,6 +53,7 @@ class Terminal:
         cwd: Path | None = None,
         type_ahead: str = "",
         emulate: bool = True,
+        link: Link | None = None,
     ) -> None:
         """Start it.
 
@@ -61,6 +63,7 @@ class Terminal:
             type_ahead: Typed at once, before the program has begun to read.
             emulate: Draw the output on the emulated screen. Without, only bytes can be waited for, which is what
                 measurements want: the emulator is slow.
+            link: What lies between program and terminal; None for nothing.
         """
         # The test runner's own idea of a size would go before the terminal's.
         inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
@@ -73,6 +76,7 @@ class Terminal:
         """Everything the program has written."""
         self.reads: list[tuple[float, int]] = []
         """When output arrived (monotonic seconds), and how much of it."""
+        self._link = link
         self._changed = threading.Condition()
         self._open = True
         self.started_at = time.monotonic()
@@ -162,6 +166,12 @@ class Terminal:
     def send(self, *keys: str) -> None:
         """Type keys by name (see `KEYS`), or any text as it is; everything in one write."""
         data = "".join(KEYS.get(key, key) for key in keys).encode()
+        if self._link is not None:
+            threading.Timer(self._link.delay_s, self._write, (data,)).start()
+        else:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
         while data:
             data = data[os.write(self.process.fd, data) :]
 
@@ -223,6 +233,9 @@ class Terminal:
             except OSError:
                 data = b""
             now = time.monotonic()
+            if self._link is not None and data:
+                self._link.carry(data, self._arrive)
+                continue
             with self._changed:
                 if not data:
                     self._open = False
@@ -237,6 +250,49 @@ class Terminal:
                     os.write(fd, answers)
                 except OSError:
                     return
+
+    def _arrive(self, data: bytes) -> None:
+        """What has come over the link."""
+        with self._changed:
+            self.output += data
+            self.reads.append((time.monotonic(), len(data)))
+            answers = self.emulator.feed(data)
+            self._changed.notify_all()
+        if answers and self._open and self._link is not None:
+            threading.Timer(self._link.delay_s, self._answer, (answers,)).start()
+
+    def _answer(self, answers: bytes) -> None:
+        with suppress(OSError, ValueError):
+            os.write(self.process.fd, answers)
+
+
+class Link:
+    """A slow line: bytes come one after the other, each after a delay. What is behind it never pushes back.
+
+    Args:
+        bytes_per_s: What it carries.
+        delay_s: One way.
+    """
+
+    def __init__(self, bytes_per_s: float, delay_s: float) -> None:
+        self.bytes_per_s, self.delay_s = bytes_per_s, delay_s
+        self._free_at = 0.0
+        """When the last byte taken so far has left."""
+        self.most_waiting = 0
+        """The most bytes there ever were on it at the same time."""
+
+    def carry(self, data: bytes, arrive: Callable[[bytes], None]) -> None:
+        """Take bytes; hand them on in packets as they arrive."""
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now)
+        for at in range(0, len(data), _PACKET):
+            packet = data[at : at + _PACKET]
+            self._free_at += len(packet) / self.bytes_per_s
+            threading.Timer(self._free_at + self.delay_s - now, arrive, (packet,)).start()
+        self.most_waiting = max(self.most_waiting, int((self._free_at - now) * self.bytes_per_s))
+
+
+_PACKET = 512
 
 
 def installed(name: str = "modelhub") -> Path:

@@ -16,9 +16,9 @@ from modelhub_tui.terminal.cells import (
     is_fragile,
     picture,
     read_picture,
-    restyle,
 )
 from modelhub_tui.terminal.instant import is_safe
+from modelhub_tui.terminal.styles import restyle
 from tests.tty.emulator import Emulator, Look
 
 WIDTH, HEIGHT = 24, 8
@@ -43,7 +43,7 @@ class Terminal:
     def __init__(self) -> None:
         self.emulator = Emulator(WIDTH, HEIGHT)
         self.emulator.feed(b"\x1b[?7l")
-        self.canvas = Canvas(WIDTH, HEIGHT)
+        self.canvas = Canvas(WIDTH, HEIGHT, erases=True)
         self.sent = 0
 
     def paint(self, rows: dict[int, Row]) -> str:

@@ -149,6 +149,28 @@ async def test_text_of_uncertain_width_looks_the_same_after_a_repaint(
             same(shown, stage.looks(), f"seed {seed}, after {session.done}")
 
 
+@pytest.mark.parametrize("seed", range(2000, 2000 + max(SESSIONS // 4, 1)))
+async def test_frames_that_wait_for_the_terminal_end_in_the_same_picture(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    session = Session(seed)
+    async with staged(session.fleet, size=session.size) as stage:
+        await stage.send("down", "up")
+        stage.far = True
+        held = 0
+        for _ in range(STEPS):
+            for _ in range(session.choose.randint(2, 5)):
+                await session.act(stage)
+                held += bool(stage.app._held)
+            await stage.answer()
+            await stage.calm()
+            await stage.answer()
+            assert stage.app.wire_errors == 0, f"fell back after {session.done}"
+            same(stage.looks(), stage.stock_looks(), f"seed {seed}, after {session.done}")
+        assert held, "nothing had to wait"
+
+
 def same(shown: list[list[Look]], wanted: list[list[Look]], when: str) -> None:
     """Fail with the first cell that differs."""
     for y, (row, other) in enumerate(zip(shown, wanted, strict=True)):

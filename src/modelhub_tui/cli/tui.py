@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SLOW_PACE_S = 2.0
+"""Pace of news on a slow link: sixteen transfers then take less than 300 bytes a second."""
+
 
 class TerminalApp(DeltaOutput, dashboard.ModelHubApp):
     """The dashboard on a real terminal."""
@@ -95,6 +98,11 @@ class TerminalApp(DeltaOutput, dashboard.ModelHubApp):
             self.home_rows, self.home_heard_at = list(canvas.rows), self.fleet.connection.heard_at
             region = self.main.query_one(StatusLine).region
             self.home_slot = (region.y, region.x, region.width)
+
+    def link_changed(self, slow: bool) -> None:
+        """On a slow link: news at a slower pace, and dialogs without a shade over the whole screen behind them."""
+        self.set_class(slow, "-slow-link")
+        self.pace_s = SLOW_PACE_S if slow else None
 
     def _at_start(self) -> bool:
         """Whether the screen is as a new session opens it: the hub's first page, no search, nothing open above it."""

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from itertools import groupby
 from operator import itemgetter
 
 from rich.cells import split_graphemes
+
+from modelhub_tui.terminal.strokes import LINE, STRETCH, Stroke, shortest, split_blanks
+from modelhub_tui.terminal.styles import blank_style, ground
 
 Cell = tuple[str, str]
 """What one cell shows: its text and its style. The text is "" in the right half of a wide character.
@@ -29,6 +33,8 @@ MOVED_SHARE = 0.4
 _MAX_GAP = 6
 """Equal cells between two changes that may be written again rather than jumped over."""
 _JUMP_BYTES = 4
+_ERASABLE = 8
+"""So many blanks make it worth to erase a line."""
 
 
 class Doubt(Exception):
@@ -86,78 +92,30 @@ def cells_of(text: str, style: str) -> Row:
     return row
 
 
-@lru_cache(maxsize=1024)
-def _parts(style: str) -> tuple[tuple[str, ...], str, str, str]:
-    """A style's attributes, foreground, background and hyperlink."""
-    sgr, _, link = style.partition("\n")
-    attributes: list[str] = []
-    foreground = background = ""
-    numbers = sgr.split(";") if sgr else []
-    at = 0
-    while at < len(numbers):
-        size = {"5": 3, "2": 5}.get("".join(numbers[at + 1 : at + 2]), 1) if numbers[at] in ("38", "48") else 1
-        part, code = ";".join(numbers[at : at + size]), int(numbers[at])
-        if 30 <= code <= 39 or 90 <= code <= 97:
-            foreground = "" if code == 39 else part
-        elif 40 <= code <= 49 or 100 <= code <= 107:
-            background = "" if code == 49 else part
-        else:
-            attributes.append(part)
-        at += size
-    return tuple(attributes), foreground, background, link
-
-
-_UNSEEN = frozenset({"1", "2", "3"})
-"""Bold, dim and italic: they show on text only."""
-
-
-@lru_cache(maxsize=4096)
-def blank_style(style: str) -> str:
-    """The part of a style that shows on a blank: its background, if nothing is drawn on blanks too, such as a line."""
-    attributes, _, background, link = _parts(style)
-    return style if link or not _UNSEEN.issuperset(attributes) else background
-
-
 def _goes_with(cell: Cell, style: str) -> bool:
     """Whether a cell may be written while the terminal's style is this one."""
     return cell[1] == style or (cell[0] == " " and cell[1] == blank_style(style))
 
 
-@lru_cache(maxsize=8192)
-def restyle(old: str, new: str) -> str:
-    """The sequence that turns the terminal's style from `old` to `new`; "" is the terminal's default style."""
-    (had, old_fg, old_bg, old_link), (has, fg, bg, link) = _parts(old), _parts(new)
-    out = "" if old_link == link else f"\x1b]8;{link or ';'}\x1b\\"
-    if not has and not fg and not bg:
-        return f"{out}\x1b[m" if had or old_fg or old_bg else out
-    changes: list[str] = []
-    if not set(had) <= set(has):
-        # Attributes cannot be switched off one by one: 22 ends both bold and dim.
-        changes, had, old_fg, old_bg = ["0"], (), "", ""
-    changes += [part for part in has if part not in had]
-    if fg != old_fg:
-        changes.append(fg or "39")
-    if bg != old_bg:
-        changes.append(bg or "49")
-    return f"{out}\x1b[{';'.join(changes)}m" if changes else out
-
-
 class Canvas:
     """The cells one terminal shows, as far as they are known."""
 
-    def __init__(self, width: int, height: int) -> None:
-        self.width, self.height = width, height
+    def __init__(self, width: int, height: int, *, erases: bool = False) -> None:
+        """Know nothing yet.
+
+        Args:
+            erases: The terminal erases with the current background ("bce"), so that blanks need not be written.
+        """
+        self.width, self.height, self.erases = width, height, erases
         self.rows: list[Row] = []
-        self._out: list[str] = []
-        self._style = ""
-        self._x: int | None = None
-        self._y: int | None = None
+        self._at: tuple[int, int] | None = None
+        """Where the cursor is (column, line); None if that is not known."""
         self.forget()
 
     def forget(self) -> None:
         """Admit to knowing nothing: whatever is painted next is written in full."""
         self.rows = [[UNKNOWN] * self.width for _ in range(self.height)]
-        self._x = self._y = None
+        self._at = None
 
     @property
     def known(self) -> bool:
@@ -179,19 +137,20 @@ class Canvas:
             cursor: Where the cursor rests afterwards (column, row): input methods follow it though it is hidden.
         """
         changed = {y: _mended(row, self.rows[y]) for y, row in rows.items() if row != self.rows[y]}
-        self._out, self._style = [], ""
-        if len(changed) >= self.height * MOVED_SHARE:
-            self._scroll(changed)
+        scroll = self._scroll(changed) if len(changed) >= self.height * MOVED_SHARE else ""
+        strokes: list[Stroke] = []
         for y in sorted(changed):
-            self._write_row(y, changed[y])
+            self._strokes(y, changed[y], strokes)
             self.rows[y] = changed[y]
-        self._restyle("")
-        if self._out or (self._x, self._y) != cursor:
-            self._move(*cursor, exact=True)
-        return "".join(self._out)
+        writer = shortest(strokes, self.width, self._at)
+        if writer.out or scroll or self._at != cursor:
+            # Always in full: whatever a terminal made of what was written, from here on we know where we are.
+            writer.out.append(f"\x1b[{cursor[1] + 1};{cursor[0] + 1}H")
+            self._at = cursor
+        return scroll + "".join(writer.out)
 
-    def _scroll(self, changed: dict[int, Row]) -> None:
-        """Let the terminal move lines that only moved: a wheel tick is then 0.9 KB instead of 8.7."""
+    def _scroll(self, changed: dict[int, Row]) -> str:
+        """The sequence that lets the terminal move lines which only moved: a wheel tick is then a tenth of a page."""
         whence: dict[tuple[Cell, ...], int] = {}
         for y, row in enumerate(self.rows):
             key = tuple(row)
@@ -200,70 +159,99 @@ class Canvas:
             old_y - y for y, row in changed.items() if (old_y := whence.get(tuple(row), -1)) >= 0 and old_y != y
         )
         if not votes:
-            return
+            return ""
         distance = votes.most_common(1)[0][0]
         moved = [y for y, row in changed.items() if 0 <= y + distance < self.height and row == self.rows[y + distance]]
         if len(moved) < len(changed) * MOVED_SHARE or len(moved) < 3:
-            return
+            return ""
         top = min(min(moved), min(moved) + distance)
         bottom = max(max(moved), max(moved) + distance) + 1
         count = abs(distance)
         if any(UNKNOWN in self.rows[y] for y in range(top, bottom) if y not in changed):
-            return  # it would have to be put back, and nobody knows what it is
+            return ""  # it would have to be put back, and nobody knows what it is
         fresh = [[UNKNOWN] * self.width for _ in range(count)]
         region = self.rows[top:bottom]
         self.rows[top:bottom] = region[count:] + fresh if distance > 0 else fresh + region[:-count]
-        # Margins, first line of the region, delete or insert lines, no margins.
-        # Insert and delete are used rather than scroll up and down because every terminal has them.
-        self._out.append(f"\x1b[{top + 1};{bottom}r\x1b[{top + 1}H\x1b[{count}{'M' if distance > 0 else 'L'}\x1b[r")
-        self._x = self._y = None  # not all terminals go home when the margins are lifted
+        self._at = None  # not all terminals go home when the margins are lifted
         # A line of the region that did not move is elsewhere now, changed or not.
         for y in range(top, bottom):
             if y not in changed:
                 changed[y] = region[y - top]
+        # Margins, first line of the region, delete or insert lines, no margins.
+        # Insert and delete are used rather than scroll up and down because every terminal has them.
+        return f"\x1b[{top + 1};{bottom}r\x1b[{top + 1}H\x1b[{count}{'M' if distance > 0 else 'L'}\x1b[r"
 
-    def _write_row(self, y: int, new: Row) -> None:
+    def _erased(self, y: int, new: Row, strokes: list[Stroke]) -> Row:
+        """Have a line of unknown content erased, each stretch in its own background, if it has many blanks."""
+        if sum(text == " " for text, _ in new) < _ERASABLE or UNKNOWN in new or set(self.rows[y]) != {UNKNOWN}:
+            return self.rows[y]
+        grounds = [ground(style) for _, style in new]
+        rest = grounds[-1]
+        strokes.append(Stroke(y, 0, "\x1b[K", rest, 0, layer=LINE))
+        erased = [_glyphs(rest)[" "]] * self.width
+        x = 0
+        for each, run in groupby(grounds):
+            count = sum(1 for _ in run)
+            if each != rest and count >= _ERASABLE:
+                strokes.append(Stroke(y, x, f"\x1b[{count}X", each, 0, layer=STRETCH))
+                erased[x : x + count] = [_glyphs(each)[" "]] * count
+            x += count
+        return erased
+
+    def _strokes(self, y: int, new: Row, strokes: list[Stroke]) -> None:
+        """Add what has to be written to make line `y` this one."""
         old = self.rows[y]
         if old == new:
             return
+        if old[0] is UNKNOWN and self.erases:
+            old = self._erased(y, new, strokes)
         if _fragile_seen and not _fragile_seen.isdisjoint(map(_text_of, old + new)):
             # A neighbour may have been drawn where we do not expect it.
             spans: Iterable[tuple[int, int]] = [(0, self.width)]
         else:
             spans = _spans(old, new)
+        found: list[Stroke] = []
         for start, end in spans:
-            self._move(start, y)
+            stroke: Stroke | None = None
+            blank = False
             for x in range(start, end):
-                text, style = new[x]
-                if not text or new[x] is UNKNOWN:
-                    self._x = self._x if not text else None
-                    continue
-                if self._x is None:
-                    self._move(x, y)
-                if style != self._style and not _goes_with(new[x], self._style):
-                    self._restyle(style)
-                self._out.append(text)
-                if is_fragile(text):
-                    self._x = None  # the terminal may have gone one cell more or less than we think
-                elif self._x is not None:
-                    self._x += 1 if x + 1 >= self.width or new[x + 1][0] else 2
-            if end >= self.width:
-                self._x = None  # terminals differ on where the cursor is after the last column
+                cell = new[x]
+                text, style = cell
+                if not text:
+                    if stroke is not None:
+                        stroke.width += 1
+                elif cell is UNKNOWN:
+                    stroke = None
+                elif stroke is not None and not stroke.fragile and _goes_with(cell, stroke.style):
+                    stroke.text += text
+                    stroke.width += 1
+                    stroke.fragile = is_fragile(text)
+                    blank = blank and text == " "
+                elif stroke is not None and blank and blank_style(style) == stroke.style:
+                    # Only blanks so far, which look the same in this style.
+                    stroke.text += text
+                    stroke.width += 1
+                    stroke.style, stroke.fragile, blank = style, is_fragile(text), text == " "
+                else:
+                    stroke = Stroke(y, x, text, style, 1, is_fragile(text))
+                    blank = text == " "
+                    found.append(stroke)
+        for each in found:
+            _trim(each, old, new)
+            strokes += split_blanks(each, self.width) if self.erases else (each,)
 
-    def _restyle(self, style: str) -> None:
-        if style != self._style:
-            self._out.append(restyle(self._style, style))
-            self._style = style
 
-    def _move(self, x: int, y: int, *, exact: bool = False) -> None:
-        if not exact and self._y == y and self._x is not None and x >= self._x:
-            if x > self._x:
-                self._out.append("\x1b[C" if x == self._x + 1 else f"\x1b[{x - self._x}C")
-        elif not exact and x == 0 and self._y == y - 1:
-            self._out.append("\r\n")
-        else:
-            self._out.append(f"\x1b[{y + 1};{x + 1}H" if x else f"\x1b[{y + 1}H")
-        self._x, self._y = x, y
+def _trim(stroke: Stroke, old: Row, new: Row) -> None:
+    """Leave out blanks at both ends that are there already: they are between two changes of other styles."""
+    text, x = stroke.text, stroke.x
+    if stroke.fragile or (text[0] != " " and text[-1] != " ") or text.isspace():
+        return
+    for at in range(x + stroke.width - 1, x, -1):
+        if new[at][0] != " " or old[at] != new[at]:
+            break
+        stroke.text, stroke.width = stroke.text[:-1], stroke.width - 1
+    while stroke.text[0] == " " and old[stroke.x] == new[stroke.x]:
+        stroke.text, stroke.width, stroke.x = stroke.text[1:], stroke.width - 1, stroke.x + 1
 
 
 def _mended(row: Row, old: Row) -> Row:

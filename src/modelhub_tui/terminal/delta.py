@@ -22,6 +22,7 @@ from textual.driver import Driver
 from textual.strip import Strip
 
 from modelhub_tui.terminal.cells import Canvas, Doubt, Row, cells_of, read_picture
+from modelhub_tui.terminal.pacing import Pace
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,6 +40,8 @@ SUPPORTED = "8.2."
 _MAX_ERRORS = 3
 """After so many errors of our own the session goes on in plain mode."""
 _MAX_STRIPS = 2048
+_WHOLE = 1400
+"""Characters that arrive in one piece anyway: one packet of most networks."""
 
 
 class DeltaOutput(_Base):
@@ -60,6 +63,11 @@ class DeltaOutput(_Base):
         self._strips: dict[int, tuple[Strip, Row]] = {}
         self.wire_errors = 0
         """Frames that could not be compared because of a bug; they were painted in the ordinary way."""
+        self._erases = erases_with_background()
+        self.pace = Pace()
+        self._held: dict[int, Row] = {}
+        """Rows that wait for the terminal to have shown the last frame."""
+        self._told_slow = False
         self._writer: object = None
         self._blurred = False
         self._painted = False
@@ -70,20 +78,23 @@ class DeltaOutput(_Base):
 
     @property
     def canvas(self) -> Canvas | None:
-        """What the terminal shows now; None while nothing is known."""
-        return self._canvas
+        """What the terminal shows now; None while nothing is known, or while that is not the latest."""
+        return None if self._held else self._canvas
 
     def adopt_picture(self, text: str, width: int, height: int) -> None:
         """Begin with a picture the terminal shows already (see `cells.picture()`): only changes to it are written."""
         rows = read_picture(text, width, height)
         if rows is not None:
-            self._canvas = Canvas(width, height)
+            self._canvas = Canvas(width, height, erases=self._erases)
             self._canvas.rows = rows
 
     def forget_canvas(self) -> None:
         """Assume nothing about the terminal, so that what is painted next is written in full."""
         if self._canvas is not None:
             self._canvas.forget()
+        if self._held:
+            self._held = {}
+            self.call_next(self.action_repaint)
 
     def action_repaint(self) -> None:
         """Write every cell again, whatever has happened to the terminal."""
@@ -138,31 +149,78 @@ class DeltaOutput(_Base):
             # Stock has painted this update only; what else is unknown now is repainted as soon as it changes.
             return
         try:
-            if sequence:
-                # One write, so that a frame arrives whole; terminals that can are asked to show it at once.
-                driver.write(f"{SYNC_START}{sequence}{SYNC_END}" if self._sync_available else sequence)
-                driver.flush()
+            self._send(sequence, driver)
         finally:
             self.post_display_hook()
+
+    def _send(self, sequence: str, driver: Driver) -> None:
+        """Write a frame, and ask the terminal to say when it has arrived."""
+        if not sequence:
+            return
+        query = self.pace.sent(len(sequence)) if getattr(driver, "hears_answers", False) else ""
+        # One write, so that a frame arrives whole; terminals that can are asked to show it at once. Not on a slow link:
+        # there the first lines are worth having while the rest is on its way.
+        if self._sync_available and len(sequence) > _WHOLE and not self.pace.slow:
+            sequence = f"{SYNC_START}{sequence}{SYNC_END}"
+        driver.write(sequence + query)
+        driver.flush()
+
+    def terminal_answered(self) -> None:
+        """The terminal has shown a frame: send what changed meanwhile. Called in the event loop."""
+        with self._context():  # the input thread has called, which knows no app
+            if self.pace.slow != self._told_slow:
+                self._told_slow = self.pace.slow
+                self.link_changed(self._told_slow)
+            self._send_held()
+
+    def link_changed(self, slow: bool) -> None:
+        """The link turned out to be slow, or is not any more; for somebody to spare it."""
+
+    def _send_held(self) -> None:
+        driver, canvas = self._driver, self._canvas
+        if not self._held or driver is None or canvas is None or not self._running or self.pace.wait_s():
+            return
+        held, self._held = self._held, {}
+        try:
+            sequence = canvas.paint(held, self._rest())
+        except Exception as error:
+            log.warning("what was held back cannot be sent", exc_info=error)
+            self.wire_errors += 1
+            self.action_repaint()
+            return
+        self._send(sequence, driver)
+        self.post_display_hook()
 
     def _difference(self, update: LayoutUpdate | ChopsUpdate, driver: Driver) -> str:
         """The sequence that shows an update, and the canvas brought up to it."""
         width, height = self.size
         canvas = self._canvas
         if canvas is None or (canvas.width, canvas.height) != (width, height):
-            canvas = self._canvas = Canvas(width, height)
+            canvas = self._canvas = Canvas(width, height, erases=self._erases)
+            self._held = {}
         # A new writer thread means that the terminal was ours no longer: after a suspension it is blank.
         writer = getattr(driver, "_writer_thread", None)
         if self._writer is not None and writer is not self._writer:
             canvas.forget()
         self._writer = writer
-        rows: dict[int, Row] = {}
+        rows = {y: row[:] for y, row in self._held.items()}
         for y, x, strip in _pieces(update):
             if 0 <= y < height and 0 <= x < width:
                 rows[y] = canvas.with_piece(y, x, self._cells(strip), rows.get(y))
+        wait_s = self.pace.wait_s()
+        if wait_s:
+            if not self._held:
+                self.set_timer(wait_s, self._send_held)  # if no answer comes
+            self._held = rows
+            return ""
+        self._held = {}
+        return canvas.paint(rows, self._rest())
+
+    def _rest(self) -> tuple[int, int]:
+        """Where the cursor rests between frames."""
         cursor = self.screen.outer_size.clamp_offset(self.cursor_position)
         self._previous_cursor_position = cursor
-        return canvas.paint(rows, (cursor.x, cursor.y))
+        return cursor.x, cursor.y
 
     def _cells(self, strip: Strip) -> Row:
         """A strip's cells. Strips are immutable and re-used by widgets, so the answer is kept while the strip is."""
@@ -197,6 +255,18 @@ class DeltaOutput(_Base):
             release()
         if self.on_first_paint is not None:
             self.on_first_paint()
+
+
+def erases_with_background() -> bool:
+    """Whether the terminal's description says that what is erased gets the current background ("bce")."""
+    try:
+        import _curses
+
+        _curses.setupterm(None, 1)
+        return bool(_curses.tigetflag("bce") > 0)
+    except Exception as error:  # no curses in this Python, or no such terminal: write blanks, which always works
+        log.debug("the terminal is not described", exc_info=error)
+        return False
 
 
 def _is_terminal(driver: Driver) -> bool:

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import selectors
 import sys
 import time
 from codecs import getincrementaldecoder
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import Event
 from typing import Any
 
+from textual._parser import ParseError
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Key, Paste
+from textual.keys import Keys
+from textual.message import Message
 
 from modelhub_tui.terminal import instant
+from modelhub_tui.terminal.pacing import ANSWERS, Pace
 
 _ALT_SCREEN = "\x1b[?1049h"
 _PATIENCE_S = 10.0
 """Input is delivered after this at the latest, whether or not a frame has been painted."""
+
+_LAST_ANSWERS_S, _FIRST_ANSWER_S = 0.6, 0.2
+"""How long leaving waits for answers that are on their way: from a terminal that answers, from one that may not."""
 
 
 class HandoverDriver(LinuxDriver):
     """Starts on the screen the instant frame has prepared, or as stock where there is none."""
 
     _skip_alt_screen = False
+    hears_answers = False
+    """Somebody waits for the terminal's answers to status queries."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._released = Event()
+        self.hears_answers = hasattr(self._app, "terminal_answered")
 
     def start_application_mode(self) -> None:
         """Take the terminal over."""
@@ -54,19 +69,85 @@ class HandoverDriver(LinuxDriver):
         """Begin to deliver input. Called when the first frame is out: before it there is nobody to handle keys."""
         self._released.set()
 
+    def process_message(self, message: Message) -> None:
+        """Hand a message on; an answer that came amid a paste is no part of it."""
+        if isinstance(message, Paste) and "\x1b[" in message.text:
+            for answer in ANSWERS:
+                message.text = message.text.replace(answer, "")
+        super().process_message(message)
+
+    def disable_input(self) -> None:
+        """Stop listening, but not before the answers are in: a shell would take them for typed."""
+        pace: Pace | None = getattr(self._app, "pace", None)
+        if pace is not None and pace.waiting and not pace.silent:
+            until = time.monotonic() + (_LAST_ANSWERS_S if pace.answers else _FIRST_ANSWER_S)
+            while pace.waiting and time.monotonic() < until and self._key_thread is not None:
+                time.sleep(0.005)
+        super().disable_input()
+
+    def _answered(self) -> None:
+        """In the input thread: the terminal has shown a frame."""
+        app: Any = self._app
+        app.pace.answered()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(app.terminal_answered)
+
     def run_input_thread(self) -> None:
-        """Deliver what was typed before the terminal was in raw mode, then everything else, in order."""
+        """Deliver what was typed before the terminal was in raw mode, then everything else, in order.
+
+        As in `LinuxDriver`, with a parser that knows the terminal's answers.
+        """
         until = time.monotonic() + _PATIENCE_S
         while not self._released.wait(0.05) and time.monotonic() < until:
             if self.exit_event.is_set():
                 break
+        parser = AnswerParser(self._answered if self.hears_answers else _nothing, self._debug)
         early = instant.take_early_keys()
         if early:
-            parser = XTermParser(self._debug)
             for event in parser.feed(getincrementaldecoder("utf-8")("replace").decode(early)):
                 self.process_message(event)
             for _ in range(3 if early.endswith(b"\x1b") else 0):  # it is the key only if nothing follows for a while
                 time.sleep(0.05)
                 for event in parser.tick():
                     self.process_message(event)
-        super().run_input_thread()
+        self._deliver(parser)
+
+    def _deliver(self, parser: AnswerParser) -> None:
+        """Read until told to stop."""
+        decode = getincrementaldecoder("utf-8")("replace").decode
+        with selectors.SelectSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            last = False
+            while not last:
+                last = self.exit_event.is_set()
+                if selector.select(0.1):
+                    text = decode(os.read(self.fileno, 4096), final=last)
+                    for event in parser.feed(text) if text else ():
+                        self.process_message(event)
+                for event in parser.tick():
+                    self.process_message(event)
+        with suppress(EOFError, ParseError):
+            for _ in parser.feed(""):
+                pass
+
+
+class AnswerParser(XTermParser):
+    """Textual's parser, which knows no status reports and would turn them into keys.
+
+    Args:
+        answered: Called for each.
+    """
+
+    def __init__(self, answered: Callable[[], None], debug: bool = False) -> None:
+        self._answered = answered
+        super().__init__(debug)
+
+    def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[Key]:
+        if sequence in ANSWERS:
+            self._answered()
+            return (Key(Keys.Ignore, sequence),)
+        return super()._sequence_to_key_events(sequence, alt)
+
+
+def _nothing() -> None:
+    pass
