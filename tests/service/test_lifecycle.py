@@ -699,6 +699,15 @@ def test_what_cannot_be_served_is_one_sentence(settings: Settings) -> None:
     assert find_service(settings) is None
 
 
+def test_serving_other_machines_without_a_key_is_wrong_usage(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MODELHUB_API_KEY", raising=False)
+    assert modelhub(settings, monkeypatch, "serve", "--host", "0.0.0.0") == 2
+    assert "needs a key. Give one with --api-key or MODELHUB_API_KEY." in capsys.readouterr().err
+    assert _holder(settings) is None
+
+
 def test_serving_in_the_foreground_with_a_key_of_ones_own(settings: Settings) -> None:
     command = _serve_command(settings, "{'host': '0.0.0.0', 'api_key': 'a-key-of-my-own'}")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -440,6 +440,14 @@ class TestProblems:
         (problem,) = check_catalog(tmp_path)
         assert problem == f"{tmp_path}:1: cannot be read (Is a directory); check the name and its permissions"
 
+    @pytest.mark.parametrize("kind", ["pipe", "device"])
+    def test_what_never_ends(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "pipe" if kind == "pipe" else Path("/dev/zero")
+        if kind == "pipe":
+            os.mkfifo(path)
+        (problem,) = check_catalog(path)
+        assert problem == f"{path}:1: cannot be read (not a regular file); check the name and its permissions"
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
     def test_no_permission(self, write: Write) -> None:
         path = write(MINIMAL)
