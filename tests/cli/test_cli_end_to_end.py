@@ -112,11 +112,12 @@ def test_register_pull_local_rm(modelhub: Shell, hub: LoopbackHub) -> None:
     assert modelhub("rm", "big-gguf", "--yes").returncode == 5
 
 
-def test_the_queue_and_its_limits(modelhub: Shell, hub: LoopbackHub) -> None:
+def test_the_queue_and_its_limits(modelhub: Shell, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELHUB_TRASH_SECONDS", "2d")
     for seed, name in enumerate(("One", "Two"), 40):
         hub.add(HubRepo(f"acme/{name}-GGUF", {f"{name}-Q4_K_M.gguf": Generated(4 * MIB, seed=seed)}))
     limits = json.loads(modelhub.ok("limits", "--parallel", "1", "--bandwidth", "20k", "--json"))
-    assert (limits["parallel_transfers"], limits["bandwidth_bps"]) == (1, 20_000)
+    assert (limits["parallel_transfers"], limits["bandwidth_bps"], limits["trash_seconds"]) == (1, 20_000, 172_800)
     modelhub.ok("pull", "acme/One-GGUF", "acme/Two-GGUF", "--no-wait")
     one = modelhub.until(lambda model: (model["progress"] or {}).get("phase") == "fetching", "acme/one-gguf")
     assert one["queue_position"] == 1

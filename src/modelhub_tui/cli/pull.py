@@ -65,11 +65,10 @@ def pull(arguments: Namespace, settings: Settings, console: Console, connect: Co
     except KeyboardInterrupt:
         going = [target.name for target in targets if target.code is None]
         if going:
-            names = ", ".join(going)
-            console.say(f"{names}: the download goes on in the background. `modelhub status` shows it.")
-            console.say(
-                f"To hold it: modelhub pause {' '.join(going)}. To stop it: modelhub rm {' '.join(going)} --cancel"
-            )
+            listed, typed = ", ".join(going), " ".join(going)
+            console.say(f"{listed}: the download goes on in the background. `modelhub status` shows it.")
+            console.say(f"To hold it: modelhub pause {typed}")
+            console.say(f"To stop it: modelhub rm {typed} --cancel")
         return INTERRUPTED
 
 
