@@ -239,12 +239,14 @@ def test_killed_while_it_starts_it_leaves_nothing_in_the_way(settings: Settings,
     until(lambda: online_node(info), "the node comes online")
 
 
-@pytest.mark.parametrize("name", ["a b  模型-é-😀 %s $HOME '\"", "x" * 200 + "/" + "y" * 200], ids=range(2))
-def test_a_state_folder_of_any_name_will_do(settings: Settings, tmp_path: Path, name: str) -> None:
+def test_a_state_folder_of_any_name_will_do(settings: Settings, tmp_path: Path) -> None:
+    name = "a b  模型-é-😀 %s $HOME '\"/" + "x" * 200
     odd = replace(settings, state_dir=tmp_path / name)
     info = start(odd)
     assert find_service(odd) == info and Path(info.log).is_file()
     assert stop_service(odd) is True
+    with pytest.raises(ServiceFailed, match="path is too long for a database"):
+        start(replace(settings, state_dir=tmp_path / name / ("y" * 250)))
 
 
 def test_a_recycled_pid_is_left_alone(settings: Settings) -> None:

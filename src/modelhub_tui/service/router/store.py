@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_MS = 5000
+LONGEST_PATH_BYTES = 500
+"""SQLite takes 512, with what it appends."""
 BALLAST_BYTES = 256 * 1024
 """Room that the files keep in reserve: on a full disk a person must still be able to delete models."""
 _SCHEMA = """
@@ -67,6 +69,8 @@ class Store:
         self.on_notice: Callable[[], object] = bool
         """Called, on any thread, when `notice` has changed."""
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        if len(os.fsencode(path)) > LONGEST_PATH_BYTES:
+            raise StoreFailed(f"The state folder's path is too long for a database: {path.parent}.")
         try:
             self._db = self._open()
         except sqlite3.Error as error:
