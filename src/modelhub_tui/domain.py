@@ -403,6 +403,18 @@ class Model:
     placements: tuple[Placement, ...] = ()
     stats: HubStats | None = None
 
+    def is_moving(self) -> bool:
+        """Whether it is on its way, or trying to be."""
+        return self.state in IN_FLIGHT
+
+    def is_local(self) -> bool:
+        """Whether it is whole on at least one node, or being removed from one."""
+        return self.state is ModelState.DOWNLOADED or self.state is ModelState.DELETING
+
+    def is_transferred(self) -> bool:
+        """Whether any node has a transfer of it, in whatever state."""
+        return bool(self.transfers)
+
     @property
     def transfer(self) -> Transfer | None:
         """The transfer to show: the one that is furthest along."""
@@ -454,12 +466,12 @@ class Fleet:
     @property
     def transferring(self) -> tuple[Model, ...]:
         """Models that are moving, or trying to."""
-        return tuple(each for each in self.models if each.state in IN_FLIGHT)
+        return tuple(filter(Model.is_moving, self.models))
 
     @property
     def local(self) -> tuple[Model, ...]:
         """Models that are whole on at least one node, or being removed from one."""
-        return tuple(each for each in self.models if each.state in (ModelState.DOWNLOADED, ModelState.DELETING))
+        return tuple(filter(Model.is_local, self.models))
 
     @property
     def bytes_per_s(self) -> float:

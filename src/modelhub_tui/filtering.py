@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from modelhub_tui.domain import FitKind, Model, ModelState, Node, fit
+from modelhub_tui.fleet_state import changed_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ class ModelView:
             return True, True
         if len(models) != len(self._models):
             return False, False
-        changed = [(was, now) for was, now in zip(self._models, models, strict=True) if was is not now]
+        changed = [(self._models[at], models[at]) for at in changed_at(self._models, models)]
         same_texts = all(_said(was) == _said(now) for was, now in changed)
         return same_texts, same_texts and all(self._rank(was) == self._rank(now) for was, now in changed)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TypeVar
 
 from modelhub_tui.domain import (
@@ -150,8 +151,9 @@ class FleetJoin:
             return None
         if last.nodes is not report.nodes and _online(last.nodes) != _online(report.nodes):
             return None
-        pairs = [(was, now) for was, now in zip(last.models, report.models, strict=True) if was is not now]
-        return [now for _, now in pairs] if all(_identity(was) == _identity(now) for was, now in pairs) else None
+        changed = changed_at(last.models, report.models)
+        same = all(_identity(last.models[at]) == _identity(report.models[at]) for at in changed)
+        return [report.models[at] for at in changed] if same else None
 
     def _join_few(
         self, changed: list[RouterModel], report: RouterReport, stats: Mapping[str, HubStats]
@@ -167,6 +169,39 @@ class FleetJoin:
                 return None
             models[at] = _same(models[at], found[0])
         return steady(self.models, tuple(models))
+
+
+def changed_at(old: Sequence[T], new: Sequence[T]) -> list[int]:
+    """Positions at which two sequences of the same length hold different objects, found at C speed."""
+    return list(compress(range(len(new)), map(operator.is_not, old, new)))
+
+
+class Following:
+    """The models that pass a test, from snapshot to snapshot: what did not change is not looked at again.
+
+    Args:
+        passes: Decides by the model alone.
+    """
+
+    def __init__(self, passes: Callable[[Model], bool]) -> None:
+        self._passes = passes
+        self._models: tuple[Model, ...] = ()
+        self._at: list[int] = []
+        self._found: tuple[Model, ...] = ()
+
+    def of(self, models: tuple[Model, ...]) -> tuple[Model, ...]:
+        """Those of `models` that pass, in order."""
+        old, self._models = self._models, models
+        if models is old:
+            return self._found
+        passes = self._passes
+        changed = changed_at(old, models) if len(old) == len(models) else None
+        if changed is None or any(passes(old[at]) != passes(models[at]) for at in changed):
+            self._at = [at for at, model in enumerate(models) if passes(model)]
+        elif not any(passes(models[at]) for at in changed):
+            return self._found
+        self._found = tuple(map(models.__getitem__, self._at))
+        return self._found
 
 
 def _places(models: tuple[Model, ...], report: RouterReport | None) -> dict[str, int]:

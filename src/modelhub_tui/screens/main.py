@@ -22,6 +22,7 @@ from modelhub_tui.commands import BY_ID, COMMANDS, Situation
 from modelhub_tui.disk_plan import plan_for
 from modelhub_tui.domain import Fleet, Link, Model
 from modelhub_tui.filtering import Filter, ModelView, SortKey
+from modelhub_tui.fleet_state import Following
 from modelhub_tui.screens.asking import Asking
 from modelhub_tui.screens.search import ClickableText, SearchBar, SearchInput
 from modelhub_tui.screens.wording import empty_text, names_a_repo, on_disk
@@ -110,6 +111,7 @@ class MainScreen(Asking, Screen[None]):
         self._view = ModelView()
         self._local: tuple[Model, ...] = ()
         self._moving: tuple[Model, ...] = ()
+        self._locals, self._movings = Following(Model.is_local), Following(Model.is_moving)
         self._found: tuple[Model, ...] = ()
         self._deleters: frozenset[str] = frozenset()
         """All found once for each fleet, not on every key."""
@@ -197,7 +199,7 @@ class MainScreen(Asking, Screen[None]):
 
     def watch_fleet(self, fleet: Fleet) -> None:
         """New data: hand every widget its part."""
-        self._local, self._moving = fleet.local, fleet.transferring
+        self._local, self._moving = self._locals.of(fleet.models), self._movings.of(fleet.models)
         self._found = tuple(each for each in self._local if each.found)
         self._deleters = deleters(fleet.nodes)
         if self._fleet_screen is not None:

@@ -10,7 +10,8 @@ from textual.reactive import reactive
 from textual.timer import Timer
 from textual.widget import Widget
 
-from modelhub_tui.domain import Ability, Fleet, Link, Node, NodeStatus, Phase
+from modelhub_tui.domain import Ability, Fleet, Link, Model, Node, NodeStatus, Phase
+from modelhub_tui.fleet_state import Following
 from modelhub_tui.units import human_duration, human_rate, human_size
 from modelhub_tui.widgets.cells import clip, width_of
 from modelhub_tui.widgets.fleet_cells import counted
@@ -42,6 +43,7 @@ class StatusLine(Widget):
         self.clock, self.glyphs = clock, glyphs
         self._timer: Timer | None = None
         self._shown: tuple[str, ...] = ()
+        self._transferred = Following(Model.is_transferred)
 
     def watch_fleet(self, fleet: Fleet) -> None:
         """Repaint if the words differ; count seconds only while the router is lost."""
@@ -85,9 +87,11 @@ class StatusLine(Widget):
             if connection.advice and connection.link is Link.REFUSED:
                 out.append((2, connection.advice, "$text-warning"))
         out += self._hardware(fleet.nodes)
-        moving = sum(each.phase in _MOVING and not each.orphaned for model in fleet.models for each in model.transfers)
+        transfers = [each for model in self._transferred.of(fleet.models) for each in model.transfers]
+        moving = sum(each.phase in _MOVING and not each.orphaned for each in transfers)
         if moving:
-            rate = f" {human_rate(fleet.bytes_per_s)}" if fleet.bytes_per_s else ""
+            bytes_per_s = sum(each.bytes_per_s or 0.0 for each in transfers)
+            rate = f" {human_rate(bytes_per_s)}" if bytes_per_s else ""
             out.append((3, f"{glyphs.downloads} {moving}{rate}", "$text-primary"))
         return out
 
