@@ -72,9 +72,17 @@ class Polls:
         for each in self._followed:
             each.of(self.fleet.models)
 
-    def first_key(self) -> None:
-        """The first key of a search, which nobody has prepared."""
-        ModelView().show(self.fleet.models, Filter("c"), SortKey.CATALOG, ())
+    def searched(self) -> ModelView:
+        """A view that has been prepared for a search in idle moments."""
+        view = ModelView()
+        view.show(self.fleet.models, Filter(), SortKey.CATALOG, ())
+        while not view.prepare(2000):
+            pass
+        return view
+
+    def first_key(self, view: ModelView) -> None:
+        """The first key of a search."""
+        view.show(self.fleet.models, Filter("c"), SortKey.CATALOG, ())
 
 
 def cpu_ms(work: Callable[[], object]) -> float:

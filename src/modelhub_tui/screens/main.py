@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive, var
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widgets import Input
 
 from modelhub_tui import commands
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from modelhub_tui.screens.fleet import FleetScreen
 
 HUB, LOCAL = "hub", "local"
+IDLE_S, PREPARED_AT_ONCE = 0.02, 2000
+"""The search is prepared in slices of so many models, with so long a pause between two."""
 IN_TABLE = {"list.select", "list.open"}
 """Keys of the list that the table of commands has too, where they also depend on the situation."""
 WIDE = 160
@@ -111,6 +114,8 @@ class MainScreen(Asking, Screen[None]):
         self._view = ModelView()
         self._local: tuple[Model, ...] = ()
         self._moving: tuple[Model, ...] = ()
+        self._preparing: Timer | None = None
+        """The search is being prepared."""
         self._locals, self._movings = Following(Model.is_local), Following(Model.is_moving)
         self._found: tuple[Model, ...] = ()
         self._deleters: frozenset[str] = frozenset()
@@ -218,6 +223,8 @@ class MainScreen(Asking, Screen[None]):
         grid.empty = Content(empty_text(fleet, self.wanted, local=self.tab == LOCAL))
         grid.models = shown
         self._show_awaited(grid)
+        if self._preparing is None:
+            self._preparing = self.set_timer(IDLE_S, self._prepare)
         bar = self.query_one(SearchBar)
         bar.total_count, bar.shown_count = len(of_tab), len(shown)
         bar.choices, bar.sort = self.wanted.choices, self.sort
@@ -228,6 +235,11 @@ class MainScreen(Asking, Screen[None]):
         # What moved when the router was last heard says nothing about now.
         self.query_one(TransfersStrip).models = () if grid.dimmed else self._moving
         self.show_situation()
+
+    def _prepare(self) -> None:
+        """Get some more of the list ready for a search, a few milliseconds' worth, as long as nothing else is on."""
+        ready = self._view.prepare(PREPARED_AT_ONCE)
+        self._preparing = None if ready else self.set_timer(IDLE_S, self._prepare)
 
     def _show_awaited(self, grid: CardGrid) -> None:
         if self._awaited is None:
