@@ -10,7 +10,7 @@ WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n 
 SOAK_S ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help run test demo lint format snapshots pictures soak bench bench-pull clean
+.PHONY: help run test demo lint format snapshots pictures soak bench bench-compare bench-peers bench-pull clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -64,8 +64,14 @@ pictures: $(VENV)/.installed-dev ## draw the README's pictures anew, from the de
 soak: $(VENV)/.installed-dev ## pull, break, kill and verify for SOAK_S seconds (make soak SOAK_S=1800)
 	@$(BIN)/python -m tests.faults.soak --seconds $(SOAK_S) $(ARGS)
 
-bench: $(VENV)/.installed-dev ## measure start-up, keys and bytes
+bench: $(VENV)/.installed-dev ## measure every budget of docs/performance.md
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-compare: $(VENV)/.installed-dev ## measure again, and say what is worse than in benchmarks/baseline.json
+	@$(BIN)/python -m benchmarks --compare $(ARGS)
+
+bench-peers: $(VENV)/.installed-dev ## measure other terminal programs for models beside ours (needs a network)
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 bench-pull: $(VENV)/.installed-dev ## measure how fast a model arrives, beside curl, aria2c and hf (needs nginx and aria2c)
 	@$(BIN)/python -m benchmarks.pull $(ARGS)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from modelhub_tui.domain import FitKind, Model, ModelState, Node, fit
+from modelhub_tui.domain import Model, ModelState, Node
 from modelhub_tui.fleet_state import changed_at
+from modelhub_tui.states import FitKind, fit
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,8 @@ from modelhub_tui.domain import (
     Phase,
     RouterModel,
     RouterReport,
-    join_models,
-    model_key,
 )
+from modelhub_tui.states import join_models, model_key
 
 T = TypeVar("T")
 

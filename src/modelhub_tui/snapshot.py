@@ -36,9 +36,8 @@ from modelhub_tui.domain import (
     RouterModel,
     RouterReport,
     Transfer,
-    join_models,
-    model_key,
 )
+from modelhub_tui.states import join_models, model_key
 
 VERSION = 1
 MAX_BYTES = 128_000_000

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from modelhub_tui.client.base import DownloadRequest, Registered, RegisterRequest, RouterClient
-from modelhub_tui.domain import Limits, Model, ModelState, Node, Place, Trashed, model_key
+from modelhub_tui.domain import Limits, Model, ModelState, Node, Place, Trashed
 from modelhub_tui.errors import AlreadyRegistered, NotFound, NotSupported
 from modelhub_tui.fleet_state import PRESENT, PULLABLE, Intent
+from modelhub_tui.states import model_key
 
 log = logging.getLogger(__name__)
 

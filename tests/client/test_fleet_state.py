@@ -19,9 +19,9 @@ from modelhub_tui.domain import (
     RouterModel,
     RouterReport,
     Transfer,
-    join_models,
 )
 from modelhub_tui.fleet_state import FleetJoin, Intent, Intents, steady_nodes
+from modelhub_tui.states import join_models
 from tests.client.fakes import NODE
 
 CATALOG = tuple(

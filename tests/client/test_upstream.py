@@ -13,8 +13,9 @@ from modelhub_tui.client.auth import Credentials
 from modelhub_tui.client.base import DownloadRequest, RegisterRequest
 from modelhub_tui.client.transport import RouterHttp
 from modelhub_tui.client.upstream import UpstreamClient
-from modelhub_tui.domain import HubStats, ModelState, RouterModel, derive_state
+from modelhub_tui.domain import HubStats, ModelState, RouterModel
 from modelhub_tui.errors import AlreadyRegistered, Forbidden, NotFound, NotSupported
+from modelhub_tui.states import derive_state
 
 URL = "http://router:8080"
 NAME, REPO, FILE = "acme/tiny-gguf", "Acme/Tiny-GGUF", "tiny-Q4.gguf"

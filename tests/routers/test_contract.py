@@ -14,7 +14,7 @@ from modelhub_tui.cli import main
 from modelhub_tui.client.auth import Credentials, login
 from modelhub_tui.client.base import DownloadRequest, RegisterRequest, RouterClient
 from modelhub_tui.client.detect import open_router
-from modelhub_tui.domain import Ability, Limits, Model, ModelState, NodeStatus, Place, join_models
+from modelhub_tui.domain import Ability, Limits, Model, ModelState, NodeStatus, Place
 from modelhub_tui.errors import (
     AlreadyRegistered,
     Forbidden,
@@ -28,6 +28,7 @@ from modelhub_tui.errors import (
     Unreachable,
     explain,
 )
+from modelhub_tui.states import join_models
 from tests.routers import dying, hanging, huge, login_proxy, lying, ollama, web_page
 from tests.routers.models import ADMIN_PASSWORD
 from tests.routers.worlds import (

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from modelhub_tui.catalog import load_catalog
-from modelhub_tui.domain import Fleet, join_models
+from modelhub_tui.domain import Fleet
+from modelhub_tui.states import join_models
 from tests.tty.stage import Stage, staged
 from tests.tui import fleets
 

@@ -21,8 +21,8 @@ from modelhub_tui.domain import (
     Placement,
     RouterInfo,
     Transfer,
-    model_key,
 )
+from modelhub_tui.states import model_key
 
 NOW = 1_790_000_000.0
 """What the clock says in every test, in seconds since the epoch."""

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.style import Style
 
-from modelhub_tui.domain import Fit, FitKind, HubStats, Model, ModelState, Phase, Placement, Transfer
+from modelhub_tui.domain import HubStats, Model, ModelState, Phase, Placement, Transfer
+from modelhub_tui.states import Fit, FitKind
 from modelhub_tui.untrusted import clean
 from modelhub_tui.widgets.card import LOW, TALL, draw_card
 from modelhub_tui.widgets.card_parts import Card, Look, bar_cells

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from modelhub_tui import catalog as catalog_module
 from modelhub_tui import catalog_schema, catalog_yaml
 from modelhub_tui.catalog import catalog_path, check_catalog, load_catalog
-from modelhub_tui.domain import CatalogEntry, CatalogFile, model_key
+from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadCatalog
+from modelhub_tui.states import model_key
 from modelhub_tui.untrusted import clean, safe_repo_path
 
 ROOT = Path(__file__).parents[2]

@@ -28,9 +28,9 @@ from modelhub_tui.domain import (
     Placement,
     RouterInfo,
     Transfer,
-    join_models,
 )
 from modelhub_tui.snapshot import NOT_KEPT, SHAPES, fleet_path, load_fleet, rejoin, save_fleet
+from modelhub_tui.states import join_models
 
 
 def entry(number: int = 1) -> CatalogEntry:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from modelhub_tui.away import while_away
-from modelhub_tui.domain import CatalogEntry, CatalogFile, Connection, Fleet, Link, ModelState, join_models
+from modelhub_tui.domain import CatalogEntry, CatalogFile, Connection, Fleet, Link, ModelState
+from modelhub_tui.states import join_models
 from modelhub_tui.widgets.moments import exact, in_words, moment, ordinal
 
 NOW = 1_790_000_000.0

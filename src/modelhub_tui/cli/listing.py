@@ -11,9 +11,10 @@ from modelhub_tui.cli.names import handle
 from modelhub_tui.cli.output import STATE_COLOURS, Console
 from modelhub_tui.cli.shapes import local_json, model_json
 from modelhub_tui.config import Settings
-from modelhub_tui.domain import FitKind, Fleet, Model, ModelState, fit, join_models
+from modelhub_tui.domain import Fleet, Model, ModelState
 from modelhub_tui.errors import ServiceFailed, explain
 from modelhub_tui.filtering import Filter, apply
+from modelhub_tui.states import FitKind, fit, join_models
 from modelhub_tui.units import human_count, human_size
 
 if TYPE_CHECKING:

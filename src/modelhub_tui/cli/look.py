@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from modelhub_tui.domain import CatalogEntry, Connection, Fleet, Link, RouterInfo, RouterReport, join_models
+from modelhub_tui.domain import CatalogEntry, Connection, Fleet, Link, RouterInfo, RouterReport
+from modelhub_tui.states import join_models
 
 if TYPE_CHECKING:
     from modelhub_tui.client.base import RouterClient

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from modelhub_tui.cli.names import resolve
-from modelhub_tui.domain import CatalogEntry, Connection, Fleet, Link, Model, join_models
+from modelhub_tui.domain import CatalogEntry, Connection, Fleet, Link, Model
 from modelhub_tui.errors import NotFound
+from modelhub_tui.states import join_models
 
 if TYPE_CHECKING:
     from modelhub_tui.cli.look import Connect

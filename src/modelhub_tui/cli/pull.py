@@ -18,17 +18,9 @@ from modelhub_tui.cli.trouble import BadUsage, exit_code
 from modelhub_tui.client.base import RegisterRequest
 from modelhub_tui.config import Settings
 from modelhub_tui.disk_plan import plan_for
-from modelhub_tui.domain import (
-    Ability,
-    CatalogEntry,
-    Fleet,
-    Model,
-    ModelState,
-    Node,
-    NodeStatus,
-    model_key,
-)
+from modelhub_tui.domain import Ability, CatalogEntry, Fleet, Model, ModelState, Node, NodeStatus
 from modelhub_tui.errors import AlreadyRegistered, ModelHubError, NotSupported, explain
+from modelhub_tui.states import model_key
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from modelhub_tui.domain import IN_FLIGHT, Model, Node, Placement, Transfer, Trashed, fit
+from modelhub_tui.domain import IN_FLIGHT, Model, Node, Placement, Transfer, Trashed
+from modelhub_tui.states import fit
 
 
 def model_json(model: Model, nodes: Iterable[Node] = ()) -> dict[str, Any]:

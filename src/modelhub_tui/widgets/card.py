@@ -13,7 +13,8 @@ from rich.segment import Segment
 from rich.style import Style
 
 from modelhub_tui.actions import can, orphaned
-from modelhub_tui.domain import IN_FLIGHT, LOCAL_ABILITIES, Ability, Fit, FitKind, Model, ModelState
+from modelhub_tui.domain import IN_FLIGHT, LOCAL_ABILITIES, Ability, Model, ModelState
+from modelhub_tui.states import Fit, FitKind
 from modelhub_tui.units import human_context, human_count, human_size
 from modelhub_tui.widgets.card_moving import MovingPen, Row
 from modelhub_tui.widgets.card_parts import EDGE, RIGHT, Action, Card, Layout, Look, Part, Span

@@ -23,7 +23,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from modelhub_tui.actions import deleters
-from modelhub_tui.domain import LOCAL_ABILITIES, Ability, Gpu, Model, Node, NodeStatus, fit
+from modelhub_tui.domain import LOCAL_ABILITIES, Ability, Gpu, Model, Node, NodeStatus
+from modelhub_tui.states import fit
 from modelhub_tui.widgets.card import LOW, TALL, draw_card
 from modelhub_tui.widgets.card_parts import Action, Card, Layout, Look, Span
 from modelhub_tui.widgets.cells import Line, clip

@@ -13,7 +13,8 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from modelhub_tui.disk_plan import DiskPlan
-from modelhub_tui.domain import FitKind, Model, ModelState, Node, NodeStatus, Transfer, fit
+from modelhub_tui.domain import Model, ModelState, Node, NodeStatus, Transfer
+from modelhub_tui.states import FitKind, fit
 from modelhub_tui.units import human_context, human_count, human_duration, human_rate, human_size
 from modelhub_tui.widgets.card_parts import of_total, percent
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from modelhub_tui.domain import CatalogEntry, FitKind, Limits, Phase, Place, fit
+from modelhub_tui.domain import CatalogEntry, Limits, Phase, Place
 from modelhub_tui.service.router.bodies import Heartbeat, NodeBody, RegisterBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.errors import Refused
@@ -24,6 +24,7 @@ from modelhub_tui.service.router.resolve import Resolver
 from modelhub_tui.service.router.stats import StatsFeed
 from modelhub_tui.service.router.store import Store, StoreFailed
 from modelhub_tui.service.router.trash import Trash
+from modelhub_tui.states import FitKind, fit
 from modelhub_tui.units import human_size
 
 log = logging.getLogger(__name__)

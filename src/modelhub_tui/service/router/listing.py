@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from modelhub_tui.domain import CatalogEntry, HubStats, ModelState, Phase, Placement, Transfer, Trashed, derive_state
+from modelhub_tui.domain import CatalogEntry, HubStats, ModelState, Phase, Placement, Transfer, Trashed
 from modelhub_tui.service.router.adopt import Offer, Offers
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.records import Registration
 from modelhub_tui.service.router.registry import Registry
+from modelhub_tui.states import derive_state
 
 _SOURCES = {"gguf": "hf_gguf", "safetensors": "hf_safetensors", "onnx": "hf_onnx"}
 _STATUS = {
