@@ -16,9 +16,9 @@ CHANGED = 16
 """Transfers that moved between two polls."""
 
 
-def record(at: int, done: int) -> dict[str, Any]:
-    """One model of the list as the service writes it; every so many one is a transfer that has `done` bytes."""
-    moving = at % 625 == 0
+def record(at: int, done: int | None = None) -> dict[str, Any]:
+    """One model of the list as the service writes it; with `done` bytes of a transfer, or whole."""
+    moving = done is not None
     return {
         "name": f"owner-{at % 97}/model-{at}-instruct-gguf",
         "repo": f"Owner-{at % 97}/Model-{at}-Instruct-GGUF",
@@ -39,7 +39,7 @@ class Polls:
     """One router's list of `count` models, answered again and again."""
 
     def __init__(self, count: int) -> None:
-        self._lines = [json.dumps(record(at, 0)) for at in range(count)]
+        self._lines = [json.dumps(record(at)) for at in range(count)]
         self._moving = [at * count // CHANGED for at in range(CHANGED)]
         self._tick = 0
         self._reader, self._join = models_reader(), FleetJoin(())
@@ -58,7 +58,7 @@ class Polls:
         """The list after some transfers have moved."""
         self._tick += 1
         for at in self._moving:
-            self._lines[at] = json.dumps(record(at - at % 625, self._tick * 10**6) | {"name": f"moving-{at}"})
+            self._lines[at] = json.dumps(record(at, self._tick * 10**6))
         return self.body()
 
     def take(self, body: bytes) -> None:

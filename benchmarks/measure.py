@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.tty import Terminal
+
+_BUDGET = re.compile(r"(?:p(?P<share>\d+) )?(?P<sign><=|>=|) ?(?P<limit>[\d.,]+)(?P<x>x?)")
 
 
 @dataclass
@@ -21,7 +25,7 @@ class Figure:
     unit: str
     values: list[float] = field(default_factory=list)
     budget: str = ""
-    """What perf budgets ask for, in words."""
+    """What is asked for: `<= 60` of the median, `p95 <= 25`, `<= 1.5x` of the ratio; other words are words."""
     beside: str = ""
     """Name of the figure of the same run that this one is divided by."""
 
@@ -33,6 +37,22 @@ class Figure:
     def spread(self) -> tuple[float, float]:
         """Smallest and largest value."""
         return min(self.values), max(self.values)
+
+    def share(self, percent: int) -> float:
+        """The value that so many of a hundred do not exceed."""
+        ordered = sorted(self.values)
+        return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
+
+    def judged(self, ratio: float | None) -> tuple[float | None, bool | None]:
+        """What the budget is about, and whether it is met; None when it cannot be told."""
+        found = _BUDGET.fullmatch(self.budget)
+        if found is None:
+            return None, None
+        value = ratio if found["x"] else self.share(int(found["share"])) if found["share"] else self.median
+        if value is None:
+            return None, None
+        limit = float(found["limit"].replace(",", ""))
+        return value, value >= limit if found["sign"] == ">=" else value <= limit
 
     def as_json(self, ratio: float | None) -> dict[str, object]:
         """The figure as it is kept."""
@@ -46,6 +66,7 @@ class Figure:
             "beside": self.beside or None,
             "ratio": None if ratio is None else round(ratio, 3),
             "budget": self.budget or None,
+            "met": self.judged(ratio)[1],
         }
 
 
@@ -68,13 +89,17 @@ class Figures:
         """All figures, in the order in which they were first noted."""
         return [each.as_json(self.ratio(each)) for each in self._figures.values()]
 
-    def table(self) -> str:
-        """All figures as a table for people."""
-        rows = [("", "median", "min", "max", "runs", "ratio", "beside", "budget")]
+    def rows(self) -> list[tuple[str, ...]]:
+        """All figures as a table, its head first."""
+        rows: list[tuple[str, ...]] = [("", "median", "min", "max", "runs", "ratio", "beside", "budget", "")]
         for each in self._figures.values():
             ratio = self.ratio(each)
-            digits = 0 if each.unit == "B" else 1
+            digits = 0 if each.unit == "B" else 2 if each.unit in ("s", "%") else 1
             numbers = [f"{value:,.{digits}f}" for value in (each.median, *each.spread)]
+            value, met = each.judged(ratio)
+            verdict = "" if met is None else "met" if met else "MISSED"
+            if met is not None and each.budget.startswith("p"):
+                verdict += f" ({value:,.{digits}f})"
             rows.append(
                 (
                     f"{each.name} ({each.unit})",
@@ -83,16 +108,50 @@ class Figures:
                     "" if ratio is None else f"{ratio:.2f}x",
                     each.beside if ratio is not None else "",
                     each.budget,
+                    verdict,
                 )
             )
+        return rows
+
+    def markdown(self) -> str:
+        """The table for docs/performance.md."""
+        head, *rest = self.rows()
+        rule = ["---", *["---:"] * 5, "---", "---", "---"]
+        return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rest))
+
+    def table(self) -> str:
+        """The table for people."""
+        rows = self.rows()
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return "\n".join(
             "  ".join(
-                cell.ljust(width) if column in (0, 6, 7) else cell.rjust(width)
+                cell.ljust(width) if column in (0, 6, 7, 8) else cell.rjust(width)
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in rows
         )
+
+
+_TOLERANCE = {"B": 1.05, "B/s": 1.15, "MiB": 1.1}
+"""By how much a figure may be larger than in the baseline; times vary more."""
+_NOISY = 1.4
+
+
+def worse(baseline: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
+    """What is worse than in the baseline, in words: by the ratio where there is one, for machines differ."""
+    before = {each["name"]: each for each in baseline}
+    found = []
+    for each in now:
+        was = before.get(each["name"])
+        if was is None:
+            continue
+        by = "ratio" if each["ratio"] and was["ratio"] else "median"
+        tolerance = _TOLERANCE.get(each["unit"], _NOISY)
+        if each[by] > was[by] * tolerance + (0 if by == "ratio" else 0.5):
+            found.append(f"{each['name']}: {by} {was[by]:g} -> {each[by]:g}")
+        elif was["met"] and each["met"] is False:
+            found.append(f"{each['name']}: its budget {each['budget']} was met and is not any more")
+    return found
 
 
 @dataclass
@@ -117,7 +176,13 @@ class Sandbox:
 def process_ms(argv: Sequence[str | Path], env: Mapping[str, str]) -> float:
     """Wall milliseconds from exec to exit of a process without a terminal."""
     begin = time.monotonic()
-    subprocess.run([str(each) for each in argv], env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [str(each) for each in argv],
+        env={**os.environ, **env},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return (time.monotonic() - begin) * 1000
 
 

@@ -20,7 +20,9 @@ from modelhub_tui import __main__ as command
 
 
 class StillWatcher:
-    """Says once that all is well."""
+    """Says once that all is well; with TEST_MOVING, then how so many transfers get on that share 1 Gbit/s."""
+
+    pace_s: float | None = None
 
     def __init__(self, session: Any) -> None:
         self._app = session.app
@@ -34,12 +36,24 @@ class StillWatcher:
     async def fleets(self) -> AsyncIterator[Any]:
         from modelhub_tui.domain import Connection, Link, Node, NodeStatus, RouterInfo
 
-        yield replace(
+        fleet = replace(
             self._app.fleet,
             nodes=(Node("1", "node-a", NodeStatus.ONLINE, ram_bytes=32_000_000_000, disk_free_bytes=10**12),),
             router=RouterInfo("still router", generation="local"),
             connection=Connection(Link.LIVE, heard_at=float(os.environ.get("TEST_HEARD_AT", time.time()))),
         )
+        if os.environ.get("TEST_MODELS"):
+            from tests.tui.fleets import many
+
+            fleet = replace(fleet, models=many(int(os.environ["TEST_MODELS"])).models)
+        yield fleet
+        moving = int(os.environ.get("TEST_MOVING", "0"))
+        tick = 0
+        while moving:
+            await asyncio.sleep(self.pace_s or 0.25)
+            tick += 1
+            begun = [_moved(number, tick, fleet.models[number]) for number in range(moving)]
+            yield replace(fleet, models=(*begun, *fleet.models[moving:]))
         await asyncio.Event().wait()
 
     def refresh(self) -> None:
@@ -47,6 +61,16 @@ class StillWatcher:
 
     async def aclose(self) -> None:
         pass
+
+
+def _moved(number: int, tick: int, model: Any) -> Any:
+    from tests.tui.fleets import downloading
+
+    size = (2 + 2 * number) * 10**9
+    rate = 7.8e6 * (1 + 0.03 * ((tick // 4 + number) % 3))
+    done = size // 10 + int(tick * 7.8e6 / 4)
+    model = replace(model, size_bytes=size)
+    return downloading(model, done / size, bytes_per_s=rate, eta_s=(size - done) / rate)
 
 
 def main() -> int:

@@ -1,0 +1,97 @@
+"""The local service: when it is ready, and how fast it answers fifty clients while four transfers run."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+
+from tests.hub import HubRepo, LoopbackHub
+from tests.tty.terminal import installed
+
+from benchmarks.measure import Figures, Sandbox
+
+CLIENTS, REQUESTS, TRANSFERS = 50, 20, 4
+
+
+def service(figures: Figures, sandbox: Sandbox, runs: int) -> None:
+    """Start to first answer, then many clients at once."""
+    repos = [HubRepo(f"acme/Bench-{at}-GGUF", {f"bench-{at}.gguf": os.urandom(64 << 20)}) for at in range(TRANSFERS)]
+    with LoopbackHub(repos) as hub:
+        hub.throttle_bps = 8_000_000
+        for number in range(runs):
+            env = {**os.environ, **sandbox.env(), **hub.env(), "MODELHUB_STATE_DIR": str(sandbox.folder / f"s{number}")}
+            port = _free_port()
+            begin = time.monotonic()
+            process = subprocess.Popen(
+                [str(installed()), "serve", "--port", str(port)],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            try:
+                _wait_until_ready(port, process)
+                figures.add("service ready", "s", time.monotonic() - begin, budget="<= 0.6")
+                if number == 0:
+                    for repo in repos:
+                        _register(port, repo.id)
+                    for took_ms in _many(port):
+                        figures.add(f"GET /v0/models, {CLIENTS} clients", "ms", took_ms, budget="p99 <= 25")
+            finally:
+                process.terminate()
+                process.wait(30)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.005)
+    raise RuntimeError("the service did not start")
+
+
+def _register(port: int, repo: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    body = json.dumps({"repo": repo})
+    connection.request("POST", "/v0/models/register", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    if answer.status >= 300:
+        raise RuntimeError(f"{repo} was not registered: {answer.read()[:300]!r}")
+
+
+def _many(port: int) -> list[float]:
+    """Milliseconds of each request of many clients that ask four times a second each."""
+    took: list[float] = []
+
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        time.sleep(number / CLIENTS / 4)
+        for _ in range(REQUESTS):
+            begin = time.monotonic()
+            connection.request("GET", "/v0/models")
+            connection.getresponse().read()
+            took.append((time.monotonic() - begin) * 1000)
+            time.sleep(0.25)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    return took
