@@ -176,13 +176,8 @@ class Sandbox:
 def process_ms(argv: Sequence[str | Path], env: Mapping[str, str]) -> float:
     """Wall milliseconds from exec to exit of a process without a terminal."""
     begin = time.monotonic()
-    subprocess.run(
-        [str(each) for each in argv],
-        env={**os.environ, **env},
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    nowhere = subprocess.DEVNULL
+    subprocess.run([str(each) for each in argv], env={**os.environ, **env}, check=True, stdout=nowhere, stderr=nowhere)
     return (time.monotonic() - begin) * 1000
 
 

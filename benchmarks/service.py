@@ -15,6 +15,8 @@ from tests.tty.terminal import installed
 
 from benchmarks.measure import Figures, Sandbox
 
+KEY = "bench-0123456789abcdef"
+HEADERS = {"X-API-Key": KEY}
 CLIENTS, REQUESTS, TRANSFERS = 50, 20, 4
 
 
@@ -24,7 +26,13 @@ def service(figures: Figures, sandbox: Sandbox, runs: int) -> None:
     with LoopbackHub(repos) as hub:
         hub.throttle_bps = 8_000_000
         for number in range(runs):
-            env = {**os.environ, **sandbox.env(), **hub.env(), "MODELHUB_STATE_DIR": str(sandbox.folder / f"s{number}")}
+            env = {
+                **os.environ,
+                **sandbox.env(),
+                **hub.env(),
+                "MODELHUB_STATE_DIR": str(sandbox.folder / f"s{number}"),
+                "MODELHUB_API_KEY": KEY,
+            }
             port = _free_port()
             begin = time.monotonic()
             process = subprocess.Popen(
@@ -69,7 +77,7 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
 def _register(port: int, repo: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     body = json.dumps({"repo": repo})
-    connection.request("POST", "/v0/models/register", body, {"Content-Type": "application/json"})
+    connection.request("POST", "/v0/models/register", body, {"Content-Type": "application/json", **HEADERS})
     answer = connection.getresponse()
     if answer.status >= 300:
         raise RuntimeError(f"{repo} was not registered: {answer.read()[:300]!r}")
@@ -84,7 +92,7 @@ def _many(port: int) -> list[float]:
         time.sleep(number / CLIENTS / 4)
         for _ in range(REQUESTS):
             begin = time.monotonic()
-            connection.request("GET", "/v0/models")
+            connection.request("GET", "/v0/models", headers=HEADERS)
             connection.getresponse().read()
             took.append((time.monotonic() - begin) * 1000)
             time.sleep(0.25)

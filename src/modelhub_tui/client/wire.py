@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from modelhub_tui import net
 from modelhub_tui.client.base import Registered
+from modelhub_tui.client.lines import Lines
 from modelhub_tui.domain import (
     Event,
     Gpu,
@@ -336,7 +337,9 @@ class ListReader(Generic[T]):
 
     def __init__(self, convert: Callable[[Any], T]) -> None:
         self._convert = convert
+        self._lines = Lines()
         self._records: list[Any] = []
+        """The records of a list of any other layout."""
         self._values: list[T | None] = []
         """What was read from each record; None for one that cannot be used."""
 
@@ -346,19 +349,33 @@ class ListReader(Generic[T]):
         Raises:
             WrongShapeError: The body is no JSON array.
         """
-        lines = _split(body)
-        if lines is not None:
-            try:
-                return self._take(lines, parse=True)
-            except ValueError:
-                log.debug("not one record per line after all")
+        try:
+            if (news := self._lines.news(body)) is not None:
+                return self._take_news(*news)
+            if (lines := _split(body)) is not None:
+                self._records = self._lines.all() or self._records
+                found = self._take(lines, parse=True)
+                self._lines.keep(lines)
+                self._records = []  # the lines have them
+                return found
+        except ValueError:
+            log.debug("not one record per line after all")
         try:
             told = net.loads(body)
         except ValueError as error:
             raise WrongShapeError("no JSON") from error
         if not isinstance(told, list):
             raise WrongShapeError("not a list")
+        self._lines.keep([])
         return self._take(told, parse=False)
+
+    def _take_news(self, changed: list[tuple[int, bytes]], blocks: list[bytes]) -> tuple[T, ...]:
+        values = self._values[:]
+        for at, line in changed:
+            values[at] = read_usable(self._convert, net.loads(line))
+        self._values = values
+        self._lines.accept(blocks)
+        return tuple([value for value in values if value is not None])
 
     def _take(self, records: list[Any], *, parse: bool) -> tuple[T, ...]:
         old = self._records
