@@ -15,7 +15,7 @@ from tests.tui import fleets
 from benchmarks.measure import Figures, Sandbox, paint_ms, until_ms
 from benchmarks.start import DASHBOARD, LIVE, ROOT
 from modelhub_tui.catalog import load_catalog
-from modelhub_tui.domain import join_models
+from modelhub_tui.states import join_models
 
 KEYS = (
     "pagedown",

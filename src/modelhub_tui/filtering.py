@@ -219,6 +219,11 @@ class ModelView:
                 hits = [at for at in hits if word in haystacks[at]]
         self._words, self._hits = wanted, hits
 
+    @property
+    def prepared(self) -> bool:
+        """Whether all texts are ready to be searched."""
+        return self._texts is not None or not self._models
+
     def prepare(self, count: int) -> bool:
         """Get the texts of so many more models ready to be searched; True once all are.
 

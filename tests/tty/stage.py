@@ -15,6 +15,8 @@ from typing import Any
 from textual._compositor import LayoutUpdate
 from textual.driver import Driver
 from textual.drivers.headless_driver import HeadlessDriver
+from textual.events import Resize
+from textual.geometry import Size
 from textual.pilot import Pilot
 
 import modelhub_tui.app as dashboard
@@ -115,10 +117,11 @@ class Stage:
 
     async def resize(self, columns: int, lines: int) -> None:
         """Change the window's size, as terminals do: the picture is cut first, the program told afterwards."""
-        assert self.pilot is not None
         self.emulator.resize(columns, lines)
         self.size = (columns, lines)
-        await self.pilot.resize_terminal(columns, lines)
+        size = Size(columns, lines)
+        self.app._driver._size = (columns, lines)  # type: ignore[union-attr]
+        self.app.post_message(Resize(size, size))
         await self.settle()
 
     async def settle(self) -> None:

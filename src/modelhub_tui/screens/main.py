@@ -223,7 +223,7 @@ class MainScreen(Asking, Screen[None]):
         grid.empty = Content(empty_text(fleet, self.wanted, local=self.tab == LOCAL))
         grid.models = shown
         self._show_awaited(grid)
-        if self._preparing is None:
+        if self._preparing is None and not self._view.prepared:
             self._preparing = self.set_timer(IDLE_S, self._prepare)
         bar = self.query_one(SearchBar)
         bar.total_count, bar.shown_count = len(of_tab), len(shown)
