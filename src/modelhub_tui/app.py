@@ -173,11 +173,12 @@ class ModelHubApp(RouterActions, ControlActions, App[None]):
         left = [call]
 
         def make_it() -> None:
+            later.stop()
             if left:
                 left.pop()()
 
+        later = self.set_timer(PAINTED_S, make_it)
         self.main.call_after_refresh(make_it)
-        self.set_timer(PAINTED_S, make_it)
 
     @property
     def main(self) -> MainScreen:
