@@ -11,13 +11,13 @@ _UNFINISHED = (".modelhub.part", ".modelhub.map", ".modelhub.tmp", ".tmp", ".inc
 
 def unfinished(cache: Path) -> list[Path]:
     """Parts, maps and temporary files below the model folder."""
-    return sorted(each for each in cache.rglob("*") if each.name.endswith(_UNFINISHED))
+    return sorted(each for each in _entries(cache) if each.name.endswith(_UNFINISHED))
 
 
 def held_locks(cache: Path) -> list[Path]:
     """Lock files that some process still holds. The library leaves the empty files; they hold nobody up."""
     held = []
-    for path in (cache / ".locks").rglob("*.lock"):
+    for path in _entries(cache / ".locks"):
         try:
             fd = os.open(path, os.O_RDWR)
         except FileNotFoundError:
@@ -35,14 +35,17 @@ def orphans(cache: Path) -> list[Path]:
     """Blobs that no snapshot links to, and links that lead nowhere."""
     linked: set[tuple[int, int]] = set()
     lost: list[Path] = []
-    for link in cache.glob("models--*/snapshots/**/*"):
-        if link.is_symlink():
-            if link.exists():
-                linked.add(_inode(link))
+    blobs: list[Path] = []
+    for path in _entries(cache):
+        within = path.relative_to(cache).parts
+        if path.is_symlink() and "snapshots" in within[:2]:
+            if path.exists():
+                linked.add(_inode(path))
             else:
-                lost.append(link)
-    blobs = [each for each in cache.glob("models--*/blobs/*") if not each.name.endswith((*_UNFINISHED, ".trash"))]
-    return sorted([*lost, *(each for each in blobs if _inode(each) not in linked)])
+                lost.append(path)
+        elif "blobs" in within[:2] and not path.name.endswith((*_UNFINISHED, ".trash")):
+            blobs.append(path)
+    return sorted([*lost, *(each for each in blobs if each.exists() and _inode(each) not in linked)])
 
 
 def _inode(path: Path) -> tuple[int, int]:
@@ -57,4 +60,9 @@ def left_behind(cache: Path) -> list[Path]:
 
 def anything(cache: Path) -> list[Path]:
     """Every file below the model folder, for when there should be none."""
-    return sorted(each for each in cache.rglob("*") if not each.is_dir() and each.name != "CACHEDIR.TAG")
+    return sorted(each for each in _entries(cache) if each.name != "CACHEDIR.TAG")
+
+
+def _entries(folder: Path) -> list[Path]:
+    """All files and links below; a folder that goes while it is walked is none any more (`Path.rglob` fails then)."""
+    return [Path(inside) / name for inside, _, names in os.walk(folder) for name in names]
