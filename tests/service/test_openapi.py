@@ -69,7 +69,7 @@ CHECKS = [
 
 
 @schema.parametrize()
-@settings(max_examples=5, deadline=None, suppress_health_check=[*HealthCheck])
+@settings(max_examples=3, deadline=None, suppress_health_check=[*HealthCheck])
 def test_answers_are_as_documented(case: schemathesis.Case) -> None:
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     answer = case.call(headers=headers)

@@ -203,7 +203,7 @@ EVENTS = ["filter", "all", "reverse", "progress", "dim", "bright", "nodes", "whe
 CHANGES = st.lists(st.sampled_from([*KEYS, *EVENTS]), max_size=12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(CHANGES, st.sampled_from(SIZES))
 async def test_the_cache_shows_what_would_be_drawn_without_it(changes, size):
     app = Shell()
