@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 import pytest
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelhub_tui.service import connections
 from modelhub_tui.service.connections import BoundedProtocol, Bounds
@@ -67,7 +66,13 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
         return await reader.readuntil(b"xx")
 
 
-either = pytest.mark.parametrize("base", [HttpToolsProtocol, H11Protocol], ids=["httptools", "h11"])
+PROTOCOLS: list[type] = [H11Protocol]
+with suppress(ImportError):
+    # No dependency of ours, but uvicorn takes it where somebody has installed it.
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    PROTOCOLS.append(HttpToolsProtocol)
+either = pytest.mark.parametrize("base", PROTOCOLS, ids=lambda base: base.__name__)
 
 
 def test_the_service_uses_them() -> None:
