@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,12 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     yield made
     holder = _holder(made)
     if holder is not None:
-        family = [psutil.Process(holder), *psutil.Process(holder).children(recursive=True)]
+        family: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):  # it may be on its way out already
+            family = [psutil.Process(holder), *psutil.Process(holder).children(recursive=True)]
         for each in family:
-            each.kill()
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
         # Dead is enough: who has to collect an orphan may take seconds to do so.
         until(lambda: not any(alive(each.pid) for each in family), "the processes end")
 
