@@ -14,6 +14,8 @@ from typing import Any
 
 from tests.tty import Terminal
 
+YARDSTICK = "yardstick: a fixed piece of Python"
+"""What times that have nothing beside them are divided by when two runs are compared."""
 _BUDGET = re.compile(r"(?:p(?P<share>\d+) )?(?P<sign><=|>=|) ?(?P<limit>[\d.,]+)(?P<x>x?)")
 
 
@@ -132,26 +134,69 @@ class Figures:
         )
 
 
-_TOLERANCE = {"B": 1.05, "B/s": 1.15, "MiB": 1.1}
-"""By how much a figure may be larger than in the baseline; times vary more."""
-_NOISY = 1.4
+_EXACT = {"B": 1.05, "B/s": 1.15, "MiB": 1.1}
+"""Units that do not depend on how busy or fast the machine is, and by how much a figure may exceed the baseline's."""
+_NOISY = 1.2
+"""The same for times, which must also be outside what the runs of the baseline spread over."""
 
 
-def worse(baseline: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
-    """What is worse than in the baseline, in words: by the ratio where there is one, for machines differ."""
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A run beside the baseline."""
+
+    worse: tuple[str, ...]
+    """What has become worse, in words."""
+    compared: int
+    """How many figures both have."""
+    without: tuple[str, ...]
+    """Names of figures that the baseline does not have: nothing can be said of them."""
+
+
+def compare(baseline: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Comparison:
+    """Say what is worse than in the baseline.
+
+    By the ratio to the figure it was measured beside where there is one. Other times are divided by the yardstick of
+    their own run, so that another machine, or a busy one, is no regression.
+    """
     before = {each["name"]: each for each in baseline}
-    found = []
+    pace = _pace(before, {each["name"]: each for each in now})
+    references = {YARDSTICK, *(each["beside"] for each in now)}
+    found, without, compared = [], [], 0
     for each in now:
         was = before.get(each["name"])
         if was is None:
-            continue
-        by = "ratio" if each["ratio"] and was["ratio"] else "median"
-        tolerance = _TOLERANCE.get(each["unit"], _NOISY)
-        if each[by] > was[by] * tolerance + (0 if by == "ratio" else 0.5):
-            found.append(f"{each['name']}: {by} {was[by]:g} -> {each[by]:g}")
-        elif was["met"] and each["met"] is False:
-            found.append(f"{each['name']}: its budget {each['budget']} was met and is not any more")
-    return found
+            without.append(each["name"])
+        elif each["name"] not in references:
+            compared += 1
+            if said := _worse(was, each, pace):
+                found.append(f"{each['name']}: {said}")
+    return Comparison(tuple(found), compared, tuple(without))
+
+
+def _pace(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> float:
+    """How much longer the same work takes now than it did for the baseline."""
+    if YARDSTICK not in before or YARDSTICK not in now or not before[YARDSTICK]["median"]:
+        return 1.0
+    return float(now[YARDSTICK]["median"] / before[YARDSTICK]["median"])
+
+
+def _worse(was: Mapping[str, Any], each: Mapping[str, Any], pace: float) -> str:
+    """How a figure is worse, or nothing."""
+    exact = _EXACT.get(each["unit"])
+    if exact is not None:
+        # A median of runs that differ in kind (the last page is short) hides a longer one: compare the largest, too.
+        for by in ("median", "max"):
+            if each[by] > was[by] * exact + 0.5:
+                return f"{by} {was[by]:,g} -> {each[by]:,g} {each['unit']}"
+        return f"its budget {each['budget']} was met and is not any more" if was["met"] and each["met"] is False else ""
+    if was["ratio"] and each["ratio"]:
+        spread = was["max"] / was["median"] if was["median"] else 1.0
+        limit = was["ratio"] * max(_NOISY, spread)
+        return f"{was['ratio']:.2f}x -> {each['ratio']:.2f}x" if each["ratio"] > limit else ""
+    limit = max(was["median"] * _NOISY, was["max"]) * pace
+    if each["median"] > limit and each["min"] > was["median"] * pace:
+        return f"{was['median'] * pace:,.3g} expected at the pace of this run -> {each['median']:,.3g} {each['unit']}"
+    return ""
 
 
 @dataclass
@@ -171,6 +216,15 @@ class Sandbox:
             "NO_COLOR": "",
             **more,
         }
+
+
+def yardstick_ms() -> float:
+    """Wall milliseconds of a fixed piece of work: dictionaries, strings and sorting, as in most of what is measured."""
+    begin = time.perf_counter()
+    texts = {at: f"model-{at * 7919 % 10007}" for at in range(40_000)}
+    if len(sorted(texts.values())) != len(texts):
+        raise RuntimeError("the yardstick broke")
+    return (time.perf_counter() - begin) * 1000
 
 
 def process_ms(argv: Sequence[str | Path], env: Mapping[str, str]) -> float:
