@@ -9,6 +9,8 @@ from typing import Any
 
 _SIZED = re.compile(r"(?P<what>.+), (?P<count>[\d,]+) (?P<of>models|nodes)")
 _FEWEST = 3
+_FITS = 0.25
+"""A line further than this from a measured point says nothing about what lies beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Growth:
             points,
             line,
             f"{self.worst:.0%}",
-            f"{beyond:,} {self.of}: {self.at(beyond):,.3g}",
+            f"{beyond:,} {self.of}: {self.at(beyond):,.3g}" if self.worst <= _FITS else "no line fits",
         )
 
 
@@ -62,7 +64,7 @@ def growths(figures: Iterable[Mapping[str, Any]]) -> list[Growth]:
 
 
 def _line(points: list[tuple[int, float]]) -> tuple[float, float, float]:
-    """Least squares of relative errors, or else the largest point alone would decide; costs never start below nought."""
+    """Least squares of relative errors, or else the largest point alone would decide; no cost starts below nought."""
     total = [0.0] * 5
     for count, value in points:
         one, size = 1 / value, count / 1000 / value  # the line divided by the value is to be 1

@@ -174,10 +174,13 @@ def compare(baseline: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, An
 
 
 def _pace(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> float:
-    """How much longer the same work takes now than it did for the baseline."""
+    """How much longer the same work takes now than it did for the baseline; at least 1.
+
+    The yardstick may have had a quiet moment that other figures did not have: that makes none of them worse.
+    """
     if YARDSTICK not in before or YARDSTICK not in now or not before[YARDSTICK]["median"]:
         return 1.0
-    return float(now[YARDSTICK]["median"] / before[YARDSTICK]["median"])
+    return max(1.0, float(now[YARDSTICK]["median"] / before[YARDSTICK]["median"]))
 
 
 def _worse(was: Mapping[str, Any], each: Mapping[str, Any], pace: float) -> str:
