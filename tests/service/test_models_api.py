@@ -560,7 +560,8 @@ async def test_every_supported_model_can_be_registered(tmp_path: Path, hub: Loop
         offered = await service.models()
         assert len(offered) == len(catalog), "names are unique"
         for entry in catalog:
-            answer = await service.register(entry.repo, filename=entry.file)
+            # As a pull asks for it, with the commit that was listed.
+            answer = await service.register(entry.repo, filename=entry.file, revision=entry.revision)
             assert answer.status_code == 201, (entry.id, answer.text)
             name = answer.json()["name"]
             assert offered[name]["id"] == entry.id, "the name that was listed is the name that is given"

@@ -59,7 +59,12 @@ class Resolver:
             Taken: It is registered already; known without asking the hub where the request names it fully.
         """
         ref = self._parse(body)
-        entry = self._registry.entry_for(ref.repo, ref.file) if ref.revision is None else None
+        entry = self._registry.entry_for(ref.repo, ref.file)
+        if entry is not None and ref.revision == entry.revision:
+            # A pull names the commit that the catalog lists: that is the entry, companions and all.
+            ref = replace(ref, revision=None)
+        elif ref.revision is not None:
+            entry = None
         curated = self._registry.entries_of(ref.repo) if ref.file is None else []
         if len(curated) > 1:
             files = tuple(each.file for each in curated)
