@@ -6,6 +6,7 @@ httpx is imported only when a client is made, and nothing else that a quick comm
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
 USER_AGENT = f"modelhub-tui/{__version__}"
+_FIRST_IMPORT = threading.Lock()
 
 
 class TooLargeError(Exception):
@@ -69,12 +71,14 @@ def spare_httpx_its_command() -> None:
     """Import httpx without the command-line tool in it: that alone pulls in rich, click and pygments (40 ms)."""
     import sys
 
-    if "httpx" not in sys.modules:
-        sys.modules["httpx._main"] = None  # type: ignore[assignment]  # means: cannot be imported, which httpx expects
-        try:
-            import httpx  # noqa: F401
-        finally:
-            del sys.modules["httpx._main"]
+    # Threads may come here together: none may put the mark back while another takes it away.
+    with _FIRST_IMPORT:
+        if "httpx" not in sys.modules:
+            sys.modules["httpx._main"] = None  # type: ignore[assignment]  # cannot be imported, which httpx expects
+            try:
+                import httpx  # noqa: F401
+            finally:
+                del sys.modules["httpx._main"]
 
 
 def is_loopback(host: str) -> bool:

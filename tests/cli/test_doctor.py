@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -248,6 +250,32 @@ def test_the_token_is_tried_and_not_told(
     report = (machine / "report").read_text()
     assert "another-token-of-no-form" not in report and "hf_token" in report
     assert (machine / "report").stat().st_mode & 0o777 == 0o600
+
+
+def test_checks_may_import_httpx_together() -> None:
+    # In a process of its own: here it is imported already. The first import is held until the second thread is at it.
+    code = """
+import sys, threading
+from modelhub_tui.net import spare_httpx_its_command
+failed, looking, second_done = [], threading.Event(), threading.Event()
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "httpx" and not looking.is_set():
+            looking.set()
+            second_done.wait(0.5)
+sys.meta_path.insert(0, Finder())
+def go():
+    try:
+        spare_httpx_its_command()
+    except BaseException as error:
+        failed.append(repr(error))
+first, second = threading.Thread(target=go), threading.Thread(target=lambda: (looking.wait(), go(), second_done.set()))
+first.start(), second.start()
+first.join(), second.join()
+sys.exit(", ".join(failed) or 0)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_the_report_goes_to_a_file_or_says_why_not(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
