@@ -70,6 +70,8 @@ def test_known_secrets_are_hidden_wherever_they_stand_and_the_rest_stays() -> No
     assert redact("a kkkkkkkk b", ["kkkkkkkk", ""]) == "a [hidden] b"
     said = "registered acme/tiny-gguf: 8911e8a47f92, 3 files, 100 bytes from https://hub/acme/x?download=true"
     assert redact(said) == said
+    assert redact("set: hf_endpoint, hf_home") == "set: hf_endpoint, hf_home", "a setting's name is no token"
+    assert redact("hf_endpointAbCd1234") == "[hidden]"
 
 
 def in_a_process(code: str, log: Path) -> subprocess.CompletedProcess[str]:

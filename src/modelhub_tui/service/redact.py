@@ -28,7 +28,7 @@ _SECRETS = (
     (re.compile(rf"(?i)((?<![a-z])(?:{_NAMES})\s*[:=]\s*)(?![\s'\"\[])[^\s'\",;&]+"), rf"\1{HIDDEN}"),
     (re.compile(r"(?i)\b((?:bearer|basic|digest|negotiate)\s+)(?=[^\s'\",;]*[0-9=._-])[^\s'\",;]+"), rf"\1{HIDDEN}"),
     # Tokens that show by their looks: HuggingFace's, the router's and its nodes', JSON web tokens.
-    (re.compile(r"\b(?:hf|nt|sk|api_org|hf_oauth|hf_jwt)_[A-Za-z0-9_-]{6,}"), HIDDEN),
+    (re.compile(r"\b(?!hf_endpoint\b)(?:hf|nt|sk|api_org|hf_oauth|hf_jwt)_[A-Za-z0-9_-]{6,}"), HIDDEN),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){1,4}"), HIDDEN),
     # Signed URLs: who has the query has the file. And who is named before the host has a password.
     (re.compile(rf"(?i)((?<![a-z])(?:{_SIGNED})=)(?!\[)[^&\s'\"<>]+"), rf"\1{HIDDEN}"),
