@@ -486,6 +486,16 @@ async def test_what_is_kept_on_leaving_is_dated_now(make_app: MakeApp) -> None:
 # Progress in words
 
 
+def test_a_download_held_by_hand_says_so_once() -> None:
+    from modelhub_tui.cli.progress import happening
+
+    model = troubled().models[5]
+    each = replace(model.transfers[0], phase=Phase.PAUSED, stalled_s=None, error="Paused.", error_code="paused")
+    held = replace(model, state=ModelState.PAUSED, paused=True, reason="Paused.", transfers=(each,))
+    assert happening(held) == "paused by hand"
+    assert happening(replace(held, reason="The hub is away.")) == "paused by hand: The hub is away"
+
+
 def test_the_strip_says_why_nothing_moves(make_app: MakeApp) -> None:
     from modelhub_tui.widgets.progress import doing, in_short
 
@@ -493,6 +503,11 @@ def test_the_strip_says_why_nothing_moves(make_app: MakeApp) -> None:
     assert doing(transfer) == "stalled 12 s, retrying (2/6) in 4 s"
     assert doing(replace(transfer, phase=Phase.FETCHING, stalled_s=None)) == ""
     assert doing(replace(transfer, phase=Phase.VERIFYING)) == "verifying"
+    gone = replace(transfer, orphaned=True)
+    alone = replace(troubled().models[5], transfers=(gone,))
+    assert doing(gone, alone) == f"{gone.node} is gone: R restarts, x forgets"
+    beside = replace(alone, transfers=(gone, replace(transfer, node="other")))
+    assert doing(gone, beside) == f"{gone.node} is gone", "x would drop what the other node has"
     for phase in Phase:
         for orphaned in (False, True):
             each = replace(transfer, phase=phase, orphaned=orphaned, retry_in_s=120.0, stalled_s=99_999.0)

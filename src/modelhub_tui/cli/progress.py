@@ -29,7 +29,7 @@ def happening(model: Model) -> str:
         words = [why_paused(model)]
     doing = ", ".join(word for word in words if word)
     # A reason is worth its place when it is told at all, but not twice.
-    return ": ".join(text for text in (doing, "" if reason == doing else reason) if text)
+    return ": ".join(text for text in (doing, "" if reason.casefold() in doing else reason) if text)
 
 
 def line(model: Model, *, bar: bool = False, unicode: bool = False) -> str:

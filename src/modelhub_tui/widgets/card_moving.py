@@ -36,7 +36,7 @@ class MovingPen(LinePen):
         role = "bad" if lost else "warn" if paused or troubled(transfer) else "busy"
         figures, note = self._figures(transfer, paused), None
         if lost or troubled(transfer):
-            said = doing(transfer)
+            said = doing(transfer, model)
             note = (f"{said}: {transfer.error}" if transfer.error and not lost else said, "bad" if lost else "warn")
         elif waits_for_room(model):
             note = (why_paused(model), "warn")

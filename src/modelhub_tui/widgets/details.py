@@ -199,7 +199,7 @@ class DetailsPane(VerticalScroll, can_focus=True):
 
     def _transfer(self, each: Transfer, model: Model) -> str:
         """One node's progress in a line."""
-        said = [f"{each.node}: {doing(each) or each.phase.value}" if not each.orphaned else doing(each)]
+        said = [f"{each.node}: {doing(each) or each.phase.value}" if not each.orphaned else doing(each, model)]
         if each.bytes_total:
             said.append(percent(each.fraction))
             said.append(of_total(each.bytes_done, each.bytes_total))

@@ -153,7 +153,7 @@ def in_words(mark: Mark | None, model: Model, node: Node) -> str:
         return f"{model.title}: not on {node.name}"
     said = [mark.word]
     if (transfer := mark.transfer) is not None:
-        said = [doing(transfer) or mark.word]
+        said = [doing(transfer, model) or mark.word]
         said.append(percent(transfer.fraction))
         if transfer.bytes_total:
             said.append(of_total(transfer.bytes_done, transfer.bytes_total))

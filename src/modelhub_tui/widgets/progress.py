@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from modelhub_tui.actions import held, waits_for_room
+from modelhub_tui.actions import held, orphaned, waits_for_room
 from modelhub_tui.domain import Model, ModelState, Phase, Transfer
 from modelhub_tui.units import human_size
 from modelhub_tui.widgets.moments import ordinal
 
 
-def doing(transfer: Transfer) -> str:
+def doing(transfer: Transfer, model: Model | None = None) -> str:
     """Such as `stalled 12 s, retrying (2/6) in 4 s` or `verifying`; empty while bytes arrive."""
     if transfer.orphaned:
-        return f"{transfer.node} is gone: R restarts, x forgets"
+        # Where another node goes on, R does nothing, and x would drop what that one has.
+        return f"{transfer.node} is gone" + (": R restarts, x forgets" if model is not None and orphaned(model) else "")
     match transfer.phase:
         case Phase.RETRYING:
             return ", ".join(filter(None, (stalled(transfer), retrying(transfer))))
