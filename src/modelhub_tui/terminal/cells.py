@@ -7,11 +7,12 @@ when they change, and lines that merely moved are moved by the terminal itself. 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import groupby
-from operator import itemgetter
+from operator import itemgetter, ne
 
 from rich.cells import split_graphemes
 
@@ -42,6 +43,7 @@ class Doubt(Exception):
 
 
 _text_of = itemgetter(0)
+_style_of = itemgetter(1)
 _fragile_seen: set[str] = set()
 """Fragile texts met so far, to tell quickly that a row has none."""
 
@@ -212,33 +214,47 @@ class Canvas:
             spans = _spans(old, new)
         found: list[Stroke] = []
         for start, end in spans:
-            stroke: Stroke | None = None
-            blank = False
-            for x in range(start, end):
-                cell = new[x]
-                text, style = cell
-                if not text:
-                    if stroke is not None:
-                        stroke.width += 1
-                elif cell is UNKNOWN:
-                    stroke = None
-                elif stroke is not None and not stroke.fragile and _goes_with(cell, stroke.style):
-                    stroke.text += text
-                    stroke.width += 1
-                    stroke.fragile = is_fragile(text)
-                    blank = blank and text == " "
-                elif stroke is not None and blank and blank_style(style) == stroke.style:
-                    # Only blanks so far, which look the same in this style.
-                    stroke.text += text
-                    stroke.width += 1
-                    stroke.style, stroke.fragile, blank = style, is_fragile(text), text == " "
-                else:
-                    stroke = Stroke(y, x, text, style, 1, is_fragile(text))
-                    blank = text == " "
-                    found.append(stroke)
+            _lay_out(y, start, new[start:end], found)
         for each in found:
             _trim(each, old, new)
             strokes += split_blanks(each, self.width) if self.erases else (each,)
+
+
+def _lay_out(y: int, x: int, cells: Row, found: list[Stroke]) -> None:
+    """Add the strokes that write `cells` from column `x` on: stretches of one style, with blanks that look alike."""
+    stroke: Stroke | None = None
+    blank = False
+    for style, stretch in groupby(cells, _style_of):
+        texts = list(map(_text_of, stretch))
+        width, text = len(texts), "".join(texts)
+        if style == UNKNOWN[1]:
+            stroke = None
+        elif not text.isascii() and any(map(is_fragile, texts)):
+            # Where the cursor is behind some of it is not certain: a stroke for each.
+            for each in texts:
+                if each:
+                    stroke = Stroke(y, x, each, style, 1, is_fragile(each))
+                    found.append(stroke)
+                elif stroke is not None:
+                    stroke.width += 1
+                x += 1
+            width, blank = 0, False
+        elif stroke is not None and not stroke.fragile and _follows(stroke.style, style, text):
+            stroke.text, stroke.width = stroke.text + text, stroke.width + width
+            blank = blank and text.isspace()
+        elif stroke is not None and blank and blank_style(style) == stroke.style:
+            # Only blanks so far, which look the same in this style.
+            stroke.text, stroke.width = stroke.text + text, stroke.width + width
+            stroke.style, blank = style, text.isspace()
+        else:
+            stroke = Stroke(y, x, text, style, width)
+            blank = text.isspace()
+            found.append(stroke)
+        x += width
+
+
+def _follows(style: str, other: str, text: str) -> bool:
+    return other == style or (text.isspace() and other == blank_style(style))
 
 
 def _trim(stroke: Stroke, old: Row, new: Row) -> None:
@@ -272,22 +288,25 @@ def _is_wide(text: str) -> bool:
     return bool(text) and not text.isascii() and split_graphemes(text)[1] == 2
 
 
+_RUNS = re.compile(b"\x01+")
+
+
 def _spans(old: Row, new: Row) -> list[tuple[int, int]]:
     """Columns to write, as (start, end): differing cells, never half a wide character, small equal gaps included."""
     spans: list[tuple[int, int]] = []
     width = len(new)
-    for at, (was, now) in enumerate(zip(old, new, strict=True)):
-        if was is now or was == now:
-            continue
-        start, end = at, at + 1
-        while start > 0 and (new[start][0] == "" or old[start][0] == ""):
+    wide = "" in map(_text_of, new) or "" in map(_text_of, old)
+    # As bytes, so that neither comparing nor looking for the next run takes a line of Python per cell.
+    for run in _RUNS.finditer(bytes(map(ne, old, new))):
+        start, end = run.span()
+        while wide and start > 0 and (new[start][0] == "" or old[start][0] == ""):
             start -= 1
-        while end < width and (new[end][0] == "" or old[end][0] == ""):
+        while wide and end < width and (new[end][0] == "" or old[end][0] == ""):
             end += 1
         if spans and start <= (last := spans[-1])[1] + _MAX_GAP:
-            gap = new[last[1] : start]
+            gap, style = new[last[1] : start], new[last[1] - 1][1]
             if (
-                all(_goes_with(cell, new[last[1] - 1][1]) for cell in gap)
+                all(_goes_with(cell, style) for cell in gap)
                 and sum(len(cell[0].encode()) for cell in gap) <= _JUMP_BYTES
             ):
                 spans[-1] = (last[0], max(end, last[1]))
