@@ -169,8 +169,8 @@ def test_typing_letter_by_letter_ends_where_pasting_does(
 def test_progress_re_uses_order_and_texts() -> None:
     view = ModelView()
     view.show(MODELS, Filter(text="cod"), SortKey.NAME)
-    gathered = view._haystacks
+    gathered = view._ordered
     assert gathered is not None
     later = (replace(MODELS[0], state=ModelState.DOWNLOADING), *MODELS[1:])
     assert view.show(later, Filter(text="code"), SortKey.NAME) == apply(later, Filter(text="code"), SortKey.NAME)
-    assert view._haystacks is gathered
+    assert view._ordered is gathered

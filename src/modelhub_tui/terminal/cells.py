@@ -304,11 +304,7 @@ def _spans(old: Row, new: Row) -> list[tuple[int, int]]:
         while wide and end < width and (new[end][0] == "" or old[end][0] == ""):
             end += 1
         if spans and start <= (last := spans[-1])[1] + _MAX_GAP:
-            gap, style = new[last[1] : start], new[last[1] - 1][1]
-            if (
-                all(_goes_with(cell, style) for cell in gap)
-                and sum(len(cell[0].encode()) for cell in gap) <= _JUMP_BYTES
-            ):
+            if _may_be_written(new[last[1] : start], new[last[1] - 1][1]):
                 spans[-1] = (last[0], max(end, last[1]))
                 continue
             start = max(start, last[1])
@@ -316,6 +312,14 @@ def _spans(old: Row, new: Row) -> list[tuple[int, int]]:
                 continue
         spans.append((start, end))
     return spans
+
+
+def _may_be_written(gap: Row, style: str) -> bool:
+    """Whether to write equal cells again in the style that is set anyway costs no more than to jump over them."""
+    for text, styled in gap:
+        if styled != style and (text != " " or styled != blank_style(style)):
+            return False
+    return len("".join(map(_text_of, gap)).encode()) <= _JUMP_BYTES
 
 
 def picture(rows: Iterable[Row]) -> str:
