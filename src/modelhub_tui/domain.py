@@ -417,6 +417,8 @@ class Model:
     @property
     def transfer(self) -> Transfer | None:
         """The transfer to show: the one that is furthest along."""
+        if len(self.transfers) == 1:
+            return self.transfers[0]
         return max(self.transfers, key=lambda each: (each.phase is not Phase.FAILED, each.bytes_done), default=None)
 
     @property

@@ -7,7 +7,9 @@ important first.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import fields
 from functools import lru_cache
+from operator import attrgetter
 
 from rich.segment import Segment
 from rich.style import Style
@@ -79,6 +81,7 @@ def draw_card(
     dimmed: bool = False,
     abilities: frozenset[Ability] = LOCAL_ABILITIES,
     deleting_nodes: Collection[str] | None = None,
+    last: Card | None = None,
 ) -> Card:
     """Draw `model` as `height` lines of exactly `width` cells.
 
@@ -96,19 +99,42 @@ def draw_card(
         dimmed: The data is old; nothing is drawn in colour.
         abilities: What the router can do; no other action is offered.
         deleting_nodes: Ids and names of the nodes that delete when asked to; None while that is not known.
+        last: What was drawn in this place with the same arguments but the model: if that has only moved on since,
+            lines that show nothing of it are taken over, the very same objects.
     """
     pen = _Pen(model, width, look, glyphs, dimmed, memory, nodes_fit, action_for(model, abilities, deleting_nodes))
-    rows = pen.local() if layout == "local" else pen.hub(height)
+    about, moving = pen.local() if layout == "local" else pen.hub(height)
+    rows = [*about, *moving]
     edge = glyphs.cursor if cursor else glyphs.edge
-    out: list[list[Segment]] = []
-    for at in range(height):
-        line = Line().add(edge, look.edge if cursor else pen.style(pen.edge_role)).add(" ", look.text)
+    kept = last.lines[: last.still] if last is not None and _only_moved(last.model, model) else ()
+    out: list[list[Segment]] = [*kept]
+    for at in range(len(kept), height):
+        line = Line().add(edge, look.edge if cursor else pen.style(_edge_role(model))).add(" ", look.text)
         if at == 0:
             pen.title(line, selected)
         elif at - 1 < len(rows):
             rows[at - 1](line, at)
         out.append(_exact(line, width, look.text))
-    return Card(tuple(out), tuple(each for each in pen.spans if each.end <= width))
+    spans = tuple(each for each in pen.spans if each.end <= width)
+    return Card(tuple(out), spans, model, min(1 + len(about), height) if moving else 0)
+
+
+_about = attrgetter(*(each.name for each in fields(Model) if each.name != "transfers"))
+
+
+def _only_moved(was: Model, now: Model) -> bool:
+    """Whether nothing but the figures of its transfers is different."""
+    return bool(_about(was) == _about(now)) and _edge_role(was) == _edge_role(now)
+
+
+def _edge_role(model: Model) -> str:
+    """Colour of the left edge: says which cards need attention."""
+    transfer = model.transfer
+    if transfer is not None and troubled(transfer) and model.state is ModelState.DOWNLOADING:
+        return "warn"
+    if model.found and not model.registered:
+        return "warn"
+    return _BADGE[model.state][1]
 
 
 def _exact(line: Line, width: int, style: Style) -> list[Segment]:
@@ -144,16 +170,6 @@ class _Pen(MovingPen):
         self.spans: list[Span] = []
         self.muted = model.state is ModelState.DELETING
 
-    @property
-    def edge_role(self) -> str:
-        """Colour of the left edge: says which cards need attention."""
-        transfer = self.model.transfer
-        if transfer is not None and troubled(transfer) and self.model.state is ModelState.DOWNLOADING:
-            return "warn"
-        if self.model.found and not self.model.registered:
-            return "warn"
-        return _BADGE[self.model.state][1]
-
     def style(self, role: str) -> Style:
         """A style by its name; old data and models on their way out have one colour only."""
         if self.dimmed or self.muted:
@@ -185,33 +201,26 @@ class _Pen(MovingPen):
             line.add("  ", self.look.text).add(gated, self.style("warn"))
         line.pad(self.end - width_of(badge), self.look.text).add(badge, self.style(role))
 
-    def hub(self, height: int) -> list[Row]:
-        """Lines below the title of a card in the hub."""
+    def hub(self, height: int) -> tuple[list[Row], list[Row]]:
+        """Lines below the title of a card in the hub: about the model, and about what moves."""
         model = self.model
         tall = height >= TALL
-        moving = model.state in IN_FLIGHT
-        texts = wrap(model.description, self.space, 2 if tall and not moving else 1, self.glyphs.ellipsis)
+        moving = self.moving(tall) if model.state in IN_FLIGHT else []
+        two = tall and not moving
+        texts = wrap(model.description, self.space, 2 if two else 1, self.glyphs.ellipsis)
         rows: list[Row] = [self._text(texts[0] if texts else "")]
-        if tall and not moving:
+        if two:
             rows.append(self._text(texts[1] if len(texts) > 1 else ""))
         rows.append(self._facts)
-        if moving:
-            rows += self.moving(tall)
-        elif model.state is ModelState.AVAILABLE:
-            rows.append(self._tags)
-        else:
-            rows.append(self._on_disk)
-        return rows
+        if not moving:
+            rows.append(self._tags if model.state is ModelState.AVAILABLE else self._on_disk)
+        return rows, moving
 
-    def local(self) -> list[Row]:
-        """Lines below the title of a card in the list of what is on disk."""
-        model = self.model
-        rows: list[Row] = [self._facts_on_disk]
-        if model.state in IN_FLIGHT:
-            rows += [self._path, *self.moving(False)]
-        else:
-            rows += [self._path, self._nodes]
-        return rows
+    def local(self) -> tuple[list[Row], list[Row]]:
+        """Lines below the title of a card in the list of what is on disk: about the model, and about what moves."""
+        if self.model.state in IN_FLIGHT:
+            return [self._facts_on_disk, self._path], self.moving(False)
+        return [self._facts_on_disk, self._path, self._nodes], []
 
     def _text(self, text: str) -> Row:
         def row(line: Line, _at: int) -> None:

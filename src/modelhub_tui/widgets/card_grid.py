@@ -26,7 +26,7 @@ from modelhub_tui.actions import deleters
 from modelhub_tui.domain import LOCAL_ABILITIES, Ability, Gpu, Model, Node, NodeStatus
 from modelhub_tui.states import fit
 from modelhub_tui.widgets.card import LOW, TALL, draw_card
-from modelhub_tui.widgets.card_parts import Action, Card, Layout, Look, Span
+from modelhub_tui.widgets.card_parts import Action, Card, Layout, Look
 from modelhub_tui.widgets.cells import Line, clip
 from modelhub_tui.widgets.drawn import cropped, thumb_lines
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
@@ -35,19 +35,23 @@ _GAP_X, _GAP_Y = 2, 1
 """Cells between columns, lines between rows."""
 _BAR = 1
 """Cells at the right for the scroll position."""
+_REMEMBERED = 64
+"""Rows whose last picture is kept: more than are ever on a screen at once."""
 _TWO, _THREE = 112, 168
 """Widths from which there are two and three columns: a card wants some 56 cells."""
 
 
 @dataclass(slots=True)
 class _Row:
-    """One drawn row. `refs` keeps the models alive whose ids are in the key, so that no id is used again."""
+    """One drawn row."""
 
+    how: tuple[object, ...]
+    """All that shows in it but the models."""
+    cards: list[Card]
+    """They also keep the models alive whose ids are in the row's key, so that no id is used again."""
     strips: list[Strip]
     thumbed: list[Strip | None]
     """The same lines with the scroll mark; made when first needed."""
-    spans: tuple[tuple[Span, ...], ...]
-    refs: tuple[Model, ...]
 
 
 class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
@@ -187,6 +191,8 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         self._looks: dict[bool, Look] = {}
         self._thumb_style: Style | None = None
         self._rows: LRUCache[tuple[object, ...], _Row] = LRUCache(256)
+        self._last: dict[int, _Row] = {}
+        """What each row showed last."""
         self._dragging = False
         self.set_reactive(CardGrid.nodes, nodes)
         self._best, self._deleters = _best_of(nodes), deleters(nodes)
@@ -306,7 +312,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         index = row * self.columns + column
         if line >= self.card_height or cell >= self.card_width or column >= self.columns or index >= len(self.models):
             return None
-        for span in self._row(row).spans[column]:
+        for span in self._row(row).cards[column].spans:
             if span.line == line and span.start <= cell < span.end:
                 return index, span.action
         return index, None
@@ -408,17 +414,15 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             self._looks[cursor] = look
         return look
 
-    def _key(self, row: int) -> tuple[object, ...]:
-        """Everything that shows in a row of cards."""
+    def _how(self, row: int) -> tuple[object, ...]:
+        """All that shows in a row of cards but the models."""
         columns = self.columns
-        cards = self.models[row * columns : (row + 1) * columns]
         cursor = self._cursor - row * columns
         selected = self.selected
-        marks = tuple(each.key in selected for each in cards) if selected else ()
+        marks = tuple(each.key in selected for each in self._models_of(row)) if selected else ()
         has_cursor = 0 <= cursor < columns
         return (
             self.size.width,
-            tuple(map(id, cards)),
             cursor if has_cursor else -1,
             marks,
             self._best,
@@ -430,36 +434,57 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             self._look(True) if has_cursor else None,
         )
 
+    def _models_of(self, row: int) -> tuple[Model, ...]:
+        return self.models[row * self.columns : (row + 1) * self.columns]
+
     def _row(self, row: int) -> _Row:
         """A row of cards, drawn now or before."""
-        key = self._key(row)
+        how = self._how(row)
+        key = (*map(id, self._models_of(row)), how)
         found = self._rows.get(key)
         if found is None:
-            found = self._rows[key] = self._draw_row(row)
+            if len(self._last) > _REMEMBERED:
+                self._last.clear()
+            found = self._rows[key] = self._last[row] = self._draw_row(row, how)
         return found
 
-    def _draw_row(self, row: int) -> _Row:
+    def _draw_row(self, row: int, how: tuple[object, ...]) -> _Row:
+        """Draw a row. Lines that show the same as last time stay the same strips, which cost nothing to compare."""
         columns, width = self.columns, self.card_width
-        first = row * columns
-        cards = self.models[first : first + columns]
-        drawn = [self._draw(model, first + at == self._cursor) for at, model in enumerate(cards)]
+        last = self._last.get(row)
+        if last is not None and last.how != how:
+            last = None
+        before = last.cards if last is not None else ()
+        cards = [
+            self._draw(model, row * columns + at == self._cursor, before[at] if at < len(before) else None)
+            for at, model in enumerate(self._models_of(row))
+        ]
         page = self._look(False).page
         gap = Segment(" " * _GAP_X, page)
         total = self.size.width - _BAR
+        used = len(cards) * width + (len(cards) - 1) * _GAP_X
         strips: list[Strip] = []
+        thumbed: list[Strip | None] = []
         for line in range(self.card_height):
+            same = len(before) == len(cards) and all(
+                card.lines[line] is was.lines[line] for card, was in zip(cards, before, strict=True)
+            )
+            if same and last is not None:
+                strips.append(last.strips[line])
+                thumbed.append(last.thumbed[line])
+                continue
             segments: list[Segment] = []
-            for at, card in enumerate(drawn):
+            for at, card in enumerate(cards):
                 if at:
                     segments.append(gap)
                 segments += card.lines[line]
-            used = len(drawn) * width + (len(drawn) - 1) * _GAP_X
             segments.append(Segment(" " * (total - used + _BAR), page))
             strips.append(Strip(segments, total + _BAR))
-        strips += [Strip([Segment(" " * (total + _BAR), page)], total + _BAR)] * _GAP_Y
-        return _Row(strips, [None] * len(strips), tuple(card.spans for card in drawn), cards)
+            thumbed.append(None)
+        blank = Strip([Segment(" " * (total + _BAR), page)], total + _BAR) if last is None else last.strips[-1]
+        return _Row(how, cards, [*strips, *[blank] * _GAP_Y], [*thumbed, *[None] * _GAP_Y])
 
-    def _draw(self, model: Model, cursor: bool) -> Card:
+    def _draw(self, model: Model, cursor: bool, last: Card | None) -> Card:
         self.rendered_cards += 1
         return draw_card(
             model,
@@ -475,6 +500,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             dimmed=self.dimmed,
             abilities=self.abilities,
             deleting_nodes=self._deleters,
+            last=last,
         )
 
     def _thumb(self) -> range:

@@ -9,6 +9,7 @@ from typing import Literal
 from rich.segment import Segment
 from rich.style import Style
 
+from modelhub_tui.domain import Model
 from modelhub_tui.units import human_size
 from modelhub_tui.widgets.cells import Line, clip, width_of
 from modelhub_tui.widgets.glyphs import Glyphs
@@ -63,6 +64,9 @@ class Card:
 
     lines: tuple[list[Segment], ...]
     spans: tuple[Span, ...]
+    model: Model
+    still: int
+    """So many lines from the top show nothing of its transfers."""
 
 
 @dataclass(frozen=True, slots=True)
