@@ -135,7 +135,7 @@ def refusal(
     router: str,
     deleting_nodes: Collection[str] | None = None,
 ) -> str:
-    """Why a key does nothing although the state of a model calls for it; empty when the state is the reason.
+    """Why a key does nothing: what the router is not able to do, or that nothing is on its way. Empty if neither.
 
     Args:
         router: What answers, such as `llmlb 5.7.1`.
@@ -150,7 +150,7 @@ def refusal(
     if action not in STATES_FOR or applicable(action, models, abilities, deleting_nodes):
         return ""
     if not any(model.state in STATES_FOR[action] for model in models):
-        return ""
+        return _idle(action, models)
     match action:
         case "delete" if Ability.ADOPT in abilities and any(model.found for model in models):
             return "It was found on disk and is not registered: adopt it first, with p."
@@ -168,3 +168,20 @@ def refusal(
             return f"{who} cannot be asked to try again: its nodes do so by themselves."
         case _:
             return f"{who} cannot delete what its endpoints hold."
+
+
+def _idle(action: str, models: tuple[Model, ...]) -> str:
+    """Why there is nothing to hold, to stop or to move: nothing is on its way. Empty for all other actions."""
+    if action not in ("pause", "cancel", "reorder") or any(model.state in IN_FLIGHT for model in models):
+        return ""
+    match models:
+        case ():
+            return ""
+        case (Model(state=ModelState.DOWNLOADED, title=title),):
+            return f"{title} is downloaded already: nothing is on its way."
+        case (Model(state=ModelState.DELETING, title=title),):
+            return f"{title} is being deleted."
+        case (Model(title=title),):
+            return f"{title} is not being downloaded."
+        case _:
+            return f"None of the {len(models)} models is being downloaded."

@@ -70,6 +70,10 @@ class NotFound(ModelHubError):
         self.name = name
 
 
+class NotPulled(NotFound):
+    """The model is known, but nobody asked for it yet: there is no download of it."""
+
+
 class AlreadyRegistered(ModelHubError):
     """The model is registered already; a pull treats this as success."""
 
@@ -178,6 +182,8 @@ def explain(error: BaseException) -> Advice:
             return Advice("The router wants a valid API key.", "Give one with --api-key or MODELHUB_API_KEY.")
         case Forbidden():
             return Advice("This API key may not do that.", "Use a key with admin rights.")
+        case NotPulled(name=name):
+            return Advice(f"{name} is not being downloaded.", f"Start it with `modelhub pull {name}`.")
         case NotFound(name=name):
             return Advice(f"The router knows no model {name}.", "`modelhub list` shows the names.")
         case AlreadyRegistered(name=name):

@@ -193,7 +193,7 @@ def test_pull_of_a_catalog_repo_by_its_file_is_the_catalog_model(modelhub: Comma
 def test_no_wait_returns_at_once(modelhub: CommandLine) -> None:
     result = modelhub("pull", "tiny", "other", "--no-wait")
     assert result.code == 0 and result.out == ""
-    assert result.err.count("is being fetched") == 2
+    assert result.err.count("is queued") == 2
     assert len(modelhub.client.asked("register")) == 2
     (line,) = modelhub("pull", "tiny", "--no-wait", "--json").json_lines
     assert (line["name"], line["state"]) == ("acme/tiny-gguf", "queued")

@@ -84,6 +84,14 @@ def test_a_refusal_is_said_with_the_name(modelhub: CommandLine, command: tuple[s
     assert modelhub(command[0], "nonsense", *command[1:]).code == 5
 
 
+@pytest.mark.parametrize("command", [("pause",), ("resume",), ("move", "last")])
+def test_what_nobody_pulled_is_not_called_unknown(modelhub: CommandLine, command: tuple[str, ...]) -> None:
+    result = modelhub(command[0], "tiny", *command[1:])
+    assert (result.code, result.out) == (5, "")
+    assert result.err == "modelhub: tiny is not being downloaded. Start it with `modelhub pull tiny`.\n"
+    assert modelhub.client.asked(command[0]) == []
+
+
 def test_a_name_that_fits_one_download_means_that_one(modelhub: CommandLine) -> None:
     modelhub.client.say(WAITING)
     modelhub.client.then((replace(WAITING, paused=True),))
@@ -365,6 +373,18 @@ def test_a_pull_for_which_there_is_no_room_says_so_first(modelhub: CommandLine) 
     assert result.code == 0 and len(modelhub.client.asked("register")) == 1
 
 
+def test_no_wait_says_what_only_waits_and_where(modelhub: CommandLine) -> None:
+    modelhub.client.then((FETCHING, WAITING))
+    result = modelhub("pull", "tiny", "other", "--no-wait")
+    assert result.code == 0
+    assert result.err.splitlines() == [
+        "tiny is being fetched. `modelhub status` shows how far it is.",
+        "other is queued, 2nd in the queue. `modelhub status` shows how far it is.",
+    ]
+    lines = modelhub("pull", "tiny", "other", "--no-wait", "--json").json_lines
+    assert [(each["state"], each["queue_position"]) for each in lines] == [("downloading", 1), ("queued", 2)]
+
+
 def test_pulling_what_is_held_lets_it_go_on(modelhub: CommandLine) -> None:
     modelhub.client.say(HELD)
     modelhub.client.then((FETCHING,), (PLACED,))
@@ -390,6 +410,15 @@ def test_status_shows_the_queue_and_what_nobody_works_on(modelhub: CommandLine) 
     assert rows[-1][:4] == ["failed", "2", "tiny", "40%"] and "7" not in rows[-1]
     assert "5 kB of models, 2 kB in the trash" in result.out
     assert "Restart with `modelhub pull tiny`, forget with `modelhub rm tiny --cancel`." in result.err
+
+
+def test_status_says_address_and_version_of_a_router_once(modelhub: CommandLine) -> None:
+    told_by = modelhub.client.router
+    modelhub.client.router = replace(told_by, label="modelhub 0.1.0 at r:1", url="http://r:1", version="0.1.0")
+    out = modelhub("status", "--router", "http://r:1").out
+    assert "Router   modelhub 0.1.0 at http://r:1\n" in out
+    modelhub.client.router = replace(told_by, label="this machine", url="http://r:1", version="0.1.0")
+    assert "Router   this machine at http://r:1, version 0.1.0\n" in modelhub("status", "--router", "http://r:1").out
 
 
 def test_status_json_tells_the_whole_transfer(modelhub: CommandLine) -> None:

@@ -121,6 +121,25 @@ async def test_a_router_without_a_queue_says_so_and_offers_none(make_app: MakeAp
         ]
 
 
+async def test_a_key_of_the_queue_says_why_it_does_nothing(make_app: MakeApp) -> None:
+    app = make_app(fleets.busy())
+    async with app.run_test(size=SIZE, notifications=True) as pilot:
+        by_state = {model.state: at for at, model in enumerate(app.main.grid.models)}
+        for state, why in (
+            (ModelState.AVAILABLE, "is not being downloaded."),
+            (ModelState.DOWNLOADED, "is downloaded already: nothing is on its way."),
+        ):
+            app.main.grid.highlight(by_state[state])
+            await pilot.pause()
+            assert not {"P", "x"} & labels(app).keys()
+            await pilot.press("P", "x", "less_than_sign", "right_curly_bracket")
+            await settle(pilot)
+            title = app.main.grid.models[by_state[state]].title
+            assert said(app) == [f"{title} {why}"] * 4
+            app.clear_notifications()
+        assert app.watcher.asked == []
+
+
 async def test_a_transfer_without_a_worker_can_be_restarted_or_forgotten(make_app: MakeApp) -> None:
     app = make_app(troubled())
     async with app.run_test(size=SIZE) as pilot:
@@ -521,7 +540,7 @@ async def test_the_details_tell_history_refetched_bytes_and_the_plan(make_app: M
         page = app.main.details.page().plain
         assert "1.2 GB fetched again" in page
         assert "(2 of 5)" in page
-        assert "1st in the queue" in page
+        assert "in the queue" not in page, "it runs: its place says nothing"
         assert "Disk: needs 2.9 GB, free 13.5 GB" in page
         told = page[page.index("History") :].split("\n\n")[0].split("\n")
         assert [line.split("  ", 1)[1] for line in told[1:]] == [
@@ -532,3 +551,10 @@ async def test_the_details_tell_history_refetched_bytes_and_the_plan(make_app: M
         app.main.grid.highlight(at(app, ModelState.DOWNLOADED))
         await pilot.pause()
         assert "Disk:" not in app.main.details.page().plain
+
+
+async def test_the_details_tell_the_place_of_what_waits(make_app: MakeApp) -> None:
+    app = make_app(waiting(1, 2, 3))
+    async with app.run_test(size=(170, 40)) as pilot:
+        await pilot.pause()
+        assert "1st in the queue" in app.main.details.page().plain

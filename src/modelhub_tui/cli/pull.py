@@ -23,11 +23,14 @@ from modelhub_tui.errors import AlreadyRegistered, ModelHubError, NotSupported, 
 from modelhub_tui.states import model_key
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
+from modelhub_tui.widgets.moments import ordinal
 
 _BAR_FROM = 70
 """Columns below which the figures are worth more than the bar."""
 PAUSE_PATIENCE_S = 10.0
 """How long to wait for downloads that wait for somebody to make room; they go on then without us."""
+PLACE_PATIENCE_S = 1.0
+"""How long `--no-wait` waits for the places in the queue."""
 _PLAIN_STEP = 0.1
 """Without a terminal a line is printed for every tenth."""
 
@@ -81,6 +84,8 @@ async def _pull(
         for each in wanted:
             await _begin(each, followed, console, targets, node, arguments.quantization)
         if arguments.no_wait:
+            if any(target.code is None for target in targets):
+                await _see(followed, [target for target in targets if target.code is None])
             for target in targets:
                 if target.code is None:
                     _queued(target, console)
@@ -216,16 +221,40 @@ async def _begin(
         console.error(said if target.name in said else f"{target.name}: {said}")
 
 
+async def _see(followed: Followed, targets: list[_Target]) -> None:
+    """Wait a moment for the router to tell what of it waits, and where in the queue."""
+    followed.watcher.refresh()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PLACE_PATIENCE_S):
+            while not all(_noted(target, followed.watcher.fleet) for target in targets):
+                await followed.next()
+
+
+def _noted(target: _Target, fleet: Fleet) -> bool:
+    """Note what is known of a model; whether that says where it is."""
+    same = (each for each in fleet.models if (each.key == target.key if target.key else each.name == target.name))
+    model = target.seen = next(same, target.seen)
+    return model is not None and (
+        model.queue_position is not None or model.state in (ModelState.DOWNLOADED, ModelState.DOWNLOADING)
+    )
+
+
 def _queued(target: _Target, console: Console) -> None:
-    """Say that a model will be fetched, without waiting for it."""
-    there = target.seen is not None and target.seen.state is ModelState.DOWNLOADED
+    """Say that a model is fetched or will be, without waiting for it."""
+    model = target.seen
+    state = ModelState.QUEUED
+    if model is not None and model.state in (ModelState.DOWNLOADED, ModelState.DOWNLOADING, ModelState.PAUSED):
+        state = model.state
     if console.as_json:
-        event = event_json(target.seen) if target.seen else {"name": target.name}
-        console.json_line({**event, "state": str(ModelState.DOWNLOADED if there else ModelState.QUEUED)})
-    elif there:
+        event = event_json(model) if model else {"name": target.name}
+        console.json_line({**event, "state": str(state)})
+    elif state is ModelState.DOWNLOADED:
         console.say(f"{target.name} is here already.")
     else:
-        console.say(f"{target.name} is being fetched. `modelhub status` shows how far it is.")
+        doing = "is being fetched" if state is ModelState.DOWNLOADING else f"is {state}"
+        place = model.queue_position if model and state is not ModelState.DOWNLOADING else None
+        where = f", {ordinal(place)} in the queue" if place is not None else ""
+        console.say(f"{target.name} {doing}{where}. `modelhub status` shows how far it is.")
 
 
 def _advance(targets: list[_Target], fleet: Fleet, console: Console) -> None:

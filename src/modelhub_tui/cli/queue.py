@@ -14,8 +14,8 @@ from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.shapes import event_json
 from modelhub_tui.cli.trouble import exit_code
 from modelhub_tui.config import Settings
-from modelhub_tui.domain import IN_FLIGHT, Fleet, Model, Place
-from modelhub_tui.errors import ModelHubError, explain
+from modelhub_tui.domain import IN_FLIGHT, Fleet, Model, ModelState, Place
+from modelhub_tui.errors import ModelHubError, NotPulled, explain
 from modelhub_tui.units import human_size
 from modelhub_tui.widgets.moments import ordinal
 
@@ -73,10 +73,12 @@ def _each(
         done, code = set(), OK
         for model in choose(moving, fleet.models, arguments.names):
             try:
+                if not model.registered and model.state is ModelState.AVAILABLE:
+                    raise NotPulled(handle(model))  # our list knows it; the router would say that it does not
                 await ask(client, model.name)
             except ModelHubError as error:
                 text = str(explain(error))
-                console.error(text if model.name in text else f"{handle(model)}: {text}")
+                console.error(text if model.name in text or handle(model) in text else f"{handle(model)}: {text}")
                 code = code or exit_code(error)
             else:
                 done.add(model.key)

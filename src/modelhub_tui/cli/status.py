@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from modelhub_tui import __version__
 from modelhub_tui.actions import orphaned
@@ -53,6 +54,11 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
     if fleet is None:
         console.print("No service runs on this machine; it starts when something needs it.")
         console.print(f"State  {settings.state_dir}")
+        if left := _left(settings):
+            said = "1 download is unfinished" if left == 1 else f"{left} downloads are unfinished"
+            them = "it" if left == 1 else "them"
+            more = f"`modelhub` goes on with {them}, and so does `modelhub list`, in the background."
+            console.say(f"{said}. {more}", "yellow")
         return OK
     _print_fleet(console, fleet)
     if service is not None:
@@ -64,6 +70,13 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
         if arguments.show_key:
             console.print(f"Key      {service.key}")
     return OK
+
+
+def _left(settings: Settings) -> int:
+    """How many downloads a service that was ended left unfinished."""
+    from modelhub_tui.service.unfinished import unfinished
+
+    return unfinished(settings.state_dir)
 
 
 def _status_json(
@@ -94,8 +107,10 @@ def _status_json(
 
 def _print_fleet(console: Console, fleet: Fleet) -> None:
     router = fleet.router
-    version = f", version {router.version}" if router.version else ""
-    console.print(f"Router   {router.label} at {router.url}{version}")
+    # A label may hold address and version already: each is said once.
+    name = router.label.removesuffix(f" at {urlsplit(router.url).netloc}")
+    version = f", version {router.version}" if router.version and router.version not in name else ""
+    console.print(f"Router   {name} at {router.url}{version}")
     if not fleet.nodes:
         console.print("Nodes    none; without one nothing is downloaded")
     for node in fleet.nodes:

@@ -182,7 +182,7 @@ class DetailsPane(VerticalScroll, can_focus=True):
         said = [why_paused(model) if model.state is ModelState.PAUSED else "", model.reason]
         if model.found and not model.registered:
             said.append("Found on disk and registered nowhere. p adopts it as it is.")
-        if model.queue_position is not None:
+        if model.queue_position is not None and model.state is not ModelState.DOWNLOADING:
             said.append(f"{ordinal(model.queue_position)} in the queue")
         out += [Content.styled(each, _STATE_STYLE[model.state]) for each in said if each]
         out += [Content.styled(self._transfer(each, model), "$foreground 85%") for each in model.transfers]
