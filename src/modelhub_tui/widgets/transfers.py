@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-from textual.content import Content
+from typing import ClassVar
+
+from rich.style import Style
+from textual.geometry import Region
 from textual.reactive import reactive
+from textual.strip import Strip
 from textual.widget import Widget
 
 from modelhub_tui.domain import Model, Phase
 from modelhub_tui.units import human_duration, human_rate
 from modelhub_tui.widgets.card_parts import bar_cells, of_total, percent
-from modelhub_tui.widgets.cells import clip, width_of
+from modelhub_tui.widgets.cells import Line, clip, width_of
+from modelhub_tui.widgets.drawn import cropped
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 from modelhub_tui.widgets.progress import in_short, troubled
 
 _MOVING = (Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING)
 
 
+_ROLES = ("text", "busy", "warn", "rest", "muted")
+
+
 class TransfersStrip(Widget):
-    """One line per moving transfer, at most `limit`; then how many more."""
+    """One line per moving transfer, at most `limit`; then how many more.
+
+    Drawn as lines of styled pieces: as `Content`, whose colours are read anew each time, it cost more than all cards.
+    """
 
     ALLOW_SELECT = False
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"transfers-strip--{role}" for role in _ROLES}
     DEFAULT_CSS = """
-    TransfersStrip { height: 1; background: $background; }
+    TransfersStrip {
+        height: 1;
+        background: $background;
+        .transfers-strip--text { color: $foreground 85%; }
+        .transfers-strip--busy { color: $text-primary; }
+        .transfers-strip--warn { color: $text-warning; }
+        .transfers-strip--rest { color: $foreground 25%; }
+        .transfers-strip--muted { color: $foreground 55%; }
+        &:ansi {
+            .transfers-strip--text { color: ansi_default; }
+            /* Terminal palettes know no shades: `dim` is the nearest. */
+            .transfers-strip--rest, .transfers-strip--muted { color: ansi_default; text-style: dim; }
+        }
+    }
     """
 
     models: reactive[tuple[Model, ...]] = reactive((), repaint=False)
@@ -33,6 +58,7 @@ class TransfersStrip(Widget):
         super().__init__(id=id, classes=classes)
         self.limit, self.glyphs = limit, glyphs
         self._moving: tuple[Model, ...] = ()
+        self._looks: dict[str, Style] = {}
         self.display = False
 
     def watch_models(self, models: tuple[Model, ...]) -> None:
@@ -50,7 +76,18 @@ class TransfersStrip(Widget):
     def _lines(self, moving: tuple[Model, ...]) -> int:
         return min(len(moving), self.limit) + (len(moving) > self.limit)
 
-    def render(self) -> Content:
+    def notify_style_update(self) -> None:
+        """Forget styles: the theme has changed."""
+        super().notify_style_update()
+        self._looks.clear()
+
+    def _look(self, role: str) -> Style:
+        look = self._looks.get(role)
+        if look is None:
+            look = self._looks[role] = self.get_visual_style(f"transfers-strip--{role}").rich_style
+        return look
+
+    def render_lines(self, crop: Region) -> list[Strip]:
         """Draw the lines."""
         width = self.size.width
         lines = [self._line(each, width) for each in self._moving[: self.limit]]
@@ -58,10 +95,12 @@ class TransfersStrip(Widget):
         if more:
             rate = sum(each.bytes_per_s or 0.0 for model in more for each in model.transfers)
             speed = f" {self.glyphs.dot} {human_rate(rate)}" if rate else ""
-            lines.append(Content.assemble((f" +{len(more)} more{speed}"[:width], "$foreground 55%")))
-        return Content("\n").join(lines)
+            lines.append(Line().add(f" +{len(more)} more{speed}"[:width], self._look("muted")))
+        lines += [Line() for _ in range(len(lines), self.size.height)]
+        strips = [Strip(each.pad(width, self._look("text")).segments, width) for each in lines]
+        return cropped(self, strips[crop.y : crop.bottom], crop)
 
-    def _line(self, model: Model, width: int) -> Content:
+    def _line(self, model: Model, width: int) -> Line:
         """`title  bar  38%  2.2 / 5.8 GB  112 MB/s  0:32`; figures go from the right on narrow screens."""
         transfer = model.transfer
         assert transfer is not None
@@ -79,12 +118,7 @@ class TransfersStrip(Widget):
         name = clip(model.title, name_width, self.glyphs.ellipsis)
         size = width - 2 - name_width - width_of(right) - 3
         done, rest = bar_cells(transfer.fraction, max(size, 0), self.glyphs)
-        return Content.assemble(
-            " ",
-            (name + " " * (name_width - width_of(name)), "$foreground 85%"),
-            " ",
-            (done, "$text-warning" if trouble else "$text-primary"),
-            # Terminal palettes know no shades: `dim` is the nearest.
-            (rest, "dim" if self.app.native_ansi_color else "$foreground 25%"),
-            (f"  {right}", "$text-warning" if trouble else "$foreground 85%"),
-        )
+        text = self._look("text")
+        line = Line().add(f" {name}", text).pad(name_width + 2, text)
+        line.add(done, self._look("warn" if trouble else "busy")).add(rest, self._look("rest"))
+        return line.add(f"  {right}", self._look("warn") if trouble else text)
