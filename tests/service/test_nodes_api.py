@@ -233,6 +233,21 @@ async def test_a_silent_node_is_offline_and_its_transfers_stand_still(service: S
     assert (await service.models())[NAME]["transfers"][0]["bytes_per_s"] == 5.0
 
 
+async def test_the_last_speed_of_a_node_that_fell_silent_is_not_shown_for_a_minute(service: Service) -> None:
+    await service.router.registry.add(registration())
+    far = FakeNode(service.admin, machine_name="far")
+    await far.register()
+    await far.beat(transfers=[FETCHING], placements=[])
+    service.clock.now += 11
+    service.router.fleet.tick()
+    assert [each["status"] for each in await nodes(service)] == ["online"]
+    [transfer] = (await service.models())[NAME]["transfers"]
+    assert (transfer["bytes_done"], transfer["bytes_per_s"], transfer["eta_s"]) == (10, None, None)
+    assert not transfer["orphaned"]
+    await far.beat(transfers=[FETCHING], placements=[])
+    assert (await service.models())[NAME]["transfers"][0]["bytes_per_s"] == 5.0
+
+
 async def test_our_own_nodes_end_is_noticed_without_waiting(service: Service) -> None:
     node = FakeNode(service.node)
     await node.register()

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 SILENCE_S = 60.0
 """A node not heard of for this long is offline."""
 SUPERVISED_SILENCE_S = 10.0
+QUIET_S = 10.0
+"""A node that works on transfers speaks every second: after this long its last speed is no news any more."""
 ORPHAN_S = 15.0
 """A transfer whose node is offline for this long has no worker: longer than a restart of the node takes."""
 RETRY_GRACE_S = 15.0
@@ -65,6 +67,8 @@ class LiveNode:
     sync_state: str | None = None
     sync_progress: tuple[str, str, int, int] | None = None
     sync_updated_at: float | None = None
+    quiet: bool = False
+    """It has not been heard of for so long that what it last said of speeds and seconds is stale."""
     given_up: bool = False
     """It has been silent for so long that nobody can be said to work on its transfers."""
 
@@ -118,6 +122,7 @@ class LiveNode:
             self.last_seen_shown,
             self.online_since,
             self.transfers,
+            self.quiet,
             self.placements,
             self.found,
             self.trash,
@@ -163,12 +168,12 @@ class Fleet:
     # -- what a reader asks ---------------------------------------------------------------------------------------
 
     def transfers_of(self, name: str) -> list[tuple[LiveNode, Transfer]]:
-        """Who fetches this model, with what an offline node last said shown as standing still."""
+        """Who fetches this model, with what a silent node last said shown as standing still."""
         found = []
         for node in self.nodes.values():
             transfer = node.transfers.get(name)
             if transfer is not None:
-                if node.status is NodeStatus.OFFLINE:
+                if node.quiet or node.status is NodeStatus.OFFLINE:
                     transfer = replace(
                         transfer,
                         bytes_per_s=None,
@@ -315,7 +320,7 @@ class Fleet:
             True if what should be stored has changed (its placements).
         """
         before, held = node.visible(), node.placements
-        node.heard_at, node.given_up = self._monotonic(), False
+        node.heard_at, node.quiet, node.given_up = self._monotonic(), False, False
         node.record = replace(node.record, last_seen=self._clock())
         told = {key: getattr(beat, key) for key in _TOLD}
         node.body = node.body.model_copy(update={key: value for key, value in told.items() if value is not None})
@@ -366,6 +371,9 @@ class Fleet:
         now = self._monotonic()
         for node in self.nodes.values():
             limit = SUPERVISED_SILENCE_S if node.record.supervised else SILENCE_S
+            if node.transfers and not node.quiet and now - node.heard_at > QUIET_S:
+                node.quiet = True
+                self._changes.touch()
             if node.status is not NodeStatus.OFFLINE and now - node.heard_at > limit:
                 self._lose(node)
             if node.status is NodeStatus.OFFLINE and not node.given_up and now - node.heard_at > ORPHAN_S:
