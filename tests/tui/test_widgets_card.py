@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -268,3 +270,21 @@ def test_every_glyph_is_one_cell():
         for name in glyphs.__slots__:
             mark = getattr(glyphs, name)
             assert name == "name" or cell_len(mark) == 1 or (name == "bar_half" and mark == "")
+
+
+@given(models(), models(), st.integers(20, 120), st.sampled_from(["hub", "local"]), st.sampled_from([4, 5]))
+def test_what_was_drawn_before_changes_nothing(was: Model, other: Model, width: int, layout: str, height: int) -> None:
+    how: dict[str, object] = {"layout": layout, "height": height}
+    last = card(was, width, **how)
+    for now in (other, replace(was, transfers=other.transfers), replace(was, reason="another reason")):
+        assert card(now, width, last=last, **how) == card(now, width, **how)
+
+
+def test_lines_about_the_model_are_taken_over_while_it_moves() -> None:
+    was = sample(ModelState.DOWNLOADING, transfers=moving())
+    now = replace(was, transfers=moving(bytes_done=2_900_000_000))
+    last = card(was, height=5)
+    drawn = card(now, height=5, last=last)
+    assert [line is before for line, before in zip(drawn.lines, last.lines, strict=True)] == [True] * 3 + [False] * 2
+    stalled = card(replace(was, transfers=moving(stalled_s=12.0)), height=5, last=last)
+    assert not any(line is before for line, before in zip(stalled.lines, last.lines, strict=True))

@@ -155,15 +155,38 @@ async def test_nothing_is_repainted_when_nothing_shown_changed(models):
         assert app.grid.refreshed == []
 
 
-async def test_progress_repaints_the_card_that_moves():
+async def test_progress_repaints_the_lines_that_move():
     start = (*MANY[:2], moving(2, 100_000_000), *MANY[3:50])
     app = Shell(start)
     async with app.run_test(size=(120, 36)) as pilot:
         await pilot.pause()
+        top = app.grid.card_region(2).y
         app.grid.refreshed.clear()
         app.grid.show((*start[:2], moving(2, 500_000_000), *start[3:]))
-        assert app.grid.refreshed == [(app.grid.card_region(2),)]
+        (regions,) = app.grid.refreshed
+        assert {each.y for each in regions} == {top + 3, top + 4}  # the bar, and the figures below it
         assert "50%" in "".join(strip.text for strip in screen_of(app.grid))
+
+
+async def test_what_a_row_shows_does_not_depend_on_what_it_showed_before():
+    steps = [
+        MANY[:8],
+        (*MANY[:2], moving(2, 100_000_000), *MANY[3:8]),
+        (*MANY[:2], moving(2, 500_000_000), moving(3, 1), *MANY[4:8]),
+        (*MANY[:2], moving(2, 900_000_000), *MANY[3:8]),
+        (*MANY[2:4], moving(2, 900_000_000), *MANY[5:9]),
+        MANY[:3],
+    ]
+    kept = Shell(steps[0])
+    async with kept.run_test(size=(120, 36)) as pilot:
+        for models in steps:
+            kept.grid.show(models)
+            await pilot.pause()
+            fresh = Shell(models)
+            async with fresh.run_test(size=(120, 36)) as other:
+                fresh.grid.highlight(kept.grid.cursor)
+                await other.pause()
+                assert screen_of(kept.grid) == screen_of(fresh.grid)
 
 
 async def test_searching_lays_nothing_out():

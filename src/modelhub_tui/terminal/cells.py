@@ -84,6 +84,13 @@ def cells_of(text: str, style: str) -> Row:
         raise Doubt(f"a control character in {text!r}")
     if text.isascii():
         return list(map(glyphs.__getitem__, text))
+    return list(_clusters(text, style))
+
+
+@lru_cache(maxsize=2048)
+def _clusters(text: str, style: str) -> tuple[Cell, ...]:
+    """Text that is not ASCII, one cell after the other. Kept: bars and marks come again and again."""
+    glyphs = _glyphs(style)
     row: Row = []
     for start, end, width in split_graphemes(text)[0]:
         if width == 0 and row:
@@ -91,7 +98,7 @@ def cells_of(text: str, style: str) -> Row:
         row.append(glyphs[text[start:end]])
         if width == 2:
             row.append(glyphs[""])
-    return row
+    return tuple(row)
 
 
 def _goes_with(cell: Cell, style: str) -> bool:

@@ -271,6 +271,11 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
     # Geometry
 
     @property
+    def size(self) -> Size:
+        """Its cells. There is no border, padding or scroll bar: to find that out anew for every row costs a lot."""
+        return self.outer_size
+
+    @property
     def columns(self) -> int:
         """Cards side by side."""
         width = self.size.width
@@ -376,21 +381,32 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             self.refresh(*regions)
 
     def _repaint_changed(self, old: tuple[Model, ...], new: tuple[Model, ...], cursor: int) -> None:
-        """Repaint the cards on screen that differ from before; nothing when none does. `cursor` is where it was."""
+        """Repaint the lines on screen that differ from before; nothing when none does. `cursor` is where it was."""
         window = self._window()
         was, now = old[window.start : window.stop], new[window.start : window.stop]
         if len(was) != len(now):
             self.refresh()
             return
         changed = {at for at, pair in enumerate(zip(was, now, strict=True), window.start) if not _alike(*pair)}
-        if changed and len(changed) == len(now):
-            self.refresh()
-            return
         if cursor != self._cursor:
             changed |= {cursor, self._cursor}
-        self._repaint(*changed)
+        for row in {at // self.columns for at in changed if at in window}:
+            self._repaint_row(row)
         if len(old) != len(new) and now:
             self.refresh(Region(self.size.width - _BAR, 0, _BAR, self.size.height))
+
+    def _repaint_row(self, row: int) -> None:
+        """Draw a row, and mark the lines as dirty that show something else than last time."""
+        last, width = self._last.get(row), self.size.width
+        now = self._row(row)
+        top = row * self.row_height - self.scroll_offset.y
+        dirty = [
+            Region(0, top + line, width, 1)
+            for line, strip in enumerate(now.strips)
+            if (last is None or strip is not last.strips[line]) and 0 <= top + line < self.size.height
+        ]
+        if dirty:
+            self.refresh(*dirty)
 
     def notify_style_update(self) -> None:
         """Forget styles: the theme, or a state such as focus, has changed."""
@@ -443,9 +459,10 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         key = (*map(id, self._models_of(row)), how)
         found = self._rows.get(key)
         if found is None:
-            if len(self._last) > _REMEMBERED:
-                self._last.clear()
-            found = self._rows[key] = self._last[row] = self._draw_row(row, how)
+            found = self._rows[key] = self._draw_row(row, how)
+        if len(self._last) > _REMEMBERED:
+            self._last.clear()
+        self._last[row] = found
         return found
 
     def _draw_row(self, row: int, how: tuple[object, ...]) -> _Row:
@@ -485,6 +502,8 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         return _Row(how, cards, [*strips, *[blank] * _GAP_Y], [*thumbed, *[None] * _GAP_Y])
 
     def _draw(self, model: Model, cursor: bool, last: Card | None) -> Card:
+        if last is not None and _alike(last.model, model):
+            return last
         self.rendered_cards += 1
         return draw_card(
             model,
