@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 MAX_PROBLEMS = 200
 _LIMIT_BYTES = 5_000_000

@@ -6,10 +6,10 @@ Bindings, footer, help screen, command palette and the README's table of keys ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from modelhub_tui.actions import STATES_FOR, applicable, can, orphaned
 from modelhub_tui.domain import LOCAL_ABILITIES, Ability, Model
+from modelhub_tui.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

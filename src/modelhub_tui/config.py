@@ -9,7 +9,7 @@ import contextlib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from modelhub_tui.domain import Limits
 from modelhub_tui.errors import BadSettings
 from modelhub_tui.limit_texts import LIMIT_TEXTS, read_limits
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 

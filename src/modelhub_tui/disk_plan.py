@@ -7,10 +7,10 @@ same calculation again, with fresh figures, before and while it writes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from modelhub_tui.domain import IN_FLIGHT, Model, Node
 from modelhub_tui.units import human_size
+from modelhub_tui.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

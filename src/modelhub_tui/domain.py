@@ -7,8 +7,10 @@ Units: `_bytes` are bytes, `_s` seconds, `_bps` bytes per second; `at`/`last_see
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from modelhub_tui.values import dataclass
 
 
 class ModelState(StrEnum):

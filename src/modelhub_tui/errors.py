@@ -7,9 +7,9 @@ something different.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import reduce
 from itertools import compress, repeat
@@ -13,6 +13,7 @@ from operator import and_, contains
 from modelhub_tui.domain import Model, ModelState, Node
 from modelhub_tui.fleet_state import changed_at
 from modelhub_tui.states import FitKind, fit
+from modelhub_tui.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def _folded(texts: list[str]) -> list[str]:
 
 def apply(
     models: Sequence[Model],
-    wanted: Filter = Filter(),
+    wanted: Filter = Filter(),  # noqa: B008 - frozen
     sort: SortKey = SortKey.CATALOG,
     nodes: Sequence[Node] = (),
 ) -> tuple[Model, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from modelhub_tui.domain import (
     RouterReport,
 )
 from modelhub_tui.states import join_models, model_key
+from modelhub_tui.values import dataclass
 
 T = TypeVar("T")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from modelhub_tui.errors import BadReference
 from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.values import dataclass
 
 HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "www.hf.co"})
 

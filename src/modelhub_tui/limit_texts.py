@@ -6,11 +6,12 @@ What they may be is as docs/wire.md says; a running service checks them once mor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from modelhub_tui.domain import Limits
 from modelhub_tui.errors import BadSettings
 from modelhub_tui.units import exact_duration, exact_size, parse_duration, parse_size
+from modelhub_tui.values import dataclass
 
 LEAST_BANDWIDTH_BPS = 1024
 """Less would end in time-outs rather than in downloads."""

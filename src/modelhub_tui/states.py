@@ -6,7 +6,7 @@ Pure functions over `modelhub_tui.domain`: no I/O, no clock.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 from modelhub_tui.domain import (
@@ -22,6 +22,7 @@ from modelhub_tui.domain import (
     RouterReport,
     Transfer,
 )
+from modelhub_tui.values import dataclass
 
 
 class FitKind(StrEnum):

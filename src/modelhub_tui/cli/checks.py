@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from modelhub_tui.config import SETTINGS, Settings, origins
 from modelhub_tui.errors import ModelHubError, explain
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 LITTLE_BYTES = 1 << 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from argparse import Namespace
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.cli import FAILED, INTERRUPTED, OK
@@ -23,6 +23,7 @@ from modelhub_tui.errors import AlreadyRegistered, ModelHubError, NotSupported, 
 from modelhub_tui.states import model_key
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.moments import ordinal
 
 _BAR_FROM = 70

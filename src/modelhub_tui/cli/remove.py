@@ -6,7 +6,7 @@ import asyncio
 import time
 from argparse import Namespace
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from modelhub_tui.actions import running
@@ -23,6 +23,7 @@ from modelhub_tui.config import Settings
 from modelhub_tui.domain import Ability, CatalogEntry, Fleet, Limits, Model, ModelState, NodeStatus, Trashed
 from modelhub_tui.errors import ModelHubError, NotFound, Rejected
 from modelhub_tui.units import human_size
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.moments import in_words, moment
 
 if TYPE_CHECKING:

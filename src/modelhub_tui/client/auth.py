@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ from modelhub_tui.errors import (
     Unauthorised,
 )
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 if TYPE_CHECKING:
     import httpx

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from modelhub_tui.domain import Limits, Place, RouterInfo, RouterReport, Trashed
+from modelhub_tui.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +15,7 @@ from modelhub_tui.client.transport import RouterHttp
 from modelhub_tui.client.upstream_wire import Held, Task
 from modelhub_tui.domain import Ability, Node, Phase, Placement, RouterInfo, RouterModel, Transfer
 from modelhub_tui.errors import ModelHubError, NotSupported, Unauthorised
+from modelhub_tui.values import dataclass
 
 DOWNLOADS = {"G3": frozenset({"xllm"}), "G4": frozenset({"xllm", "ollama", "lm_studio"})}
 """Software on which a download can be ordered."""

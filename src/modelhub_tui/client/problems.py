@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from modelhub_tui import net
 from modelhub_tui.errors import (
@@ -25,6 +24,7 @@ from modelhub_tui.errors import (
     Unauthorised,
 )
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 MAX_CANDIDATES = 50
 _KIND = re.compile(r"(?:(?:Validation|HTTP client|Database|Internal) error|Invalid model name): ", re.IGNORECASE)

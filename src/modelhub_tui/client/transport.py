@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ import httpx
 from modelhub_tui import net
 from modelhub_tui.errors import BadSettings, NotARouter, RouterFault, Unreachable
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 CONNECT_S, READ_S = 3.0, 10.0
 BODY_S = 50.0

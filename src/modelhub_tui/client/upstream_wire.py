@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from modelhub_tui import net
@@ -25,6 +25,7 @@ from modelhub_tui.client.wire import (
 )
 from modelhub_tui.domain import Gpu, HubStats, Node, NodeStatus, Placement, RouterModel
 from modelhub_tui.untrusted import clean_block
+from modelhub_tui.values import dataclass
 
 T = TypeVar("T")
 

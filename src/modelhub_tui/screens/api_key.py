@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.widgets import Button, Input, Static
 
 from modelhub_tui.screens.dialog import Dialog
+from modelhub_tui.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
@@ -18,6 +17,7 @@ from modelhub_tui.domain import Model, Node, NodeStatus
 from modelhub_tui.screens.dialog import Dialog
 from modelhub_tui.screens.wording import listed, titles
 from modelhub_tui.units import human_size
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.cells import clip, clip_middle, width_of
 from modelhub_tui.widgets.fleet_cells import status_of
 from modelhub_tui.widgets.glyphs import Glyphs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from textual import on
@@ -17,6 +17,7 @@ from textual.widgets.option_list import Option
 from modelhub_tui.domain import Model, ModelState, Node
 from modelhub_tui.filtering import Filter, ModelView, SortKey, capability_counts, fits, tag_counts
 from modelhub_tui.screens.dialog import Dialog
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.glyphs import Glyphs
 
 STATE_CHOICES: tuple[tuple[str, frozenset[ModelState]], ...] = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from textual import on
@@ -18,6 +18,7 @@ from textual.widget import Widget
 from modelhub_tui.commands import FLEET_COMMANDS, Situation, footer
 from modelhub_tui.domain import Ability, Fleet, Link, Model, Node, NodeStatus
 from modelhub_tui.filtering import Filter, ModelView, SortKey
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.cells import clip, width_of
 from modelhub_tui.widgets.fleet_cells import counted, in_fleet, in_words, node_facts, status_of
 from modelhub_tui.widgets.fleet_grid import FleetGrid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
@@ -17,6 +16,7 @@ from textual.widgets import Button, Input, Static
 from modelhub_tui.domain import Limits
 from modelhub_tui.screens.dialog import Dialog
 from modelhub_tui.units import human_size, parse_duration, parse_size
+from modelhub_tui.values import dataclass
 
 MOST_PARALLEL, LEAST_BPS = 16, 1024
 """What a service accepts; see docs/wire.md."""

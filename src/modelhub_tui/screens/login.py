@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from textual import on
 from textual.app import ComposeResult
@@ -13,6 +13,7 @@ from textual.widgets import Button, Input, Static
 
 from modelhub_tui.errors import Advice
 from modelhub_tui.screens.dialog import Dialog
+from modelhub_tui.values import dataclass
 
 SHORTEST = 6
 """Characters a new password needs, at least."""

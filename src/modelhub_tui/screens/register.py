@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from textual import events, on
@@ -19,6 +19,7 @@ from modelhub_tui.errors import Advice, BadReference
 from modelhub_tui.hub_refs import HubRef, parse_hub_ref
 from modelhub_tui.screens.dialog import Dialog
 from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.values import dataclass
 
 MAX_CANDIDATES = 50
 

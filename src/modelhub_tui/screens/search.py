@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import events
@@ -14,6 +13,7 @@ from textual.reactive import var
 from textual.widgets import Input, Static
 
 from modelhub_tui.filtering import SortKey
+from modelhub_tui.values import dataclass
 
 SORT_WORDS = {
     SortKey.CATALOG: "catalog order",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
@@ -20,6 +19,7 @@ from modelhub_tui.screens.confirm import ConfirmScreen
 from modelhub_tui.screens.dialog import Dialog
 from modelhub_tui.screens.wording import freed_for_good
 from modelhub_tui.units import human_size
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.cells import clip, width_of
 from modelhub_tui.widgets.glyphs import Glyphs
 from modelhub_tui.widgets.moments import moment

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,6 +33,7 @@ from modelhub_tui.service.statefile import (
     prepare_dir,
     read_state,
 )
+from modelhub_tui.values import dataclass
 
 ANSWER_S = 2.0
 """Longest wait for one answer of a service on this machine."""

@@ -14,11 +14,12 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from pathlib import Path
 
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ServiceFailed
+from modelhub_tui.values import dataclass
 
 STATE_FILE, LOCK_FILE, START_LOCK_FILE, LOG_FILE, DATABASE = (
     "service.json",

@@ -6,7 +6,6 @@ holds everything that shows in it (`_key`); nothing is invalidated by hand. See 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -25,6 +24,7 @@ from textual.widget import Widget
 from modelhub_tui.actions import deleters
 from modelhub_tui.domain import LOCAL_ABILITIES, Ability, Gpu, Model, Node, NodeStatus
 from modelhub_tui.states import fit
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.card import LOW, TALL, draw_card
 from modelhub_tui.widgets.card_parts import Action, Card, Layout, Look
 from modelhub_tui.widgets.cells import Line, clip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Literal
 
 from rich.segment import Segment
@@ -11,6 +11,7 @@ from rich.style import Style
 
 from modelhub_tui.domain import Model
 from modelhub_tui.units import human_size
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.cells import Line, clip, width_of
 from modelhub_tui.widgets.glyphs import Glyphs
 

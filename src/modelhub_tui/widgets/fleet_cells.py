@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from modelhub_tui.domain import Model, ModelState, Node, NodeStatus, Phase, Placement, Transfer
 from modelhub_tui.units import human_duration, human_rate, human_size
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.card_parts import bar_cells, of_total, percent
 from modelhub_tui.widgets.cells import clip, width_of
 from modelhub_tui.widgets.glyphs import Glyphs

@@ -6,7 +6,6 @@ lines that differ are painted, and nothing when none does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.style import Style
@@ -20,6 +19,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from modelhub_tui.domain import Model, Node
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.cells import Line, clip, clip_middle
 from modelhub_tui.widgets.drawn import cropped, thumb_lines
 from modelhub_tui.widgets.fleet_cells import Mark, cell, headline, mark_on, marks_of, status_of

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from textual import events
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
+
+from modelhub_tui.values import dataclass
 
 KEEP_LAST = 2
 """The last items (help, quit) stay when the line is too narrow for all."""

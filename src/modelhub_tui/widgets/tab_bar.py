@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from textual import events
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.cells import width_of
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 

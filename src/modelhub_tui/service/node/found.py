@@ -11,13 +11,13 @@ import logging
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.manifest import File, is_commit
 from modelhub_tui.untrusted import safe_repo_path
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,11 @@ import platform
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
+
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from modelhub_tui.service.node import faults
@@ -17,6 +17,7 @@ from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.progress import History, Progress
 from modelhub_tui.service.node.record import Entry, Record, State
 from modelhub_tui.service.node.tuning import Tuning
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 

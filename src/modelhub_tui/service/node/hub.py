@@ -7,13 +7,13 @@ own environment only once, at import.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.manifest import usable_etag
 from modelhub_tui.service.node.xet import XetFile, xet_file
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ name neither repo nor size.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +15,7 @@ from modelhub_tui.errors import BadReference
 from modelhub_tui.hub_refs import HUB_HOSTS, parse_hub_ref
 from modelhub_tui.service.node import faults
 from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.values import dataclass
 
 MAX_FILES = 20_000
 _SMALL_BYTES = 16 * 1024 * 1024

@@ -12,12 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from modelhub_tui.domain import Phase
 from modelhub_tui.service.node.faults import Fault
 from modelhub_tui.units import human_size
+from modelhub_tui.values import dataclass
 
 WINDOW_S = 5.0
 STALLED_S = 3.0

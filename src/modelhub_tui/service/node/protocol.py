@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -17,6 +16,7 @@ from modelhub_tui.domain import Limits
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.manifest import Wanted, read_list
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 _MAX_BYTES = 64 * 1024 * 1024
 _PASSING_STATUS = frozenset({401, 403, 404, 408, 421, 425, 429})

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urlsplit
 
 from modelhub_tui.service.node import faults
@@ -20,6 +20,7 @@ from modelhub_tui.service.node.part import Flusher, Part
 from modelhub_tui.service.node.throttle import Throttle
 from modelhub_tui.service.node.transport import BadHTTP, Body, Transport
 from modelhub_tui.service.node.tuning import Tuning
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 

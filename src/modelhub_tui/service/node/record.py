@@ -12,13 +12,13 @@ import os
 import sqlite3
 import threading
 import time
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.progress import History
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,11 @@ import ssl
 import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from modelhub_tui.values import dataclass
 
 BadHTTP = http.client.HTTPException
 """The other side broke the protocol; connection trouble is an OSError, TimeoutError included."""

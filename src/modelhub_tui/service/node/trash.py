@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -28,6 +28,7 @@ from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
 from modelhub_tui.service.node.removal import put_aside, put_aside_plan, refs_of, remove_files, tidy
 from modelhub_tui.units import human_size
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 

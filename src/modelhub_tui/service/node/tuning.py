@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
+
+from modelhub_tui.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from modelhub_tui.values import dataclass
 
 _RANGE = re.compile(r"bytes=(\d+)-\d*\Z")
 _HASH = re.compile(r"[0-9a-f]{64}\Z")

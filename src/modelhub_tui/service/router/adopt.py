@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from modelhub_tui.domain import CatalogEntry, CatalogFile, Placement
 from modelhub_tui.errors import BadReference
@@ -21,6 +21,7 @@ from modelhub_tui.service.router.records import ManifestFile, Registration
 from modelhub_tui.service.router.registry import Registry
 from modelhub_tui.service.router.resolve import MEMORY_FACTOR, kind_of
 from modelhub_tui.untrusted import safe_repo_path
+from modelhub_tui.values import dataclass
 
 MAX_OFFERS = 500
 _CONFIGS = ("config.json", "model_index.json", "params.json")

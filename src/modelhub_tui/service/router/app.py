@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from modelhub_tui.service.router.core import Router
 from modelhub_tui.service.router.endpoints import Endpoints
 from modelhub_tui.service.router.errors import BadBody, Refused, error_json, to_response
 from modelhub_tui.service.router.store import StoreFailed
+from modelhub_tui.values import dataclass
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

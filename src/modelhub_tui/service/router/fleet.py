@@ -8,13 +8,14 @@ import secrets
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from modelhub_tui.domain import Event, Gpu, Node, NodeStatus, Phase, Placement, Transfer
 from modelhub_tui.service.router.bodies import FoundBody, Heartbeat, NodeBody, TransferBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.records import NodeRecord
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 

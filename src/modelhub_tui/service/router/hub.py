@@ -11,12 +11,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelhub_tui.service.router.artefact import RepoFile
 from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.untrusted import clean
+from modelhub_tui.values import dataclass
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.records import Registration
 from modelhub_tui.service.router.registry import Registry
 from modelhub_tui.states import derive_state
+from modelhub_tui.values import dataclass
 
 _SOURCES = {"gguf": "hf_gguf", "safetensors": "hf_safetensors", "onnx": "hf_onnx"}
 _STATUS = {

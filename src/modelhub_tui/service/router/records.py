@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, Self
 
 from modelhub_tui.domain import Placement
+from modelhub_tui.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

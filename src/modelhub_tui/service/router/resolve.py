@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadReference
@@ -20,6 +20,7 @@ from modelhub_tui.service.router.records import ManifestFile, Registration
 from modelhub_tui.service.router.registry import Registry, Taken
 from modelhub_tui.units import human_count
 from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.values import dataclass
 
 DEADLINE_S = 50.0
 """Longest that a registration may take, all attempts together; upstream advises its clients to wait 60 s."""
