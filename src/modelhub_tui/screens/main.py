@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
@@ -15,7 +15,6 @@ from textual.message import Message
 from textual.reactive import reactive, var
 from textual.screen import Screen
 from textual.timer import Timer
-from textual.widgets import Input
 
 from modelhub_tui import commands
 from modelhub_tui.actions import deleters
@@ -27,6 +26,7 @@ from modelhub_tui.fleet_state import Following
 from modelhub_tui.screens.asking import Asking
 from modelhub_tui.screens.search import ClickableText, SearchBar, SearchInput
 from modelhub_tui.screens.wording import empty_text, names_a_repo, on_disk
+from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.card_grid import CardGrid
 from modelhub_tui.widgets.details import DetailsPane
 from modelhub_tui.widgets.footer import FooterItem, KeyFooter
@@ -146,6 +146,8 @@ class MainScreen(Asking, Screen[None]):
     def on_mount(self) -> None:
         """Show the first fleet: the catalog and the states of the last session."""
         self.show_fleet()
+        # Not by its message, which would come a frame later.
+        self.watch(self.query_one(SearchInput), "value", self._typed, init=False)
 
     @property
     def grid(self) -> CardGrid:
@@ -298,10 +300,17 @@ class MainScreen(Asking, Screen[None]):
         """Back to the list, which keeps what was searched for."""
         self.set_focus(self.grid)
 
-    @on(Input.Changed, "#search")
-    def _search(self, event: Input.Changed) -> None:
-        self.wanted = replace(self.wanted, text=event.value)
-        if event.value:
+    def _typed(self) -> None:
+        """Search in the same frame that shows the key; on a slow link the key goes first."""
+        if self.app.has_class("-slow-link"):
+            self.call_after_refresh(self._search)
+        else:
+            self._search()
+
+    def _search(self) -> None:
+        text = self.query_one(SearchInput).value
+        self.wanted = replace(self.wanted, text=text)
+        if text:
             self.grid.highlight(0)  # the best match, so that enter and p are about it
 
     @on(ClickableText.Clicked, "#search-icon")
