@@ -32,6 +32,9 @@ T = TypeVar("T")
 LAST_SEEN_STEP_S = 30.0
 """An online node's `last_seen` moves all the time; it is news only in steps of this size."""
 
+_STRETCH = 64
+"""Members compared at once: most stretches are as they were."""
+
 PULLABLE = frozenset({ModelState.AVAILABLE, ModelState.FAILED, ModelState.DELETING})
 """Reported states that a pull covers."""
 PRESENT = frozenset(ModelState) - {ModelState.AVAILABLE, ModelState.DELETING}
@@ -172,8 +175,16 @@ class FleetJoin:
 
 
 def changed_at(old: Sequence[T], new: Sequence[T]) -> list[int]:
-    """Positions at which two sequences of the same length hold different objects, found at C speed."""
-    return list(compress(range(len(new)), map(operator.is_not, old, new)))
+    """Positions at which two sequences of the same kind and length differ; what is equal may count as the same.
+
+    Whole stretches are compared first: identical members cost 3 ns each so, and 30 ns when looked at one by one.
+    """
+    found: list[int] = []
+    for start in range(0, len(new), _STRETCH):
+        was, now = old[start : start + _STRETCH], new[start : start + _STRETCH]
+        if was != now:
+            found += compress(range(start, start + len(now)), map(operator.is_not, was, now))
+    return found
 
 
 class Following:
@@ -237,6 +248,8 @@ def steady_nodes(old: tuple[Node, ...], new: Iterable[Node]) -> tuple[Node, ...]
 
 
 def _steady_node(old: Node | None, new: Node) -> Node:
+    if new is old:
+        return new
     if old is not None and new.status is NodeStatus.ONLINE and new.last_seen and old.last_seen:
         step_s = abs(new.last_seen - old.last_seen)
         if step_s < LAST_SEEN_STEP_S and replace(new, last_seen=old.last_seen) == old:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SEPARATOR = b",\n"
-_AT_ONCE = 64
+_AT_ONCE = 32
 """Lines of a block: nearly all blocks are as they were, and in one that is not each line is looked at."""
 
 

@@ -375,7 +375,7 @@ class ListReader(Generic[T]):
             values[at] = read_usable(self._convert, net.loads(line))
         self._values = values
         self._lines.accept(blocks)
-        return tuple([value for value in values if value is not None])
+        return tuple(filter(None, values))  # records are true; a line of Python for each takes twice as long
 
     def _take(self, records: list[Any], *, parse: bool) -> tuple[T, ...]:
         old = self._records
@@ -394,7 +394,7 @@ class ListReader(Generic[T]):
             else:
                 values[at] = read_usable(self._convert, net.loads(record) if parse else record)
         self._records, self._values = records, values
-        return tuple([value for value in values if value is not None])
+        return tuple(filter(None, values))  # records are true; a line of Python for each takes twice as long
 
 
 def models_reader() -> ListReader[RouterModel]:
