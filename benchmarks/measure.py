@@ -217,6 +217,8 @@ class Sandbox:
             "HF_HOME": str(self.folder / "hf"),
             "HF_ENDPOINT": "http://127.0.0.1:9",
             "NO_COLOR": "",
+            # As installed. With byte code switched off, each start would compile what was edited last.
+            "PYTHONDONTWRITEBYTECODE": "",
             **more,
         }
 

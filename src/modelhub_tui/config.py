@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -256,14 +255,18 @@ def _read_file(path: Path, explicit: bool) -> dict[str, str]:
             said = file.read(_FILE_LIMIT_BYTES + 1)
         if len(said) > _FILE_LIMIT_BYTES:
             raise BadSettings(f"The config file {path} is larger than 1 MB; name a TOML file with a few settings.")
-        raw = tomllib.loads(said.decode())
     except FileNotFoundError:
         if explicit:
             raise BadSettings(f"There is no config file {path}.") from None
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8"
-        raise BadSettings(f"The config file {path} cannot be read ({why}).") from error
+    except OSError as error:
+        raise BadSettings(f"The config file {path} cannot be read ({error.strerror}).") from error
+    import tomllib  # most have no file
+
+    try:
+        raw = tomllib.loads(said.decode())
+    except UnicodeDecodeError as error:
+        raise BadSettings(f"The config file {path} cannot be read (not UTF-8).") from error
     except tomllib.TOMLDecodeError as error:
         raise BadSettings(f"The config file {path} is not valid TOML: {clean(error)}.") from error
     for name, value in raw.items():

@@ -69,7 +69,7 @@ def _run(argv: list[str], connector: Connector | None) -> int:
     from modelhub_tui.config import load_settings
     from modelhub_tui.errors import BadSettings, explain
 
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser(argv[0] if argv else None).parse_args(argv)
     console = Console(as_json=getattr(arguments, "json", False))
     try:
         try:

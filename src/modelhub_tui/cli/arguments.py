@@ -16,8 +16,23 @@ _METAVARS = {"router": "URL", "api_key": "KEY", "theme": "NAME"}
 _NAMES = "NAME is a catalog id, a registered name, or any part that only one model has."
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser; `command` is None if no subcommand was given. Global flags may stand before or after it."""
+class _NotTyped:
+    """Takes what is said about a command that was not typed."""
+
+    def add_argument(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def add_subparsers(self, **_: Any) -> _NotTyped:
+        return self
+
+
+def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
+    """The parser; `command` is None if no subcommand was given. Global flags may stand before or after it.
+
+    Args:
+        typed: The subcommand, if it comes first: only its parser is made then, as all together take as long as the rest
+            of a short command. Anything else makes all.
+    """
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
     group = common.add_argument_group("global flags")
     for each in SETTINGS:
@@ -43,7 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
         json: bool = True,
         more: str = "",
         below: Any = commands,
-    ) -> argparse.ArgumentParser:
+    ) -> Any:
+        if isinstance(below, _NotTyped) or (below is commands and typed not in (None, name)):
+            return _NotTyped()
         shown = "\n".join(f"  modelhub {each}" for each in examples)
         added: argparse.ArgumentParser = below.add_parser(
             name,
@@ -167,10 +184,11 @@ def build_parser() -> argparse.ArgumentParser:
     actions = catalog.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
     check = add("check", "list every problem of a catalog file", *examples, below=actions)
     check.add_argument("file", nargs="?", metavar="FILE", help="default: the catalog in use")
-    return parser
+    # Nobody's name: say which there are.
+    return parser if typed is None or typed in commands.choices else build_parser()
 
 
-def _add_queue(add: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_queue(add: Callable[..., Any]) -> None:
     """What changes the queue of downloads, and what they may take."""
     examples = ("pause qwen2.5-7b", "pause phi-3 gemma")
     pause = add("pause", "hold downloads; what they have fetched stays", *examples, more=_NAMES)
@@ -198,7 +216,7 @@ def _add_queue(add: Callable[..., argparse.ArgumentParser]) -> None:
     limits.add_argument("--trash-size", metavar="SIZE", help="most that the trash may hold")
 
 
-def _add_trash(add: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_trash(add: Callable[..., Any]) -> None:
     """What brings models back, or takes up those that nobody registered."""
     undo = add(
         "undo",

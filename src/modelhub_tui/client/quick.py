@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 from modelhub_tui.client import wire
@@ -49,7 +50,9 @@ def _get(url: str, path: str, api_key: str) -> bytes:
     if not (api_key.isascii() and api_key.isprintable()):
         raise ValueError("not a plain key")
     head = f"GET {path} HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {api_key}\r\n"
-    with socket.create_connection((where.hostname, where.port), timeout=TIMEOUT_S) as connection:
+    # As bytes: text is taken for a name in any language, and the codec for those takes as long as the exchange.
+    address: Any = (where.hostname.encode("ascii"), where.port)
+    with socket.create_connection(address, timeout=TIMEOUT_S) as connection:
         connection.sendall(f"{head}Connection: close\r\n\r\n".encode("ascii"))
         chunks: list[bytes] = []
         size = 0

@@ -9,11 +9,11 @@ import re
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from modelhub_tui import __version__
@@ -287,6 +287,8 @@ def _start(settings: Settings, deadline: float) -> ServiceState:
     if settings.catalog is not None:
         env["MODELHUB_CATALOG"] = str(settings.catalog)
     readable, writable = os.pipe()
+    import subprocess  # most find a service that runs
+
     try:
         try:
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -378,12 +380,13 @@ def _ask(url: str, method: str, path: str, key: str = "") -> tuple[int, bytes]:
         ValueError: The answer is no HTTP.
     """
     where = urlsplit(url)
-    host, port = where.hostname or "127.0.0.1", where.port or 80
+    # As bytes: text is taken for a name in any language, and the codec for those takes as long as the exchange.
+    address: Any = ((where.hostname or "127.0.0.1").encode("ascii"), where.port or 80)
     auth = f"Authorization: Bearer {key}\r\n" if key else ""
     request = (
         f"{method} {path} HTTP/1.1\r\nHost: {where.netloc}\r\n{auth}Content-Length: 0\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
+    with socket.create_connection(address, timeout=ANSWER_S) as connection:
         connection.sendall(request.encode("ascii"))
         answer = bytearray()
         while chunk := connection.recv(65536):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import stat
@@ -70,13 +69,17 @@ def identity_of(settings: Settings, version: str) -> Identity:
             catalog = f"{settings.catalog.resolve()}@{settings.catalog.stat().st_mtime_ns}"
         catalog = catalog or str(settings.catalog)
     token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
+    if token:
+        import hashlib  # most have none
+
+        token = hashlib.sha256(b"modelhub:" + token.encode(errors="surrogateescape")).hexdigest()[:32]
     return Identity(
         version=version,
         protocol=PROTOCOL,
         hf_endpoint=settings.hf_endpoint,
         hub_cache=str(settings.hub_cache),
         catalog=catalog,
-        token=hashlib.sha256(b"modelhub:" + token.encode(errors="surrogateescape")).hexdigest()[:32] if token else "",
+        token=token,
     )
 
 

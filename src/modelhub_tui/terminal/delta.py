@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import textual
@@ -44,6 +45,15 @@ _WHOLE = 1400
 """Characters that arrive in one piece anyway: one packet of most networks."""
 
 
+def textual_version() -> str:
+    """Textual's version, by the name of the folder of its metadata: `textual.__version__` reads what is in it.
+
+    The modules for that are a twentieth of the start of a Textual app.
+    """
+    found = [each.name for each in Path(textual.__file__).parents[1].glob("textual-*.dist-info")]
+    return found[0].removeprefix("textual-").removesuffix(".dist-info") if len(found) == 1 else textual.__version__
+
+
 class DeltaOutput(_Base):
     """Mix into an `App`, before it: `class MyApp(DeltaOutput, App)`.
 
@@ -57,8 +67,7 @@ class DeltaOutput(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        version = textual.__version__
-        self.wire_plain = os.environ.get("MODELHUB_WIRE") == "plain" or not version.startswith(SUPPORTED)
+        self.wire_plain = os.environ.get("MODELHUB_WIRE") == "plain" or not textual_version().startswith(SUPPORTED)
         self._canvas: Canvas | None = None
         self._strips: dict[int, tuple[Strip, Row]] = {}
         self.wire_errors = 0
