@@ -7,12 +7,12 @@ import json
 import os
 import socket
 import subprocess
-import threading
 import time
 
 from tests.hub import HubRepo, LoopbackHub
 from tests.tty.terminal import installed
 
+from benchmarks.clients import ask
 from benchmarks.measure import Figures, Sandbox
 
 KEY = "bench-0123456789abcdef"
@@ -32,6 +32,7 @@ def service(figures: Figures, sandbox: Sandbox, runs: int) -> None:
                 **hub.env(),
                 "MODELHUB_STATE_DIR": str(sandbox.folder / f"s{number}"),
                 "MODELHUB_API_KEY": KEY,
+                "MODELHUB_PARALLEL_TRANSFERS": str(TRANSFERS),
             }
             port = _free_port()
             begin = time.monotonic()
@@ -48,7 +49,7 @@ def service(figures: Figures, sandbox: Sandbox, runs: int) -> None:
                 if number == 0:
                     for repo in repos:
                         _register(port, repo.id)
-                    for took_ms in _many(port):
+                    for took_ms in ask(port, KEY, CLIENTS, REQUESTS):
                         figures.add(f"GET /v0/models, {CLIENTS} clients", "ms", took_ms, budget="p99 <= 25")
             finally:
                 process.terminate()
@@ -81,25 +82,3 @@ def _register(port: int, repo: str) -> None:
     answer = connection.getresponse()
     if answer.status >= 300:
         raise RuntimeError(f"{repo} was not registered: {answer.read()[:300]!r}")
-
-
-def _many(port: int) -> list[float]:
-    """Milliseconds of each request of many clients that ask four times a second each."""
-    took: list[float] = []
-
-    def client(number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        time.sleep(number / CLIENTS / 4)
-        for _ in range(REQUESTS):
-            begin = time.monotonic()
-            connection.request("GET", "/v0/models", headers=HEADERS)
-            connection.getresponse().read()
-            took.append((time.monotonic() - begin) * 1000)
-            time.sleep(0.25)
-
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    return took

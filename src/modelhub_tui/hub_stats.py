@@ -312,12 +312,10 @@ class HubStatsService:
         async with self._slots:
             if self._is_quiet():
                 return
-            import httpx
-
             try:
                 async with asyncio.timeout(30):
                     status, headers, body = await self._get(repo)
-            except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError) as error:
+            except _failures() as error:
                 self._failed(repo, repr(error))
                 return
             await self._take(repo, status, headers, body)
@@ -392,6 +390,13 @@ class HubStatsService:
                     )
                 )
             return self._http
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a request may raise. Asked for once one has failed: importing httpx first would hold up the loop for 60 ms."""
+    import httpx
+
+    return httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError
 
 
 def _is_repo(repo: str) -> bool:

@@ -5,6 +5,8 @@ httpx is imported only when a client is made, and nothing else that a quick comm
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import math
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -49,6 +51,9 @@ def new_client(
     spare_httpx_its_command()
     import httpx
 
+    # The first request would import it on the loop, which takes 25 ms.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("anyio._backends._asyncio")
     parts = urlsplit(url)
     direct = is_loopback(parts.hostname or "") or (parts.scheme == "http" and not getproxies())
     # A bare context trusts nobody: where plain HTTP is all there is, that costs nothing and can leak nothing.

@@ -8,6 +8,8 @@ import logging
 import pickle
 import sqlite3
 import stat
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 
 from modelhub_tui.domain import HubStats
 from modelhub_tui.hub_stats import HubStatsCache, HubStatsService
+from tests.hub import HubRepo, LoopbackHub
 
 HUB = "https://hub.example"
 
@@ -340,3 +343,31 @@ async def test_only_repos_are_put_into_urls(cache: HubStatsCache) -> None:
     assert not await stats.refresh(["../../etc", "a/b?x=1", "plain", "a/b/../c", "https://hub.example/a/b"])
     assert hub.requests == []
     await stats.aclose()
+
+
+def test_nothing_is_imported_on_the_loop(tmp_path: Path) -> None:
+    """The router answers its clients on this loop: importing httpx there held all of them up for 60 ms."""
+    script = """
+import asyncio, sys, threading
+from pathlib import Path
+from modelhub_tui.hub_stats import HubStatsCache, HubStatsService
+
+late = []
+
+def note(event, arguments):
+    if event == "import" and threading.current_thread() is threading.main_thread():
+        late.append(arguments[0])
+
+async def main():
+    service = HubStatsService(HubStatsCache(Path(sys.argv[1])), sys.argv[2])
+    sys.addaudithook(note)
+    news = await service.refresh([sys.argv[3]])
+    print(news, [each for each in late if each.partition(".")[0] in ("httpx", "anyio", "ssl")])
+    await service.aclose()
+
+asyncio.run(main())
+"""
+    with LoopbackHub([HubRepo("acme/tiny", {"README.md": "# Tiny"})]) as hub:
+        argv = [sys.executable, "-c", script, str(tmp_path), hub.url, "acme/tiny"]
+        said = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said == "True []\n"
