@@ -117,6 +117,9 @@ class ModelHubApp(RouterActions, ControlActions, App[None]):
             self.register_theme(each)
         chosen = choose_theme(theme, environ.get("TERM", ""), self.no_color)
         self.theme = chosen or DEFAULT
+        self.stylesheet.set_variables(self.get_css_variables())
+        self._styled: str | None = self.theme
+        """What the styles are going to be read with, until Textual asks for them to be read once more for it."""
         self._unknown_theme = theme if chosen is None else None
         self._open_watcher = open_watcher
         self._clock = clock
@@ -153,6 +156,12 @@ class ModelHubApp(RouterActions, ControlActions, App[None]):
         )
         screen.set_reactive(MainScreen.fleet, self.fleet)
         return screen.data_bind(ModelHubApp.fleet)
+
+    def refresh_css(self, animate: bool = True) -> None:
+        """Read the styles anew, but not because of the theme we start with: they were read with it just now."""
+        begun, self._styled = self._styled, None
+        if begun != self.theme:
+            super().refresh_css(animate)
 
     def on_mount(self) -> None:
         """Show first, then connect."""

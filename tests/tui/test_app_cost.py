@@ -75,7 +75,7 @@ def _our_classes() -> list[type[MessagePump]]:
 
 
 MEANT = {
-    "app": {"get_default_screen", "action_quit", "action_command_palette"},
+    "app": {"get_default_screen", "refresh_css", "action_quit", "action_command_palette"},
     "any": {"compose", "render", "render_lines", "check_action", "notify_style_update", "get_content_height"},
     # The same answer as Textual's, sooner.
     "grid": {"size"},

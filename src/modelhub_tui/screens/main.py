@@ -108,7 +108,7 @@ class MainScreen(Asking, Screen[None]):
             version: Shown by the help screen.
             can_use_key: Somebody can do something with an API key.
         """
-        super().__init__()
+        super().__init__(classes="-side")  # set later, it would have all styles applied once more
         self._glyphs, self._clock = glyphs, clock
         self._endpoint, self._version, self._can_use_key = endpoint, version, can_use_key
         self._view = ModelView()
