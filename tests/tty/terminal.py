@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import select
 import signal
 import sys
@@ -167,12 +168,12 @@ class Terminal:
         """Type keys by name (see `KEYS`), or any text as it is; everything in one write."""
         data = "".join(KEYS.get(key, key) for key in keys).encode()
         if self._link is not None:
-            threading.Timer(self._link.delay_s, self._write, (data,)).start()
+            self._link.bring(data, self._write)
         else:
             self._write(data)
 
     def _write(self, data: bytes) -> None:
-        while data:
+        while data and self._open:
             data = data[os.write(self.process.fd, data) :]
 
     def resize(self, columns: int, lines: int) -> None:
@@ -259,37 +260,61 @@ class Terminal:
             answers = self.emulator.feed(data)
             self._changed.notify_all()
         if answers and self._open and self._link is not None:
-            threading.Timer(self._link.delay_s, self._answer, (answers,)).start()
+            self._link.bring(answers, self._answer)
 
     def _answer(self, answers: bytes) -> None:
         with suppress(OSError, ValueError):
             os.write(self.process.fd, answers)
 
 
+class _Way:
+    """One direction of a line. A single thread hands on what was sent: a timer for each could overtake another."""
+
+    def __init__(self) -> None:
+        self._sent: queue.SimpleQueue[tuple[float, bytes, Callable[[bytes], None]]] = queue.SimpleQueue()
+        threading.Thread(target=self._hand_on, name="link", daemon=True).start()
+
+    def send(self, due: float, data: bytes, arrive: Callable[[bytes], None]) -> None:
+        """Let `data` arrive at that time (monotonic seconds), behind what was sent before."""
+        self._sent.put((due, data, arrive))
+
+    def _hand_on(self) -> None:
+        while True:
+            due, data, arrive = self._sent.get()
+            time.sleep(max(due - time.monotonic(), 0))
+            with suppress(OSError, ValueError):
+                arrive(data)
+
+
 class Link:
     """A slow line: bytes come one after the other, each after a delay. What is behind it never pushes back.
 
     Args:
-        bytes_per_s: What it carries.
+        bytes_per_s: What it carries from the program to the terminal.
         delay_s: One way.
     """
 
     def __init__(self, bytes_per_s: float, delay_s: float) -> None:
         self.bytes_per_s, self.delay_s = bytes_per_s, delay_s
+        self._to_terminal, self._to_program = _Way(), _Way()
         self._free_at = 0.0
         """When the last byte taken so far has left."""
         self.most_waiting = 0
         """The most bytes there ever were on it at the same time."""
 
     def carry(self, data: bytes, arrive: Callable[[bytes], None]) -> None:
-        """Take bytes; hand them on in packets as they arrive."""
+        """Take the program's output; hand it on in packets as they arrive."""
         now = time.monotonic()
         self._free_at = max(self._free_at, now)
         for at in range(0, len(data), _PACKET):
             packet = data[at : at + _PACKET]
             self._free_at += len(packet) / self.bytes_per_s
-            threading.Timer(self._free_at + self.delay_s - now, arrive, (packet,)).start()
+            self._to_terminal.send(self._free_at + self.delay_s, packet, arrive)
         self.most_waiting = max(self.most_waiting, int((self._free_at - now) * self.bytes_per_s))
+
+    def bring(self, data: bytes, arrive: Callable[[bytes], None]) -> None:
+        """Take keys, or the terminal's answers, on their way to the program."""
+        self._to_program.send(time.monotonic() + self.delay_s, data, arrive)
 
 
 _PACKET = 512
