@@ -393,7 +393,7 @@ class HubStatsService:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a request may raise. Asked for once one has failed: importing httpx first would hold up the loop for 60 ms."""
+    """What a request may raise; asked for once one has failed: importing httpx earlier would hold up the loop."""
     import httpx
 
     return httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError, ValueError
