@@ -25,7 +25,7 @@ from pathlib import Path
 import rich
 import textual
 
-from benchmarks import data, fleet, growth, screen, service, start
+from benchmarks import data, fleet, growth, screen, screens, service, start, typed
 from benchmarks.measure import YARDSTICK, Figures, Sandbox, compare, yardstick_ms
 from modelhub_tui import __version__
 
@@ -37,6 +37,9 @@ SCENARIOS: dict[str, Callable[[Figures, Sandbox, int], None]] = {
     "commands": start.commands,
     "bytes": screen.bytes_of_actions,
     "sizes": screen.sizes,
+    "screens": screens.screens,
+    "mount": screens.mounted,
+    "typed": typed.typed,
     "quiet": screen.quiet,
     "link": screen.slow_link,
     "data": data.data,

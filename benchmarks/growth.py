@@ -1,4 +1,4 @@
-"""How figures grow with the number of models or nodes: a line fitted to what was measured, and how well it fits."""
+"""How figures grow with the number of models, nodes or cells: a line fitted to what was measured, and how well it fits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_SIZED = re.compile(r"(?P<what>.+), (?P<count>[\d,]+) (?P<of>models|nodes)")
+_SIZED = re.compile(r"(?P<what>.+), (?P<count>[\d,]+) (?P<of>models|nodes|cells)")
 _FEWEST = 3
 _FITS = 0.25
 """A line further than this from a measured point says nothing about what lies beyond."""
