@@ -1,4 +1,4 @@
-"""How figures grow with the number of models, nodes or cells: a line fitted to what was measured, and how well it fits."""
+"""How figures grow with the number of models, nodes or cells: a line fitted to what was measured, and its fit."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ class DiskPlan:
     """Free now, less the floor that transfers leave alone, plus what emptying the trash gives."""
     queued: int
     """Still to be written for the other models that are queued, held or moving."""
+    trash: int = 0
+    """What of `free` only emptying the trash gives."""
 
     @property
     def short_by(self) -> int:
@@ -30,8 +32,13 @@ class DiskPlan:
         return max(self.needs + self.queued - self.free, 0)
 
     def sentence(self) -> str:
-        """Such as `needs 18.4 GB, free 22.1 GB, other queued 9.0 GB: short by 5.3 GB`."""
-        parts = [f"needs {human_size(self.needs)}", f"free {human_size(self.free)}"]
+        """Such as `needs 18.4 GB, free 22.1 GB, other queued 9.0 GB: short by 5.3 GB`.
+
+        The trash is named when there is no room without it: then a pull empties it, or not even that would do.
+        """
+        trash = min(self.trash, self.free)
+        said = f" ({human_size(trash)} of it trash)" if trash and self.needs + self.queued > self.free - trash else ""
+        parts = [f"needs {human_size(self.needs)}", f"free {human_size(self.free)}{said}"]
         if self.queued:
             parts.append(f"other queued {human_size(self.queued)}")
         said = ", ".join(parts)
@@ -50,11 +57,12 @@ def plan_for(wanted: Iterable[Model], models: Iterable[Model], nodes: Iterable[N
     wanted = tuple(wanted)
     keys = {model.key for model in wanted}
     missing = [left for model in wanted if (left := _missing(model)) is not None]
-    rooms = [_room(node) for node in nodes if node.disk_free_bytes is not None]
+    rooms = [(_room(node), node.trash_bytes or 0) for node in nodes if node.disk_free_bytes is not None]
     if not rooms or not missing:
         return None
+    free, trash = max(rooms, key=lambda room: (room[0], -room[1]))  # of two with as much room, the one with less trash
     queued = sum(_missing(model) or 0 for model in models if model.state in IN_FLIGHT and model.key not in keys)
-    return DiskPlan(needs=sum(missing), free=max(rooms), queued=queued)
+    return DiskPlan(needs=sum(missing), free=free, queued=queued, trash=trash)
 
 
 def _room(node: Node) -> int:

@@ -99,6 +99,9 @@ _ORDER: dict[SortKey, Callable[[Model], float | str]] = {
 
 # Word separators of model names. The dot stays: "2.5" is one word.
 _SEPARATORS = str.maketrans(dict.fromkeys("-_/:,()[]", " "))
+_TITLE_WORD = "\x01"
+"""Before each word of a title, where other words have a space: no text from outside holds it."""
+_TITLE_SEPARATORS = str.maketrans(dict.fromkeys("-_/:,()[] ", _TITLE_WORD))
 
 
 def _said(model: Model) -> tuple[object, ...]:
@@ -111,10 +114,44 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(sorted(set(text.casefold().translate(_SEPARATORS).split()), key=lambda word: (-len(word), word)))
 
 
-def _folded(texts: list[str]) -> list[str]:
-    """Each text, case folded, its words set apart by spaces. All at once: one by one it takes eight times as long."""
-    folded = "\n".join(texts).casefold().translate(_SEPARATORS).split("\n")
-    return folded if len(folded) == len(texts) else [text.casefold().translate(_SEPARATORS) for text in texts]
+def _folded(texts: list[str], separators: dict[int, str] = _SEPARATORS) -> list[str]:
+    """Each text, case folded, its words set apart. All at once: one by one it takes eight times as long."""
+    folded = "\n".join(texts).casefold().translate(separators).split("\n")
+    return folded if len(folded) == len(texts) else [text.casefold().translate(separators) for text in texts]
+
+
+class _Texts:
+    """What models are searched by, in their order: one text each, and the tags once for all models that share them."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        """The title's words, then names and repo."""
+        self.tagged: list[int] = []
+        """Position of each model's tags in `tags`."""
+        self.tags: dict[tuple[str, ...], int] = {}
+
+    def add(self, models: Sequence[Model]) -> None:
+        """Prepare the next models."""
+        titles = _folded([f" {model.title}" for model in models], _TITLE_SEPARATORS)
+        # What the name says anyway need not be kept twice.
+        names = _folded([f"{each.name} {'' if each.repo.lower() in each.name else each.repo}" for each in models])
+        self.texts += map("{} {}".format, titles, names)
+        self.tagged += [self.tags.setdefault(model.tags, len(self.tags)) for model in models]
+
+    def arranged(self, order: list[int]) -> _Texts:
+        """The same, in another order; only those in it."""
+        made = _Texts()
+        made.texts, made.tagged = [self.texts[at] for at in order], [self.tagged[at] for at in order]
+        made.tags = self.tags
+        return made
+
+    def look_for(self, word: str) -> tuple[int, int]:
+        """Masks: where the word is found, and where a word of the title starts so."""
+        found = _mask(map(contains, self.texts, repeat(word)))
+        by_tags = bytes(map(contains, _folded([" ".join(each) for each in self.tags]), repeat(word)))
+        if any(by_tags):
+            found |= _mask(map(by_tags.__getitem__, self.tagged))
+        return found, _mask(map(contains, self.texts, repeat(_TITLE_WORD + word)))
 
 
 def apply(
@@ -144,11 +181,11 @@ class ModelView:
         self._sort = SortKey.CATALOG
         self._order: list[int] | None = None
         """Positions in `_models` that pass the filter without its text, sorted; None when all do as they are."""
-        self._texts: tuple[list[str], list[str]] | None = None
-        """Haystacks and titles of all `_models`; made when somebody first searches."""
-        self._folding: tuple[list[str], list[str]] = ([], [])
-        """As many of them as have been prepared."""
-        self._ordered: tuple[list[str], list[str]] | None = None
+        self._texts: _Texts | None = None
+        """Of all `_models`; made when somebody first searches."""
+        self._folding = _Texts()
+        """Of as many of them as have been prepared."""
+        self._ordered: _Texts | None = None
         """The same, those of `_order` in that order."""
         self._masks: dict[str, tuple[int, int]] = {}
         """By each word of the last search: where it is found, and where a word of the title starts so."""
@@ -160,7 +197,7 @@ class ModelView:
         facets = replace(wanted, text="")
         same_texts, same_order = self._compare(models)
         if not same_texts:
-            self._texts, self._folding = None, ([], [])
+            self._texts, self._folding = None, _Texts()
         self._models = models
         stronger = wanted.fits_only and _memory(strongest(nodes)) != _memory(self._strongest)
         if stronger or not same_order or facets != self._wanted or sort is not self._sort:
@@ -208,16 +245,12 @@ class ModelView:
             self._masks = {}
         if not wanted:
             return passing
-        self._masks = {word: self._masks.get(word) or self._look_for(word) for word in wanted}
+        self._masks = {word: self._masks.get(word) or self._gathered().look_for(word) for word in wanted}
         hits = reduce(and_, (mask for mask, _ in self._masks.values()))
         first = reduce(and_, (mask for _, mask in self._masks.values()))
         if self._sort is not SortKey.CATALOG:
             first = 0
         return (*_chosen(passing, first), *_chosen(passing, hits & ~first))
-
-    def _look_for(self, word: str) -> tuple[int, int]:
-        haystacks, titles = self._gathered()
-        return _mask(haystacks, word), _mask(titles, f" {word}")
 
     @property
     def prepared(self) -> bool:
@@ -230,29 +263,23 @@ class ModelView:
         For the idle moments before somebody searches: all of 100,000 at once would hold up the first key for 0.3 s.
         """
         if self._texts is None:
-            haystacks, titles = self._folding
-            models = self._models[len(titles) : len(titles) + count]
-            # A space before each word, so that `" word"` finds word starts.
-            titles += _folded([f" {model.title}" for model in models])
-            haystacks += _folded(
-                [f" {model.title} {model.name} {model.repo} {' '.join(model.tags)}" for model in models]
-            )
-            if len(titles) >= len(self._models):
-                self._texts, self._folding = self._folding, ([], [])
+            begun = len(self._folding.texts)
+            self._folding.add(self._models[begun : begun + count])
+            if len(self._folding.texts) >= len(self._models):
+                self._texts, self._folding = self._folding, _Texts()
         return self._texts is not None
 
-    def _gathered(self) -> tuple[list[str], list[str]]:
+    def _gathered(self) -> _Texts:
         """The texts in the order they are looked through."""
         if self._ordered is None:
             self.prepare(len(self._models))
-            texts, order = self._texts or ([], []), self._order
-            haystacks, titles = texts
-            self._ordered = texts if order is None else ([haystacks[at] for at in order], [titles[at] for at in order])
+            texts, order = self._texts or _Texts(), self._order
+            self._ordered = texts if order is None else texts.arranged(order)
         return self._ordered
 
 
-def _mask(texts: list[str], part: str) -> int:
-    return int.from_bytes(bytes(map(contains, texts, repeat(part))), "little")
+def _mask(found: Iterable[int]) -> int:
+    return int.from_bytes(bytes(found), "little")
 
 
 def _chosen(models: tuple[Model, ...], mask: int) -> Iterable[Model]:

@@ -452,6 +452,45 @@ def test_room_leaves_a_margin() -> None:
     )
 
 
+class Disk:
+    """A disk of 1,000 bytes with a trash that holds some of it."""
+
+    def __init__(self, *, free: int, trash: int, floor: int = 0) -> None:
+        self.free, self.trash = free, trash
+        self.room = Room(lambda: (self.free, 1000), floor)
+        self.room.reclaimable, self.room.make_room = (lambda: self.trash), self.empty
+
+    def empty(self, needed: int) -> None:
+        freed = min(needed, self.trash)
+        self.free, self.trash = self.free + freed, self.trash - freed
+
+    def asks(self, size: int, ahead: int = 0) -> str | None:
+        """The sentence for a model of `size` bytes behind another of `ahead`; None if it may start."""
+        held = Held(Entry("a", None), Progress(lambda: None), 1)
+        other = Held(Entry("b", None), Progress(lambda: None), 0)
+        held.progress.plan([("a", size, 0)])
+        other.progress.plan([("b", ahead, 0)])
+        fault = self.room.refusal(held, [held, other])
+        return fault and fault.sentence
+
+
+def test_the_trash_is_emptied_only_for_what_fits_then() -> None:
+    disk = Disk(free=100, trash=200)
+    said = disk.asks(301)
+    assert disk.trash == 200, "it was freed, and the model does not fit all the same"
+    assert said == "Needs 301 B, free 300 B (200 B of it trash): short by 1 B. Goes on when there is room."
+    assert disk.asks(250, ahead=51) and disk.trash == 200
+    assert disk.asks(100) is None and disk.trash == 200
+    assert disk.asks(120, ahead=30) is None and disk.trash == 150, "no more than needed"
+    assert disk.asks(300) is None and disk.trash == 0
+
+
+def test_a_touched_floor_is_made_up_for_first() -> None:
+    disk = Disk(free=40, trash=60, floor=50)
+    assert disk.asks(51) and disk.trash == 60
+    assert disk.asks(50) is None and (disk.free, disk.trash) == (100, 0)
+
+
 def test_a_file_is_whole_only_with_its_length_in_place(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     file = File("a/b", COMMIT, "x.gguf", 3, "c" * 64, commit=COMMIT)

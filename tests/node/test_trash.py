@@ -165,6 +165,29 @@ def test_another_model_takes_a_shared_blob_out_of_the_trash(place: Place) -> Non
     assert bytes_of(place, common) == b"projector" and place.trash.heap.bytes == 0
 
 
+def test_only_what_can_be_freed_is_promised(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    common, mine, other = place.put("c", b"c" * 9000), place.put("1", b"1" * 9000), place.put("2", b"2" * 9000)
+    place.trash.discard("one", STORE, (common, mine), keep=[common])
+    place.trash.discard("two", STORE, (other,))
+    one, two = (size for _, _, size in place.trash.heap.names)
+    assert place.trash.heap.reclaimable == one + two >= 18_000, "the shared file is not in it"
+    assert mine.etag
+    os.link(place.cache.trashed(REPO, mine.etag), place.cache.root / "somebody-elses")
+    place.trash.maintain()
+    place.trash.settle("nobody")
+    assert place.reopen().heap.reclaimable == two
+    real = Path.unlink
+
+    def stuck(self: Path, missing_ok: bool = False) -> None:
+        if self == place.cache.trashed(REPO, str(other.etag)):
+            raise PermissionError(13, "immutable")
+        real(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", stuck)
+    assert place.trash.make_room(1) == 0
+    assert place.trash.heap.reclaimable == 0 and place.trash.heap.bytes == two
+
+
 def test_too_old_and_too_much_is_freed_the_oldest_first(tmp_path: Path) -> None:
     place = Place(tmp_path, trash_seconds=100, trash_bytes=200_000)
     for number in range(4):

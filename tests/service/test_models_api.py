@@ -497,7 +497,7 @@ async def test_warnings_tell_about_memory_and_disk(online: Service) -> None:
         (b"{}", "application/json", 422, "Failed to deserialize the JSON body into the target type: repo"),
         (b'{"repo": 3}', "application/json", 422, "repo"),
         (b'{"repo": "a/b", "filename": 3}', "application/json", 422, "filename"),
-        (b"[]", "application/json", 422, "target type"),
+        (b"[]", "application/json", 422, "the target type: Input should be an object"),
         (b'{"repo": "a/b"}', "text/plain", 415, "application/json"),
         (b'{"repo": "' + b"x" * 9_000_000 + b'"}', "application/json", 413, "too large"),
     ],

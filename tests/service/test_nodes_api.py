@@ -115,6 +115,7 @@ async def test_a_heartbeat_needs_the_nodes_token_and_its_own_id(service: Service
         {"active_requests": -1},
         {"transfers": {"name": "x"}},
         {"transfers": [{"phase": "fetching"}]},
+        {"transfers": [{**FETCHING, "phase": ["fetching"]}]},
         {"transfers": [{"name": "x", "bytes_done": -1}]},
         {"transfers": [{"name": "x", "bytes_done": 2**70}]},
         {"placements": [{"name": 3}]},

@@ -99,7 +99,8 @@ async def test_what_is_whole_or_unknown_has_no_place(queue: Service) -> None:
         assert (answer.status_code, answer.json()["code"]) == (409, "nothing_to_do")
         answer = await queue.admin.post(f"/v0/transfers/no/such/{what}", json=body or None)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_registered")
-    assert await ask(queue, NAMES[0], "move", to="sideways") == 422
+    for nowhere in ("sideways", ["first"], {"to": "first"}, None, 1):
+        assert await ask(queue, NAMES[0], "move", to=nowhere) == 422, nowhere
 
 
 async def test_nodes_may_not_change_the_queue(queue: Service) -> None:

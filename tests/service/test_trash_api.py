@@ -107,6 +107,14 @@ async def test_nodes_are_told_what_to_keep(service: Service) -> None:
     assert (await service.admin.delete(f"/v0/trash/{NAME}")).status_code == 404
 
 
+async def test_an_empty_name_is_no_name_and_not_the_whole_trash(service: Service) -> None:
+    await whole(service)
+    await service.admin.delete(f"/v0/models/{NAME}")
+    answer = await service.admin.delete("/v0/trash/")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_in_trash")
+    assert [each["name"] for each in await trash(service)] == [NAME]
+
+
 async def test_deleted_for_good_when_asked_or_when_nothing_was_whole(service: Service) -> None:
     node = await whole(service)
     await service.admin.delete(f"/v0/models/{NAME}", params={"keep": "false"})

@@ -76,7 +76,15 @@ def _our_classes() -> list[type[MessagePump]]:
 
 MEANT = {
     "app": {"get_default_screen", "refresh_css", "action_quit", "action_command_palette"},
-    "any": {"compose", "render", "render_lines", "check_action", "notify_style_update", "get_content_height"},
+    "any": {
+        "update_node_styles",
+        "compose",
+        "render",
+        "render_lines",
+        "check_action",
+        "notify_style_update",
+        "get_content_height",
+    },
     # The same answer as Textual's, sooner.
     "grid": {"size"},
     # Handlers: Textual calls those of every class in the hierarchy, so none is lost.
@@ -102,6 +110,28 @@ def test_no_reactive_or_method_of_ours_shadows_one_of_textuals(kind: type[Messag
 def _instance(kind: type[MessagePump]) -> Any:
     """A plain widget: the attributes that every widget sets in its `__init__`."""
     return App() if issubclass(kind, App) else Container() if issubclass(kind, Widget) else kind
+
+
+@pytest.mark.parametrize("size", [(120, 40), (60, 18), (172, 50)])
+@pytest.mark.parametrize("theme", ["dark", "light", "ansi"])
+async def test_styles_applied_once_are_those_of_a_full_refresh(
+    make_app: MakeApp, size: tuple[int, int], theme: str
+) -> None:
+    def looks() -> list[str]:
+        every = [app, app.main, *app.main.walk_children(Widget)]
+        return [f"{each} {each.styles.base.css} {sorted(each._component_styles)}" for each in every] + [
+            f"{each} {name} {styles.base.css}" for each in every for name, styles in each._component_styles.items()
+        ]
+
+    app = make_app(fleets.fleet(), theme=theme)
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        begun = looks()
+        assert len(begun) > 40
+        app.refresh_css(animate=False)
+        app.main.update_node_styles()
+        await pilot.pause()
+        assert looks() == begun
 
 
 class _Frames:

@@ -25,7 +25,7 @@ class Room:
         self.floor_bytes = floor_bytes
         """Free space that transfers leave alone; None means 2 % of the disk, at most 512 MiB."""
         self.reclaimable: Callable[[], int] = lambda: 0
-        """Bytes that `make_room` could free: the trash."""
+        """Bytes that `make_room` would free if it freed all it can: the trash, less what anything else uses."""
         self.make_room: Callable[[int], object] = lambda _needed: None
         """Frees at least that many bytes, if there are so many to free. Blocks."""
 
@@ -36,8 +36,12 @@ class Room:
 
     def free(self) -> int:
         """Bytes that may be written before the floor is touched; never negative."""
+        return max(self._spare(), 0)
+
+    def _spare(self) -> int:
+        """Bytes above the floor; negative when it is touched already, which a transfer has to make up for first."""
         free, total = self._usage()
-        return max(free - self._floor(total), 0)
+        return free - self._floor(total)
 
     def _floor(self, total: int) -> int:
         return min(FLOOR_BYTES, total // _FLOOR_SHARE) if self.floor_bytes is None else self.floor_bytes
@@ -48,16 +52,21 @@ class Room:
         What is still to be written before it counts: by those that run, and by those ahead of it in the queue. Not by
         those behind it, which would make all wait for each other; nor by those that are held or have failed, which
         write nothing. A transfer that runs already gives way only to others that run ahead of it.
+
+        The trash is emptied only when that makes the transfer fit: what can still be had back is not given for nothing.
         """
         needs = held.progress.missing_bytes()
         if not needs:
             return None
         others = sum(each.progress.missing_bytes() for each in models if each is not held and _comes_first(each, held))
-        free = self.free()
-        if needs + others > free and self.reclaimable():
-            self.make_room(needs + others - free)
-            free = self.free()
-        return faults.no_space(needs, free, others) if needs + others > free else None
+        short_by = needs + others - self._spare()
+        if 0 < short_by <= self.reclaimable():
+            self.make_room(short_by)
+            short_by = needs + others - self._spare()
+        if short_by <= 0:
+            return None
+        trash = self.reclaimable()
+        return faults.no_space(needs, max(self._spare() + trash, 0), others, trash)
 
 
 def _comes_first(other: Held, held: Held) -> bool:

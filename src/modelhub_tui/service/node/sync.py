@@ -68,7 +68,7 @@ class Sync:
         self._holdings = Holdings(record, cache, tuning, on_change)
         self._keeping = Keeping(record, cache, self._changed_in_thread, every_s=tuning.recheck_s)
         trash = self._keeping.trash
-        self._room.reclaimable, self._room.make_room = (lambda: trash.heap.bytes), trash.make_room
+        self._room.reclaimable, self._room.make_room = (lambda: trash.heap.reclaimable), trash.make_room
         self._leaving = Leaving(self._holdings, trash, self._gone)
         self._pursuit = Pursuit(
             self._holdings,

@@ -89,6 +89,8 @@ class Heap:
     """(model, the store that listed it, bytes that freeing it gives)"""
     bytes: int = 0
     """What emptying all of it gives; shared blobs counted once."""
+    reclaimable: int = 0
+    """What `make_room()` can free of that: not what is being moved, nor what the disk did not let go of before."""
 
 
 class Trash:
@@ -367,7 +369,8 @@ class Trash:
             for blob in row.blobs
         }
         names = tuple((row.name, row.store, sum(sizes[blob] for blob in row.blobs)) for row in kept)
-        self.heap = Heap(names, sum(sizes.values()))
+        stuck = {blob for row in self._items.values() if row.stage is not Stage.KEPT for blob in row.blobs}
+        self.heap = Heap(names, sum(sizes.values()), sum(size for blob, size in sizes.items() if blob not in stuck))
 
     def _now(self) -> float:
         return self._wall_at_start + self._monotonic() - self._started

@@ -20,6 +20,18 @@ def _address(text: str) -> str:
     return text
 
 
+def _place(said: object) -> object:
+    # What is no text may not be hashable either; pydantic says what is wrong with it.
+    return Place(said) if isinstance(said, str) and said in {*Place} else said
+
+
+def _phase(said: object) -> object:
+    """An unknown phase is a newer node's word for "busy"."""
+    if not isinstance(said, str):
+        return said
+    return Phase(said) if said in {*Phase} else Phase.WAITING
+
+
 def _no_trickle(bandwidth: int) -> int:
     if 0 < bandwidth < 1024:
         raise ValueError("less than 1024 bytes per second is no limit but a stop; 0 means no limit")
@@ -45,13 +57,13 @@ class Body(BaseModel):
 class AdoptBody(Body):
     """`POST /v0/models/adopt`"""
 
-    name: ModelName
+    name: Annotated[ModelName, Field(min_length=1)]
 
 
 class MoveBody(Body):
     """`POST /v0/transfers/{name}/move`"""
 
-    to: Annotated[Place, BeforeValidator(lambda said: Place(said) if said in {*Place} else said)]
+    to: Annotated[Place, BeforeValidator(_place)]
 
 
 class LimitsBody(Body):
@@ -115,10 +127,7 @@ class TransferBody(Body):
     """One transfer in a heartbeat."""
 
     name: ModelName
-    # An unknown phase is a newer node's word for "busy".
-    phase: Annotated[Phase, BeforeValidator(lambda said: Phase(said) if said in {*Phase} else Phase.WAITING)] = (
-        Phase.WAITING
-    )
+    phase: Annotated[Phase, BeforeValidator(_phase)] = Phase.WAITING
     bytes_done: Bytes = 0
     bytes_total: Bytes | None = None
     bytes_per_s: Number | None = None

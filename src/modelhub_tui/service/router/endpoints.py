@@ -140,7 +140,8 @@ class Endpoints:
     async def empty_trash(self, request: Request) -> Response:
         """Free deleted models for good: one, or all."""
         name = request.path_params.get("name")
-        for each in [name] if name else [each.name for each in self._router.trash.listing()]:
+        # An empty name is no name, not all of them: `DELETE /v0/trash/` must not empty the trash.
+        for each in [name] if name is not None else [each.name for each in self._router.trash.listing()]:
             await self._router.trash.drop(self._router.trash.get(each).name)
         return Response(None, 204)
 
@@ -271,7 +272,8 @@ async def _body(request: Request, form: type[B]) -> B:
         if first["type"] == "json_invalid":
             raise BadBody(400, f"Failed to parse the request body as JSON: {message}") from error
         where = clean(".".join(str(each) for each in first["loc"]), 100)
-        raise BadBody(422, f"Failed to deserialize the JSON body into the target type: {where}: {message}") from error
+        about = f"{where}: {message}" if where else message
+        raise BadBody(422, f"Failed to deserialize the JSON body into the target type: {about}") from error
 
 
 def _registered(record: Registration, warnings: Sequence[str] = ()) -> Response:
