@@ -124,15 +124,10 @@ class MainScreen(Asking, Screen[None]):
         """Name of a model to highlight as soon as it is listed: it was just registered."""
         self._fleet_screen: FleetScreen | None = None
         """Open above this one."""
-        self._composed_for: frozenset[str] | None = None
-        """Classes that the styles were applied for, until the screen is shown."""
 
     # --- arrangement ---
 
     def compose(self) -> ComposeResult:
-        # Textual would do so later, and apply all styles once more.
-        self.add_class([name for width, name in self.HORIZONTAL_BREAKPOINTS if width <= self.app.size.width][-1])
-        self._composed_for = self.classes
         yield TabBar(
             (Tab(HUB, "Model Hub", "1"), Tab(LOCAL, "Local", "2")),
             active=self.tab,
@@ -153,12 +148,6 @@ class MainScreen(Asking, Screen[None]):
         self.show_fleet()
         # Not by its message, which would come a frame later.
         self.watch(self.query_one(SearchInput), "value", self._typed, init=False)
-
-    def update_node_styles(self, animate: bool = True) -> None:
-        """Apply all styles, but not because the screen is shown for the first time: they were applied just now."""
-        composed_for, self._composed_for = self._composed_for, None
-        if animate or composed_for != self.classes:
-            super().update_node_styles(animate)
 
     @property
     def grid(self) -> CardGrid:
