@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from modelhub_tui.cli.arguments import build_parser
+
 MODELHUB = [sys.executable, "-m", "modelhub_tui"]
 HEAVY = ["textual", "rich", "httpx", "pydantic", "huggingface_hub", "diskcache", "yaml", "starlette", "uvicorn"]
 
@@ -96,3 +98,47 @@ def test_status_without_a_service_starts_none(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert json.loads(done.stdout)["service"] is None
     assert not (Path(os.environ["MODELHUB_STATE_DIR"]) / "service.log").exists()
+
+
+def test_a_list_of_the_running_service_imports_no_more_than_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STATE", "CACHE"):
+        monkeypatch.setenv(f"MODELHUB_{name}_DIR", str(tmp_path / name))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    try:
+        assert run("list").returncode == 0  # starts the service and reads the catalog
+        command = [sys.executable, "-X", "importtime", "-m", "modelhub_tui", "list"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+    finally:
+        run("stop")
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert "modelhub_tui.client.quick" in loaded
+    spared = {*HEAVY, "asyncio", "ssl", "http.client", "tomllib", "subprocess", "hashlib", "encodings.idna"}
+    assert not loaded & spared
+
+
+COMMANDS = {
+    "list": "list --search a --fits --json",
+    "trash": "trash --empty a b --yes",
+    "move": "move a first",
+    "service": "service install --force",
+    "catalog": "catalog check a --json",
+    "serve": "serve --port 80 --router http://a",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_parser_of_one_command_reads_it_as_the_parser_of_all(name: str) -> None:
+    argv = COMMANDS[name].split()
+    assert build_parser(name).parse_args(argv) == build_parser().parse_args(argv)
+
+
+def test_an_unknown_command_is_answered_with_all_there_are() -> None:
+    done = run("lst")
+    assert done.returncode == 2
+    assert "invalid choice: 'lst'" in done.stderr
+    assert all(f"'{name}'" in done.stderr for name in ("list", "pull", "doctor", "catalog"))
