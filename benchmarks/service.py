@@ -1,4 +1,4 @@
-"""The local service: when it is ready, and how fast it answers fifty clients while four transfers run."""
+"""The local service: when it is ready, how fast it answers, and the dashboard beside four transfers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from tests.hub import HubRepo, LoopbackHub
 from tests.tty.terminal import installed
 
 from benchmarks.clients import ask
+from benchmarks.lag import lags
 from benchmarks.measure import Figures, Sandbox
 
 KEY = "bench-0123456789abcdef"
 HEADERS = {"X-API-Key": KEY}
 CLIENTS, REQUESTS, TRANSFERS = 50, 20, 4
+LOOKED_S = 6.0
+"""How long the dashboard looks on while they run: they take half a minute."""
 
 
 def service(figures: Figures, sandbox: Sandbox, runs: int) -> None:
@@ -51,6 +54,8 @@ def service(figures: Figures, sandbox: Sandbox, runs: int) -> None:
                         _register(port, repo.id)
                     for took_ms in ask(port, KEY, CLIENTS, REQUESTS):
                         figures.add(f"GET /v0/models, {CLIENTS} clients", "ms", took_ms, budget="p99 <= 25")
+                    for late_ms in lags(LOOKED_S, {**env, "MODELHUB_ROUTER": f"http://127.0.0.1:{port}"}):
+                        figures.add(f"dashboard's loop, {TRANSFERS} transfers", "ms", late_ms, budget="p99 <= 10")
             finally:
                 process.terminate()
                 process.wait(30)
