@@ -12,7 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from modelhub_tui.service import connections
-from modelhub_tui.service.connections import BoundedProtocol, Bounds
+from modelhub_tui.service.connections import BoundedProtocol, Bounds, Dated
 
 PATIENCE_S = 30.0
 WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -182,3 +182,19 @@ async def test_many_half_connections_do_not_lock_anybody_out(base: type, monkeyp
         assert await gone(half[0][0]) == b"", "the oldest half request had to go"
         for _, each in [*half, (reader, writer), (asking, asked)]:
             each.close()
+
+
+async def test_answers_say_when_they_were_given() -> None:
+    now = [0.0]
+    told: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        told.extend(value for name, value in message.get("headers", ()) if name == b"date")
+
+    async def receive() -> dict[str, Any]:
+        now[0] += 3600  # the answer is given an hour after the question
+        return {"type": "http.request", "body": b""}
+
+    for _ in range(2):
+        await Dated(app, lambda: now[0])({"type": "http", "path": "/"}, receive, send)
+    assert told == [b"Thu, 01 Jan 1970 01:00:00 GMT", b"Thu, 01 Jan 1970 02:00:00 GMT"]

@@ -134,6 +134,8 @@ def test_start_find_and_stop(settings: Settings) -> None:
     )
     assert info.key not in repr(info)
     assert len(ask(info, "/v0/models")) > 50
+    with urllib.request.urlopen(f"{info.url}/health", timeout=PATIENCE_S) as answer:
+        assert len(answer.headers.get_all("Date")) == 1
     process = psutil.Process(info.pid)
     assert os.getsid(info.pid) == info.pid, "a session of its own: the terminal's end is not its end"
     assert info.key not in " ".join(process.cmdline())

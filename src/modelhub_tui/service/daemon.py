@@ -184,7 +184,7 @@ class Service:
         """Serve until a signal, `POST /v0/service/stop` or idleness ends it."""
         import uvicorn
 
-        from modelhub_tui.service.connections import BoundedProtocol
+        from modelhub_tui.service.connections import BoundedProtocol, Dated
         from modelhub_tui.service.router.app import create_app
         from modelhub_tui.service.router.auth import Hosts, Use
         from modelhub_tui.service.router.core import Router
@@ -216,13 +216,14 @@ class Service:
             use=self._use,
         )
         config = uvicorn.Config(
-            app,
+            Dated(app),
             http=BoundedProtocol,
             lifespan="off",
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,
             proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=CLOSING_S,
