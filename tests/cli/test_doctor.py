@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -322,10 +323,43 @@ def test_the_cache_is_counted(doctor: Doctor, machine: Path) -> None:
     assert told["bytes"] >= 8192 and check["status"] == WARNING and "1 links lead nowhere" in check["what"]
 
 
-def test_a_folder_that_cannot_be_written_is_a_problem(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", "/proc/hub")
+def test_a_damaged_database_is_mended_by_what_is_advised(
+    doctor: Doctor, machine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No service runs: starting one mends it, which `modelhub stop` would not do."""
+    path = machine / "state" / "modelhub.db"
+    Store(path).close()
+    path.write_bytes(b"no database" * 1000)
+    check = doctor()[1]["database"]
+    assert check["status"] == PROBLEM and "damaged" in check["what"]
+    assert "`modelhub stop`" not in check["todo"]
+    [advised] = re.findall(r"`modelhub (\w+)`", check["todo"])
+    try:
+        assert command_line([advised]) == 0
+        capsys.readouterr()
+        check = doctor()[1]["database"]
+        assert check["status"] == WARNING and "kept aside" in check["what"]
+        path.write_bytes(b"damaged again" * 1000)
+        assert "Stop the service with `modelhub stop`, and start it again" in doctor()[1]["database"]["todo"]
+    finally:
+        command_line(["stop"])
+
+
+@pytest.mark.parametrize("path", ["/proc/hub", "/proc/a/b"])
+def test_a_folder_that_cannot_be_created_is_a_problem(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", path)
     check = doctor()[1]["folders"]
-    assert check["status"] == PROBLEM and "/proc/hub" in check["what"]
+    assert check["status"] == PROBLEM and check["what"] == f"{path} is missing and cannot be created."
+    assert "HF_HUB_CACHE" in check["todo"]
+
+
+def test_a_folder_that_is_still_to_be_made_is_fine_and_nothing_stays_of_the_look(doctor: Doctor, machine: Path) -> None:
+    before = sorted(machine.iterdir())
+    check = doctor()[1]["folders"]
+    assert check["status"] == OK and "free for models" in check["what"]
+    assert sorted(machine.iterdir()) == before
 
 
 def test_a_router_that_does_not_answer_is_a_problem(doctor: Doctor, hub: Hub) -> None:

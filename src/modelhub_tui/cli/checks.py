@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -32,6 +33,7 @@ DATABASE_S = 3.0
 LOG_LINES = 50
 _LIBRARIES = ("textual", "rich", "httpx", "huggingface_hub", "hf_xet", "starlette", "uvicorn", "pydantic", "diskcache")
 _NETWORK_FS = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "afs", "lustre", "glusterfs"})
+_WHERE = {"state_dir": "MODELHUB_STATE_DIR", "cache_dir": "MODELHUB_CACHE_DIR", "hub_cache": "HF_HUB_CACHE"}
 _TAIL_BYTES = 64 * 1024
 _BAD_LINE = re.compile(r" (ERROR|CRITICAL) |^Traceback ")
 
@@ -179,19 +181,24 @@ def folders(settings: Settings) -> Check:
         details[name] = told = _folder(path)
         if told.get("error"):
             bad.append((PROBLEM, f"{path}: {told['error']}.", "Change its owner or mode, or choose another folder."))
+        elif not told["exists"] and not told["writable"]:
+            todo = f"Choose another folder with {_WHERE[name]}, or let it be made there."
+            bad.append((PROBLEM, f"{path} is missing and cannot be created.", todo))
         elif not told["writable"]:
-            bad.append((PROBLEM, f"{path} cannot be written.", "Change its owner or mode, or choose another folder."))
+            todo = "Change its owner or mode, or choose another folder."
+            bad.append((PROBLEM, f"{path} cannot be written.", todo))
         elif name == "state_dir" and told["owner"] != os.geteuid():
             bad.append((PROBLEM, f"{path} belongs to another user.", "Choose one of your own with MODELHUB_STATE_DIR."))
-        elif told["free_bytes"] < LITTLE_BYTES and name != "cache_dir":
+        elif told["total_bytes"] and told["free_bytes"] < LITTLE_BYTES and name != "cache_dir":
             what = f"Only {human_size(told['free_bytes'])} are free in {path}."
             bad.append((PROBLEM if told["free_bytes"] < 1 << 20 else WARNING, what, "Free some space there."))
         elif name == "state_dir" and told["file_system"] in _NETWORK_FS:
             what = f"{path} is on a network file system ({told['file_system']}), where locks may not hold."
             bad.append((WARNING, what, "Choose a local folder with MODELHUB_STATE_DIR."))
     if not bad:
-        free = human_size(details["hub_cache"]["free_bytes"])
-        return Check("folders", OK, f"{free} free for models in {settings.hub_cache}.", "", details)
+        told = details["hub_cache"]
+        free = f"{human_size(told['free_bytes'])} free" if told["total_bytes"] else "Room"
+        return Check("folders", OK, f"{free} for models in {settings.hub_cache}.", "", details)
     bad.sort(key=lambda each: each[0] != PROBLEM)
     return Check("folders", *bad[0], details | {"findings": [each[1] for each in bad]})
 
@@ -211,13 +218,26 @@ def _folder(path: Path) -> dict[str, Any]:
             "exists": there == path,
             "mode": f"{stat.S_IMODE(info.st_mode):04o}",
             "owner": info.st_uid,
-            "writable": os.access(there, os.W_OK | os.X_OK) and not room.f_flag & os.ST_RDONLY,
+            "writable": os.access(there, os.W_OK | os.X_OK)
+            and not room.f_flag & os.ST_RDONLY
+            and ((there == path and bool(room.f_blocks)) or _takes_folders(there)),
             "free_bytes": room.f_bavail * room.f_frsize,
             "total_bytes": room.f_blocks * room.f_frsize,
             "file_system": _file_system(there),
         }
     except OSError as error:
         return told | {"error": error.strerror or str(error)}
+
+
+def _takes_folders(path: Path) -> bool:
+    """Whether a folder can be made there. Tried: modes say yes to root, whatever a kernel's own file system thinks."""
+    try:
+        made = tempfile.mkdtemp(prefix=".modelhub-doctor-", dir=path)
+    except OSError:
+        return False
+    with contextlib.suppress(OSError):
+        Path(made).rmdir()
+    return True
 
 
 def _file_system(path: Path) -> str:
@@ -275,12 +295,24 @@ def database(settings: Settings) -> Check:
     except sqlite3.Error as error:
         found = str(error)
     if found != "ok":
-        todo = "Start the service anew (`modelhub stop`): it keeps this one aside and begins a new one. Models stay."
-        return Check("database", PROBLEM, f"The database is damaged ({clean(found, 100)}).", todo, details)
+        return Check("database", PROBLEM, f"The database is damaged ({clean(found, 100)}).", _mend(settings), details)
     if aside:
         todo = "Send it with a bug report, or remove it."
         return Check("database", WARNING, f"A damaged one was kept aside: {aside[-1]}.", todo, details)
     return Check("database", OK, f"Sound, with {details.get('models', 0)} registered models.", "", details)
+
+
+def _mend(settings: Settings) -> str:
+    """What mends a damaged database: a service that starts. One that runs is not asked whether it has noticed."""
+    from modelhub_tui.service.statefile import lock_holder
+
+    running = None
+    with contextlib.suppress(ModelHubError, OSError):
+        running = lock_holder(settings.state_dir)
+    start = "`modelhub list`" if settings.embedded else "`modelhub serve`"
+    first = "Stop the service with `modelhub stop`, and start" if running else "Start"
+    again = "it again" if running else "the service"
+    return f"{first} {again} with {start}: it keeps this one aside and begins a new one. Models stay."
 
 
 def gpu() -> Check:
