@@ -211,7 +211,8 @@ def test_on_a_terminal_it_shows_progress_and_asks_before_deleting(modelhub: Shel
 
     terminal = Terminal("rm", "big-gguf")
     terminal.expect(
-        r"Delete acme/big-gguf \(2\.1 MB on \S+\)\? It can be undone for 1 hour with `modelhub undo`\. \[y/N\] "
+        r"Delete acme/big-gguf \(2\.1 MB on \S+\)\? "
+        r"It can be undone for 1 hour with `modelhub undo`, unless [^\[]+ before\. \[y/N\] "
     )
     terminal.type("\r")
     assert terminal.finish() == 1 and "Nothing was deleted." in terminal.said

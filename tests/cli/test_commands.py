@@ -270,7 +270,7 @@ def test_rm_json(modelhub: CommandLine) -> None:
     modelhub.client.say(FETCHING)
     modelhub.client.then(())
     assert modelhub("rm", "tiny", "-y", "--cancel", "--json").json == [
-        {"id": "tiny", "name": "acme/tiny-gguf", "deleted": True, "freed_bytes": 400, "trash": None}
+        {"id": "tiny", "name": "acme/tiny-gguf", "deleted": True, "freed_bytes": 400, "left_on": [], "trash": None}
     ]
 
 
@@ -288,7 +288,10 @@ def test_rm_asks_and_needs_somebody_to_answer(modelhub: CommandLine, monkeypatch
     answer(False)
     result = modelhub("rm", "tiny")
     assert (result.code, result.err) == (1, "Nothing was deleted.\n")
-    assert asked == ["Delete tiny (1 kB on gpu-01)? It can be undone for 1 hour with `modelhub undo`."]
+    assert asked == [
+        "Delete tiny (1 kB on gpu-01)? "
+        "It can be undone for 1 hour with `modelhub undo`, unless a download needs the room before."
+    ]
     assert modelhub.client.asked("delete") == []
     answer(True)
     modelhub.client.then(())
@@ -309,7 +312,35 @@ def test_rm_does_not_wait_for_a_node_that_is_away(modelhub: CommandLine, monkeyp
     leaving = RouterReport((replace(PLACED, registered=False, deleting=True),), (away,))
     modelhub.client.script = [leaving]
     result = modelhub("rm", "tiny", "--yes")
-    assert result.code == 1 and "gpu-01 is offline" in result.err and result.out == ""
+    assert (result.code, result.err) == (0, "")
+    assert result.out == "Deleted tiny. gpu-01 is offline; it removes its 1 kB when it is back.\n"
+    modelhub.client.say(PLACED, nodes=(away,))
+    modelhub.client.script = [leaving]
+    (told,) = modelhub("rm", "tiny", "--yes", "--json").json
+    assert (told["deleted"], told["freed_bytes"], told["left_on"]) == (True, 0, ["gpu-01"])
+
+
+def test_rm_of_what_a_lost_node_was_fetching_frees_nothing_yet(modelhub: CommandLine) -> None:
+    away = Node("n1", "gpu-01", NodeStatus.OFFLINE)
+    lost = replace(FETCHING, transfers=tuple(replace(each, orphaned=True) for each in FETCHING.transfers))
+    modelhub.client.say(lost, nodes=(away,))
+    modelhub.client.script = [RouterReport((), (away,))]  # the router forgets the orphan at once
+    result = modelhub("rm", "tiny", "--yes", "--cancel")
+    assert (result.code, result.err) == (0, "")
+    assert result.out == "Deleted tiny. gpu-01 is offline; it removes its 400 B when it is back.\n"
+
+
+def test_rm_of_what_a_node_fetched_that_is_lost_meanwhile(modelhub: CommandLine) -> None:
+    away = replace(NODE, status=NodeStatus.OFFLINE)
+    leaving = replace(FETCHING, registered=False, deleting=True)
+    modelhub.client.say(FETCHING)
+    modelhub.client.script = [
+        RouterReport((leaving,), (NODE,)),
+        RouterReport((leaving,), (away,)),
+        RouterReport((), (away,)),
+    ]
+    result = modelhub("rm", "tiny", "--yes", "--cancel")
+    assert (result.code, result.err) == (0, "") and "is offline; it removes its 400 B" in result.out
 
 
 def test_rm_waits_for_the_node_of_a_service_that_was_just_started(modelhub: CommandLine) -> None:

@@ -303,7 +303,7 @@ def test_rm_says_until_when_it_can_be_undone(modelhub: CommandLine) -> None:
     result = modelhub("rm", "tiny", "--yes")
     assert result.code == 0
     assert result.out.startswith("Deleted tiny; 1 kB kept in the trash until ")
-    assert result.out.endswith(": `modelhub undo` brings it back.\n")
+    assert result.out.endswith(", or until a download needs the room: `modelhub undo` brings it back.\n")
     modelhub.client.script = [RouterReport((PLACED,), (NODE,)), RouterReport((), (NODE,))]
     (told_back,) = modelhub("rm", "tiny", "--yes", "--json").json
     assert (told_back["freed_bytes"], told_back["trash"]["expires_at"]) == (0, "1970-01-01T01:16:40.000Z")

@@ -22,6 +22,7 @@ from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.fetch import Budget
 from modelhub_tui.service.node.hardware import Card, Hardware, _amd
 from modelhub_tui.service.node.hasher import Hasher, file_matches
+from modelhub_tui.service.node.held import Held
 from modelhub_tui.service.node.hub import Hub, origin, retry_after_s, safe_hop
 from modelhub_tui.service.node.manifest import File, fetch_order, read_list, read_manifest
 from modelhub_tui.service.node.progress import Progress, RateMeter
@@ -466,12 +467,12 @@ class Disk:
 
     def asks(self, size: int, ahead: int = 0) -> str | None:
         """The sentence for a model of `size` bytes behind another of `ahead`; None if it may start."""
-        held = Held(Entry("a", None), Progress(lambda: None), 1)
-        other = Held(Entry("b", None), Progress(lambda: None), 0)
+        held = Held(Entry("a", None), Progress("a"), 1)
+        other = Held(Entry("b", None), Progress("b"), 0)
         held.progress.plan([("a", size, 0)])
         other.progress.plan([("b", ahead, 0)])
         fault = self.room.refusal(held, [held, other])
-        return fault and fault.sentence
+        return fault.sentence if fault else None
 
 
 def test_the_trash_is_emptied_only_for_what_fits_then() -> None:

@@ -37,7 +37,8 @@ OFFLINE_PATIENCE_S = 10.0
 class _Result:
     """What became of the models, by key."""
 
-    gone: set[str] = field(default_factory=set)
+    gone: dict[str, frozenset[str]]
+    """Those that are deregistered, with the offline nodes that let go of their bytes only when they are back."""
     kept: dict[str, Trashed] = field(default_factory=dict)
     """Those that can be had back."""
 
@@ -72,9 +73,8 @@ def remove(arguments: Namespace, settings: Settings, console: Console, connect: 
         console.json([_json(model, result) for model in chosen])
     else:
         for model in chosen:
-            if model.key in result.gone:
-                console.print(_said(model, result))
-    return OK if len(result.gone) == len(chosen) else FAILED
+            console.print(_said(model, result))
+    return OK
 
 
 def _limits(connect: Connect, catalog: tuple[CatalogEntry, ...]) -> Limits | None:
@@ -89,14 +89,22 @@ def _limits(connect: Connect, catalog: tuple[CatalogEntry, ...]) -> Limits | Non
 
 
 def _said(model: Model, result: _Result) -> str:
-    kept = result.kept.get(model.key)
-    if kept is None:
-        return f"Deleted {handle(model)}; {human_size(_freed(model, result))} freed."
-    until = moment(kept.expires_at, time.time())
-    return (
-        f"Deleted {handle(model)}; {human_size(kept.bytes)} kept in the trash until {until}: "
-        f"`modelhub undo` brings it back."
-    )
+    kept, absent = result.kept.get(model.key), result.gone[model.key]
+    said = f"Deleted {handle(model)}"
+    if kept is not None:
+        until = moment(kept.expires_at, time.time())
+        said += (
+            f"; {human_size(kept.bytes)} kept in the trash until {until}, or until a download needs the room: "
+            f"`modelhub undo` brings it back"
+        )
+    elif (freed := _freed(model, result)) or not absent:
+        said += f"; {human_size(freed)} freed"
+    if not absent:
+        return f"{said}."
+    left = human_size(_held(model, absent))
+    if len(absent) == 1:
+        return f"{said}. {next(iter(absent))} is offline; it removes its {left} when it is back."
+    return f"{said}. {', '.join(sorted(absent))} are offline; they remove their {left} when they are back."
 
 
 def _json(model: Model, result: _Result) -> dict[str, object]:
@@ -104,8 +112,9 @@ def _json(model: Model, result: _Result) -> dict[str, object]:
     return {
         "id": model.catalog_id,
         "name": model.name,
-        "deleted": model.key in result.gone,
+        "deleted": True,
         "freed_bytes": _freed(model, result),
+        "left_on": sorted(result.gone[model.key]),
         "trash": trashed_json(kept) if kept else None,
     }
 
@@ -162,15 +171,18 @@ class NotHere(NotFound):
 
 async def _until_gone(
     followed: Followed, models: tuple[Model, ...], console: Console, *, patience_s: float
-) -> set[str]:
-    """Wait until no node has the models any more; return the keys of those that are gone.
+) -> dict[str, frozenset[str]]:
+    """Wait until no node that is there has the models any more.
 
-    A node that is offline deletes when it comes back. That is said, and waited for only for a moment: the node of a
-    service that was just started needs one to come.
+    A node that is offline removes them when it comes back. That is waited for only for a moment: the node of a service
+    that was just started needs one to come.
+
+    Returns:
+        By key, the offline nodes that may still hold a model's bytes.
     """
     patient_until = asyncio.get_running_loop().time() + patience_s
-    offline: dict[str, str] = {}
-    gone: set[str] = set()
+    gone: dict[str, frozenset[str]] = {}
+    offline: dict[str, frozenset[str]] = {}
     try:
         async with asyncio.timeout(None) as limit:
             fleet = followed.watcher.fleet
@@ -183,27 +195,33 @@ async def _until_gone(
                 limit.reschedule(patient_until if len(gone) + len(offline) == len(models) else None)
                 fleet = await followed.next()
     except TimeoutError:
-        for sentence in offline.values():
-            console.say(sentence)
-        return gone
+        return gone | offline
 
 
-def _progress(fleet: Fleet, models: tuple[Model, ...]) -> tuple[set[str], dict[str, str]]:
-    """Which models are gone, and what to say about those that only absent nodes still hold; by key."""
+def _progress(fleet: Fleet, models: tuple[Model, ...]) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+    """Which models are gone, and which only absent nodes still hold; by key, with the absent nodes.
+
+    The router forgets at once what a lost node was fetching, so that of a model that is gone the node may have bytes.
+    """
     by_key = {model.key: model for model in fleet.models}
     online = {node.name for node in fleet.nodes if node.status is NodeStatus.ONLINE}
-    gone: set[str] = set()
-    offline: dict[str, str] = {}
+    absent = {node.name for node in fleet.nodes if node.status is NodeStatus.OFFLINE} - online
+    gone: dict[str, frozenset[str]] = {}
+    offline: dict[str, frozenset[str]] = {}
     for model in models:
         now = by_key.get(model.key)
         if now is None or now.state is ModelState.AVAILABLE:
-            gone.add(model.key)
+            gone[model.key] = frozenset(_holders(model) & absent)
             continue
-        holders = {each.node for each in now.placements} | {each.node for each in now.transfers}
+        holders = _holders(now)
         if now.state is ModelState.DELETING and holders and not holders & online:
-            absent = ", ".join(sorted(holders))
-            offline[model.key] = f"{handle(model)}: {absent} is offline; it deletes when it is back."
+            offline[model.key] = frozenset(holders | (_holders(model) & absent))
     return gone, offline
+
+
+def _holders(model: Model) -> set[str]:
+    """The nodes that hold a model, whole or in part."""
+    return {each.node for each in model.placements} | {each.node for each in model.transfers}
 
 
 def _question(models: tuple[Model, ...], moving: list[Model], limits: Limits | None) -> str:
@@ -215,28 +233,32 @@ def _question(models: tuple[Model, ...], moving: list[Model], limits: Limits | N
     """
     parts = []
     for model in models:
-        nodes = ", ".join(sorted({each.node for each in model.placements} | {each.node for each in model.transfers}))
+        nodes = ", ".join(sorted(_holders(model)))
         parts.append(f"{handle(model)} ({human_size(_held(model))}{f' on {nodes}' if nodes else ''})")
     said = [f"{', '.join(handle(model) for model in moving)}: being downloaded; that is stopped."] if moving else []
     whole = [model for model in models if model.placements]
     if limits is not None and limits.trash_seconds and any(_whole(model) <= limits.trash_bytes for model in whole):
-        said.append(f"It can be undone for {in_words(limits.trash_seconds)} with `modelhub undo`.")
+        span = in_words(limits.trash_seconds)
+        said.append(f"It can be undone for {span} with `modelhub undo`, unless a download needs the room before.")
     elif whole:
         said.append("It cannot be undone.")
     return " ".join([f"Delete {', '.join(parts)}?", *said])
 
 
-def _held(model: Model) -> int:
-    """Bytes that the nodes hold of a model, whole or in part."""
-    return _whole(model) + sum(each.bytes_done for each in model.transfers)
+def _held(model: Model, on: frozenset[str] | None = None) -> int:
+    """Bytes that the nodes hold of a model, whole or in part.
+
+    Args:
+        on: Only these nodes; None for all.
+    """
+    return _whole(model, on) + sum(each.bytes_done for each in model.transfers if on is None or each.node in on)
 
 
-def _whole(model: Model) -> int:
-    return sum(each.disk_bytes or 0 for each in model.placements)
+def _whole(model: Model, on: frozenset[str] | None = None) -> int:
+    return sum(each.disk_bytes or 0 for each in model.placements if on is None or each.node in on)
 
 
 def _freed(model: Model, result: _Result) -> int:
-    """Bytes that are free now; what is in the trash is not."""
-    if model.key not in result.gone:
-        return 0
-    return _held(model) - (_whole(model) if model.key in result.kept else 0)
+    """Bytes that are free now; what is in the trash is not, nor what an offline node still has."""
+    there = frozenset(_holders(model)) - result.gone[model.key]
+    return _held(model, there) - (_whole(model, there) if model.key in result.kept else 0)

@@ -46,6 +46,7 @@ def trash(arguments: Namespace, settings: Settings, console: Console, connect: C
         rows = [_row(each, now) for each in chosen]
         console.table(("NAME", "SIZE", "DELETED", "KEPT UNTIL", "NODES"), rows, right=("SIZE",), drop=("NODES", "SIZE"))
         console.say("`modelhub undo NAME` brings one back, `modelhub trash --empty` frees the space.")
+        console.say("A download that needs the room frees it sooner, the oldest first.")
     return OK
 
 

@@ -106,7 +106,7 @@ def checksum(path: str) -> Fault:
 
 
 def no_space(needs: int, free: int, others: int = 0, trash: int = 0) -> Fault:
-    """`needs` and `others` are bytes still to be written, by this model and by those before it; `trash` is in `free`."""
+    """`needs` and `others` are bytes still to be written, by this model and by those before it; `trash` is in free."""
     plan = DiskPlan(needs=needs, free=free, queued=others, trash=trash).sentence()
     return Fault("no_space", f"{plan[0].upper()}{plan[1:]}. Goes on when there is room.", passing=True)
 
