@@ -313,7 +313,7 @@ def test_rm_does_not_wait_for_a_node_that_is_away(modelhub: CommandLine, monkeyp
     modelhub.client.script = [leaving]
     result = modelhub("rm", "tiny", "--yes")
     assert (result.code, result.err) == (0, "")
-    assert result.out == "Deleted tiny. gpu-01 is offline; it removes its 1 kB when it is back.\n"
+    assert result.out == "Deleted tiny. gpu-01 is offline; 1 kB there are freed when it is back.\n"
     modelhub.client.say(PLACED, nodes=(away,))
     modelhub.client.script = [leaving]
     (told,) = modelhub("rm", "tiny", "--yes", "--json").json
@@ -327,7 +327,7 @@ def test_rm_of_what_a_lost_node_was_fetching_frees_nothing_yet(modelhub: Command
     modelhub.client.script = [RouterReport((), (away,))]  # the router forgets the orphan at once
     result = modelhub("rm", "tiny", "--yes", "--cancel")
     assert (result.code, result.err) == (0, "")
-    assert result.out == "Deleted tiny. gpu-01 is offline; it removes its 400 B when it is back.\n"
+    assert result.out == "Deleted tiny. gpu-01 is offline; 400 B there are freed when it is back.\n"
 
 
 def test_rm_of_what_a_node_fetched_that_is_lost_meanwhile(modelhub: CommandLine) -> None:
@@ -340,7 +340,7 @@ def test_rm_of_what_a_node_fetched_that_is_lost_meanwhile(modelhub: CommandLine)
         RouterReport((), (away,)),
     ]
     result = modelhub("rm", "tiny", "--yes", "--cancel")
-    assert (result.code, result.err) == (0, "") and "is offline; it removes its 400 B" in result.out
+    assert (result.code, result.err) == (0, "") and "is offline; 400 B there are freed" in result.out
 
 
 def test_rm_waits_for_the_node_of_a_service_that_was_just_started(modelhub: CommandLine) -> None:

@@ -97,14 +97,14 @@ def _said(model: Model, result: _Result) -> str:
             f"; {human_size(kept.bytes)} kept in the trash until {until}, or until a download needs the room: "
             f"`modelhub undo` brings it back"
         )
-    elif (freed := _freed(model, result)) or not absent:
+    elif freed := _freed(model, result):
         said += f"; {human_size(freed)} freed"
     if not absent:
         return f"{said}."
     left = human_size(_held(model, absent))
-    if len(absent) == 1:
-        return f"{said}. {next(iter(absent))} is offline; it removes its {left} when it is back."
-    return f"{said}. {', '.join(sorted(absent))} are offline; they remove their {left} when they are back."
+    what = f"{left} there {'are freed' if kept is None else 'move to the trash'}"
+    are, it = ("is", "it") if len(absent) == 1 else ("are", "each")
+    return f"{said}. {', '.join(sorted(absent))} {are} offline; {what} when {it} is back."
 
 
 def _json(model: Model, result: _Result) -> dict[str, object]:
