@@ -111,6 +111,11 @@ def test_register_pull_local_rm(modelhub: Shell, hub: LoopbackHub) -> None:
     assert modelhub("undo").returncode == 5
     assert modelhub("rm", "big-gguf", "--yes").returncode == 5
 
+    modelhub.ok("pull", "acme/Big-GGUF")
+    modelhub.ok("rm", "big-gguf", "--yes")
+    assert modelhub("trash", "--empty", "--yes").stderr == "3.1 MB freed.\n"
+    assert before - bytes_on_disk() >= 3 * MIB, "it was said before it was true"
+
 
 def test_the_queue_and_its_limits(modelhub: Shell, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELHUB_TRASH_SECONDS", "2d")

@@ -193,9 +193,30 @@ def test_emptying_the_trash_is_asked_about(modelhub: CommandLine, monkeypatch: p
     assert asked == ["Free 3 kB for good: Tiny Instruct, Other?"]
     assert modelhub.client.asked("empty_trash") == []
     result = modelhub("trash", "--empty", "other", "--yes")
-    assert (result.code, result.err) == (0, "2 kB freed.\n")
-    assert modelhub("trash", "--empty", "-y").err == "3 kB freed.\n"
+    assert (result.code, result.err) == (0, "2 kB will be freed as soon as the nodes get to it.\n")
+    modelhub("trash", "--empty", "-y")
     assert modelhub.client.asked("empty_trash") == [("empty_trash", "acme/other-gguf"), ("empty_trash", None)]
+
+
+def test_freed_is_said_when_the_files_are_gone(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = replace(OLDER, nodes=("gpu-01",))
+    modelhub.client.kept = (KEPT, older)
+
+    def empties(*steps: int | None, status: NodeStatus = NodeStatus.ONLINE) -> str:
+        """What is said while the node tells of these bytes in its trash, one after the other."""
+        first, *then = [RouterReport((), (replace(NODE, trash_bytes=each, status=status),)) for each in steps]
+        modelhub.client.current, modelhub.client.script = first, then
+        modelhub.client._acted = False
+        result = modelhub("trash", "--empty", "-y")
+        assert result.code == 0 and not modelhub.client.script, "it did not look until the end"
+        return result.err
+
+    assert empties(3000, 3000, 2000, 0) == "3 kB freed.\n"
+    assert empties(2500, 2500, 0) == "2 kB freed.\n", "a file that both have counts once"
+    away = empties(3000, 3000, status=NodeStatus.OFFLINE)
+    assert away == "3 kB will be freed when gpu-01 is back.\n"
+    monkeypatch.setattr("modelhub_tui.cli.trash.FREED_PATIENCE_S", 0.3)
+    assert empties(3000, 1000) == "2 kB freed, 1 kB will be as soon as the nodes get to it.\n"
 
 
 def test_undo_brings_the_last_deletion_back_and_waits_for_it(modelhub: CommandLine) -> None:
@@ -307,6 +328,10 @@ def test_rm_says_until_when_it_can_be_undone(modelhub: CommandLine) -> None:
     modelhub.client.script = [RouterReport((PLACED,), (NODE,)), RouterReport((), (NODE,))]
     (told_back,) = modelhub("rm", "tiny", "--yes", "--json").json
     assert (told_back["freed_bytes"], told_back["trash"]["expires_at"]) == (0, "1970-01-01T01:16:40.000Z")
+    away = replace(NODE, status=NodeStatus.OFFLINE)
+    modelhub.client.script = [RouterReport((PLACED,), (away,)), RouterReport((), (away,))]
+    result = modelhub("rm", "tiny", "--yes")
+    assert result.out.endswith("brings it back. gpu-01 is offline; 1 kB there move to the trash when it is back.\n")
 
 
 def test_rm_now_frees_at_once_and_says_so(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from modelhub_tui.catalog import load_catalog
@@ -17,8 +18,8 @@ from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.shapes import local_json, trashed_json
 from modelhub_tui.cli.trouble import BadUsage
 from modelhub_tui.config import Settings
-from modelhub_tui.domain import CatalogEntry, Fleet, Model, ModelState, Trashed
-from modelhub_tui.errors import Rejected
+from modelhub_tui.domain import CatalogEntry, Fleet, Model, ModelState, Node, NodeStatus, Trashed
+from modelhub_tui.errors import ModelHubError, Rejected
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
 from modelhub_tui.widgets.moments import moment
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 BACK_PATIENCE_S = 20.0
 """How long nodes may take to put a model's files back before we stop looking."""
+FREED_PATIENCE_S = 10.0
+"""How long nodes may take to remove files for good before we stop looking."""
 
 
 def trash(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
@@ -112,19 +115,51 @@ def _empty(
             console.say("Nothing was freed.")
             return FAILED
 
-    async def work(client: RouterClient, _fleet: Fleet) -> None:
+    async def work(client: RouterClient, fleet: Fleet) -> str:
         if not arguments.names:
             await client.empty_trash()
         for each in chosen if arguments.names else ():
             await client.empty_trash(each.name)
+        return await _until_freed(client, fleet.nodes, chosen)
 
-    if chosen:
-        order(connect, catalog, work)
+    said = order(connect, catalog, work) if chosen else "The trash is empty."
     if console.as_json:
         console.json([trashed_json(each) for each in chosen])
     else:
-        console.say(f"{human_size(freed)} freed." if chosen else "The trash is empty.")
+        console.say(said)
     return OK
+
+
+async def _until_freed(client: RouterClient, before: Sequence[Node], chosen: Sequence[Trashed]) -> str:
+    """Wait until the nodes have less in their trash; the router forgets what it held before they have removed a file.
+
+    Args:
+        before: The nodes as they were while they still had it.
+
+    Returns:
+        What to say: what is free now, and what becomes of the rest.
+    """
+    holders = {name for each in chosen for name in each.nodes}
+    had = {node.name: node.trash_bytes or 0 for node in before if node.name in holders}
+    wanted = sum(each.bytes for each in chosen)
+    freed, absent = 0, set(had)
+    with suppress(TimeoutError, ModelHubError):  # it was done: what is not seen is said so
+        async with asyncio.timeout(FREED_PATIENCE_S):
+            while True:
+                nodes = {node.name: node for node in (await client.report(wait_s=1.0)).nodes if node.name in had}
+                has = {name: node.trash_bytes or 0 for name, node in nodes.items()}
+                freed = sum(max(bytes_ - has.get(name, bytes_), 0) for name, bytes_ in had.items())
+                absent = {name for name, node in nodes.items() if node.status is not NodeStatus.ONLINE and has[name]}
+                # Files that two deleted models share are in both their sizes; an empty trash has nothing left to free.
+                if freed >= wanted or not any(has[name] for name in has.keys() - absent):
+                    break
+                await asyncio.sleep(0.05)  # a router that does not hold its answer back is not to be flooded
+    if freed >= wanted or (had and not absent and freed == sum(had.values())):
+        return f"{human_size(freed)} freed."
+    left = f"{human_size(wanted - freed)} will be"
+    verb = "is" if len(absent) == 1 else "are"
+    whose = f"when {' and '.join(sorted(absent))} {verb} back" if absent else "as soon as the nodes get to it"
+    return f"{human_size(freed)} freed, {left} {whose}." if freed else f"{left} freed {whose}."
 
 
 def _resolve(kept: Sequence[Trashed], name: str) -> Trashed:
