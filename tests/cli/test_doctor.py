@@ -305,6 +305,11 @@ def test_the_database_is_looked_at_but_not_touched(doctor: Doctor, machine: Path
     other.close()
     (machine / "state" / "modelhub.db.damaged-1").touch()
     assert "damaged-1" in doctor()[1]["database"]["what"]
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 99")
+    other.close()
+    check = doctor()[1]["database"]
+    assert (check["status"], "a newer modelhub (schema 99, not" in check["what"]) == (PROBLEM, True), check
 
 
 def test_the_cache_is_counted(doctor: Doctor, machine: Path) -> None:

@@ -29,15 +29,24 @@ def left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record.put(Entry("gone", None))
 
 
+def hold(folder: Path, name: str) -> None:
+    with sqlite3.connect(folder / "modelhub.db") as db:
+        db.execute("UPDATE models SET body = json_set(body, '$.paused', json('true')) WHERE name = ?", (name,))
+
+
 def test_it_counts_what_is_registered_and_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert unfinished(tmp_path) == 0
+    assert unfinished(tmp_path) == (0, 0)
     left(tmp_path, monkeypatch)
-    assert unfinished(tmp_path) == 2
+    assert unfinished(tmp_path) == (2, 0)
+    hold(tmp_path, "c")
+    assert unfinished(tmp_path) == (2, 0), "what is whole is not held"
+    hold(tmp_path, "a")
+    assert unfinished(tmp_path) == (2, 1)
 
 
 def test_what_cannot_be_read_is_nothing_to_speak_of(tmp_path: Path) -> None:
     (tmp_path / "modelhub.db").write_bytes(b"no database" * 100)
-    assert unfinished(tmp_path) == 0
+    assert unfinished(tmp_path) == (0, 0)
 
 
 def test_status_says_so_and_starts_nothing(
@@ -51,3 +60,10 @@ def test_status_says_so_and_starts_nothing(
     assert "No service runs" in said.out
     assert "2 downloads are unfinished. `modelhub` goes on with them" in said.err
     assert {each.name for each in tmp_path.iterdir()} == before
+    hold(tmp_path, "a")
+    command_line(["status"])
+    said = capsys.readouterr()
+    assert "2 downloads are unfinished, 1 of them on hold. `modelhub` goes on with the other," in said.err
+    hold(tmp_path, "b")
+    command_line(["status"])
+    assert capsys.readouterr().err == "2 downloads are unfinished and on hold; `modelhub resume` lets them go on.\n"

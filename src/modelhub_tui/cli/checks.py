@@ -296,6 +296,12 @@ def database(settings: Settings) -> Check:
         found = str(error)
     if found != "ok":
         return Check("database", PROBLEM, f"The database is damaged ({clean(found, 100)}).", _mend(settings), details)
+    from modelhub_tui.service.router.store import SCHEMA_VERSION
+
+    if (schema := details.get("schema", 0)) > SCHEMA_VERSION:
+        what = f"It was written by a newer modelhub (schema {schema}, not {SCHEMA_VERSION})."
+        todo = "Use that version, or choose another folder with MODELHUB_STATE_DIR."
+        return Check("database", PROBLEM, what, todo, details)
     if aside:
         todo = "Send it with a bug report, or remove it."
         return Check("database", WARNING, f"A damaged one was kept aside: {aside[-1]}.", todo, details)

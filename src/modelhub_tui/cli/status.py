@@ -55,10 +55,7 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
         console.print("No service runs on this machine; it starts when something needs it.")
         console.print(f"State  {settings.state_dir}")
         if left := _left(settings):
-            said = "1 download is unfinished" if left == 1 else f"{left} downloads are unfinished"
-            them = "it" if left == 1 else "them"
-            more = f"`modelhub` goes on with {them}, and so does `modelhub list`, in the background."
-            console.say(f"{said}. {more}", "yellow")
+            console.say(left, "yellow")
         return OK
     _print_fleet(console, fleet)
     if service is not None:
@@ -72,11 +69,21 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
     return OK
 
 
-def _left(settings: Settings) -> int:
-    """How many downloads a service that was ended left unfinished."""
+def _left(settings: Settings) -> str:
+    """What a service that was ended left unfinished; empty if that is nothing."""
     from modelhub_tui.service.unfinished import unfinished
 
-    return unfinished(settings.state_dir)
+    left, held = unfinished(settings.state_dir)
+    if not left:
+        return ""
+    said = "1 download is unfinished" if left == 1 else f"{left} downloads are unfinished"
+    if held == left:
+        return f"{said} and on hold; `modelhub resume` lets {'it' if left == 1 else 'them'} go on."
+    them = "it" if left == 1 else "them"
+    if held:
+        them = "the other" if left - held == 1 else "the others"
+    on_hold = f", {held} of them on hold" if held else ""
+    return f"{said}{on_hold}. `modelhub` goes on with {them}, and so does `modelhub list`, in the background."
 
 
 def _status_json(
@@ -149,8 +156,10 @@ def _node_line(node: Node) -> str:
         words.append(f"{human_size(node.ram_bytes)} RAM")
     if node.disk_free_bytes is not None:
         words.append(f"{human_size(node.disk_free_bytes)} free in {node.models_dir or 'its folder'}")
-    if node.models_bytes is not None:
-        words.append(f"{human_size(node.models_bytes)} of models")
+    if node.local_bytes is not None:
+        words.append(f"{human_size(node.local_bytes)} of models")
+    if node.unfinished_bytes:
+        words.append(f"{human_size(node.unfinished_bytes)} unfinished")
     if node.trash_bytes:
         words.append(f"{human_size(node.trash_bytes)} in the trash")
     return ", ".join(words)

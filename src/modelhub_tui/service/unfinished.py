@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from modelhub_tui.service.statefile import DATABASE
 
@@ -14,23 +15,27 @@ _WAIT_S = 1.0
 """Longest wait for somebody who writes at this moment."""
 
 
-def unfinished(state_dir: Path) -> int:
-    """Return how many registered models this machine was still to fetch, held ones too; 0 if that cannot be read.
+def unfinished(state_dir: Path) -> tuple[int, int]:
+    """Return how many registered models this machine was still to fetch, and how many of them somebody holds.
+
+    Both are 0 if that cannot be read.
 
     A model that is registered and that the node never heard of counts: the node fetches it at the next start.
     """
     try:
-        registered = {name for (name,) in _rows(state_dir / DATABASE, "SELECT name FROM models")}
+        query = "SELECT name, coalesce(json_extract(body, '$.paused'), 0) FROM models"
+        registered = dict(_rows(state_dir / DATABASE, query))
         rows = _rows(
             state_dir / NODE_DATABASE, "SELECT name FROM models WHERE json_extract(body, '$.state') != 'wanted'"
         )
-        settled = {name for (name,) in rows}
+        settled = {row[0] for row in rows}
     except sqlite3.Error:
-        return 0  # broken, or of another version: the service says so when it starts
-    return len(registered - settled)
+        return 0, 0  # broken, or of another version: the service says so when it starts
+    held = [paused for name, paused in registered.items() if name not in settled]
+    return len(held), sum(map(bool, held))
 
 
-def _rows(path: Path, query: str) -> list[tuple[str, ...]]:
+def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
     if not path.exists():
         return []
     # Read only: a program that merely looks creates nothing, and locks nobody out.
