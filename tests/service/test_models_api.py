@@ -596,3 +596,9 @@ async def test_a_repo_of_several_supported_models_asks_which(tmp_path: Path, hub
 def test_the_tests_catalog_is_in_the_standard_hub(hub: LoopbackHub) -> None:
     for entry in CATALOG:
         assert entry.file in hub.repo(entry.repo).main.files, json.dumps([entry.repo, entry.file])
+
+
+@pytest.mark.parametrize("revision", ["", " ", ".", "..", "../..", "/", "a b", "a//b", "-x", "a?b", "x\x00", "\u202ea"])
+async def test_what_can_be_no_revision_is_not_asked_for(service: Service, revision: str) -> None:
+    # The hub of this service does not answer: who asks it gets a 502.
+    assert refusal(await service.register("acme/One-GGUF", revision=revision)) == (400, "no_such_revision")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadReference
-from modelhub_tui.hub_refs import HubRef, parse_hub_ref
+from modelhub_tui.hub_refs import HubRef, check_revision, parse_hub_ref
 from modelhub_tui.service.router.artefact import Choice, RepoFile, choose, quantization
 from modelhub_tui.service.router.blocking import run_blocking
 from modelhub_tui.service.router.bodies import RegisterBody
@@ -101,8 +101,12 @@ class Resolver:
                 safe_repo_path(file)
             except ValueError as error:
                 raise Refused("bad_reference", "filename contains invalid path segment") from error
-        if revision is not None and (not revision.strip() or clean(revision, 200) != revision or ".." in revision):
-            raise Refused("no_such_revision", "That is no revision; give a branch, a tag or a commit, or leave it out.")
+        if revision is not None:
+            try:
+                check_revision(revision)
+            except BadReference as error:
+                what = "That is no revision; give a branch, a tag or a commit, or leave it out."
+                raise Refused("no_such_revision", what) from error
         revision = None if revision == "main" else revision
         return HubRef(ref.repo, revision or ref.revision, file or ref.file)
 
