@@ -19,7 +19,7 @@ from modelhub_tui.service.router.hub import Hub, RepoFacts
 from modelhub_tui.service.router.records import ManifestFile, Registration
 from modelhub_tui.service.router.registry import Registry, Taken
 from modelhub_tui.units import human_count
-from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.untrusted import safe_repo_path
 from modelhub_tui.values import dataclass
 
 DEADLINE_S = 50.0
