@@ -279,11 +279,15 @@ class Node:
     disk_total_bytes: int | None = None
     models_dir: str | None = None
     models_bytes: int | None = None
-    """What all its models take on disk, shared files counted once."""
+    """What its registered models take on disk, shared files counted once; from an older node unfinished ones too."""
     trash_bytes: int | None = None
     """What emptying its trash would free; it is emptied by itself when a transfer needs the room."""
     disk_floor_bytes: int | None = None
     """Free space that its transfers leave alone."""
+    unfinished_bytes: int | None = None
+    """What unfinished downloads take beside `models_bytes`."""
+    found_bytes: int | None = None
+    """What the models take beside them that it found in its cache and nobody registered, shared files counted once."""
     version: str = ""
     kind: str = "node"
     """`node` (it reports to the router) or `endpoint` (the router asks it)."""
@@ -299,6 +303,11 @@ class Node:
     latency_ms: float | None = None
     problem: str = ""
     """What the router last had to complain about, in its own words; empty if nothing."""
+
+    @property
+    def local_bytes(self) -> int | None:
+        """What all models on it take that a list shows, registered or found; None if it does not tell."""
+        return None if self.models_bytes is None else self.models_bytes + (self.found_bytes or 0)
 
     @property
     def gpu_memory_bytes(self) -> int:

@@ -112,6 +112,8 @@ SHAPES: dict[type, dict[str, Any]] = {
         "models_bytes": _INT_OR_NONE,
         "trash_bytes": _INT_OR_NONE,
         "disk_floor_bytes": _INT_OR_NONE,
+        "unfinished_bytes": _INT_OR_NONE,
+        "found_bytes": _INT_OR_NONE,
         "version": _TEXT,
         "kind": _TEXT,
         "software": _TEXT,

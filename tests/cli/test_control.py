@@ -281,15 +281,24 @@ def test_adopting_nothing(modelhub: CommandLine) -> None:
 
 
 def test_local_tells_true_disk_use_and_what_could_be_adopted(modelhub: CommandLine) -> None:
-    node = replace(NODE, models_bytes=5_000, trash_bytes=2_000, disk_free_bytes=7_000)
+    node = replace(
+        NODE, models_bytes=5_000, found_bytes=1_000, unfinished_bytes=3_000, trash_bytes=2_000, disk_free_bytes=7_000
+    )
     modelhub.client.say(FOUND, nodes=(node,))
     result = modelhub("local")
     assert result.out.splitlines()[1].split() == ["tiny", "1", "kB", "gpu-01", "not", "registered", "/m/tiny-Q4.gguf"]
     assert result.err.splitlines() == [
-        "gpu-01: 5 kB of models, shared files counted once, 2 kB in the trash (`modelhub trash`), 7 kB free.",
+        "gpu-01: 6 kB of models (1 kB of it not registered), shared files counted once, "
+        "3 kB of unfinished downloads (`modelhub status`), 2 kB in the trash (`modelhub trash`), 7 kB free.",
         "1 of them is in the cache, but not registered: `modelhub adopt tiny` lets the router know it.",
     ]
     assert modelhub("local", "--json").json[0]["found"] is True
+    # Without a model there may be something that takes space all the same.
+    modelhub.client.say(nodes=(replace(node, models_bytes=0, found_bytes=0),))
+    said = modelhub("local").err
+    assert "Nothing here yet" in said and "0 B of models, shared files counted once, 3 kB of unfinished" in said
+    modelhub.client.say(nodes=(replace(NODE, models_bytes=0, trash_bytes=0, unfinished_bytes=0),))
+    assert len(modelhub("local").err.splitlines()) == 1
 
 
 # -- rm ---------------------------------------------------------------------------------------------------------------
@@ -451,7 +460,9 @@ def test_status_json_tells_the_whole_transfer(modelhub: CommandLine) -> None:
         "gpu-01", Phase.RETRYING, 400, 1000, error_code="stalled", stalled_s=12.0, refetched_bytes=7,
         attempt=2, max_attempts=6, retry_in_s=4.0, history=(Event(100.0, "stalled at 400 B"),),
     )  # fmt: skip
-    modelhub.client.say(told(transfers=(transfer,), queue_position=1), nodes=(replace(NODE, models_bytes=5),))
+    modelhub.client.say(
+        told(transfers=(transfer,), queue_position=1), nodes=(replace(NODE, models_bytes=5, found_bytes=6),)
+    )
     told_back = modelhub("status", "--json", "--router", "http://r:1").json
     (model,) = told_back["transfers"]
     assert model["queue_position"] == 1 and model["paused"] is False
@@ -460,4 +471,5 @@ def test_status_json_tells_the_whole_transfer(modelhub: CommandLine) -> None:
         "error_code": "stalled", "stalled_s": 12.0, "refetched_bytes": 7, "attempt": 2, "max_attempts": 6,
         "retry_in_s": 4.0, "orphaned": False,
     }.items()  # fmt: skip
-    assert told_back["nodes"][0]["models_bytes"] == 5
+    [on_node] = told_back["nodes"]
+    assert (on_node["models_bytes"], on_node["found_bytes"], on_node["unfinished_bytes"]) == (5, 6, None)

@@ -213,6 +213,7 @@ async def test_the_new_members_of_models_and_nodes(client: V0Client, router: Rou
     }
     model = {**MODEL, "transfers": [transfer], "paused": True, "queue_position": 2, "found": True}
     node = {**NODE, "models_bytes": 5, "trash_bytes": 6, "disk_floor_bytes": 7}
+    node |= {"found_bytes": 3, "unfinished_bytes": 4}
 
     def lists(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=[model] if request.url.path == "/v0/models" else [node])
@@ -226,3 +227,4 @@ async def test_the_new_members_of_models_and_nodes(client: V0Client, router: Rou
     assert (moving.error_code, moving.stalled_s, moving.refetched_bytes, moving.orphaned) == ("stalled", 12.0, 7, True)
     assert moving.history == tuple(Event(1795381451.0, f"event {number}") for number in range(2, 12))
     assert [(each.models_bytes, each.trash_bytes, each.disk_floor_bytes) for each in report.nodes] == [(5, 6, 7)]
+    assert [(each.local_bytes, each.unfinished_bytes) for each in report.nodes] == [(8, 4)]

@@ -58,6 +58,30 @@ def test_a_deletion_is_taken_back_offline_and_at_once(
     assert empty_hub.served_bytes("*.gguf") == 3 * MIB
 
 
+def test_unfinished_downloads_are_counted_beside_what_is_whole(
+    router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path
+) -> None:
+    repo = pair(empty_hub)
+    slow = empty_hub.add(HubRepo("acme/slow", {"s.gguf": Generated(8 * MIB, 5)}))
+    router.register(NAME, manifest_of(repo, "a.gguf"))
+    stall = empty_hub.fault(server="cdn", path="*s.gguf", stall_after=MIB)
+    with NodeThread(router, empty_hub, tmp_path, stall_s=60.0):
+        router.wait_whole(NAME)
+        router.register("acme/slow", manifest_of(slow, "s.gguf"))
+        router.wait(lambda: router.last["unfinished_bytes"] >= MIB // 2)
+        assert 2 * MIB <= router.last["models_bytes"] < 3 * MIB
+        with router.changed:  # another router's: its download stands still, and takes its place all the same
+            router.models, router.store = {}, "another"
+            router._touch()
+        router.wait(lambda: router.last["transfers"] == [] and router.last["models_bytes"] == 0)
+        assert router.last["unfinished_bytes"] >= MIB // 2
+        router.register(NAME, manifest_of(repo, "a.gguf"))
+        stall.release()
+        router.register("acme/slow", manifest_of(slow, "s.gguf"))
+        router.wait_whole("acme/slow")
+        router.wait(lambda: router.last["unfinished_bytes"] == 0 and router.last["models_bytes"] >= 10 * MIB)
+
+
 def test_the_router_says_what_is_gone_for_good(router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path) -> None:
     repo = pair(empty_hub)
     router.register(NAME, manifest_of(repo, "a.gguf"))

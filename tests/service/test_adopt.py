@@ -41,6 +41,33 @@ async def adopt(service: Service, name: str) -> Any:
     return await service.admin.post("/v0/models/adopt", json={"name": name})
 
 
+async def test_what_is_found_is_counted_beside_what_is_registered(service: Service) -> None:
+    async def counted() -> tuple[int, int, int]:
+        [told] = (await service.admin.get("/v0/nodes")).json()
+        return told["models_bytes"], told["found_bytes"], told["unfinished_bytes"]
+
+    shared, own = file("Tiny-Q4_K_M.gguf"), group("acme/Mine", file("mine.gguf", 500, "7" * 64))
+    part = group("acme/Parts", file("mmproj-x.gguf", 70, "8" * 64))
+    vae = group("acme/Parts", file("vae.safetensors", 90, "9" * 64))  # no list shows it: it is no model by itself
+    node = await node_with(service, group("acme/Tiny-GGUF", shared), own, vae, models_bytes=0, unfinished_bytes=9)
+    listed = [each for each in (await service.models()).values() if each["found"]]
+    rows = sum(place["disk_bytes"] for each in listed for place in each["placements"])
+    assert await counted() == (0, 1500, 9) and rows == 1500
+    assert (await adopt(service, TINY)).status_code == 201
+    placed = [{"name": TINY, "path": "/hub/Tiny-Q4_K_M.gguf", "disk_bytes": 1000}]
+    await node.beat(placements=placed, found=[own, part], models_bytes=1000, unfinished_bytes=0)
+    found = sum(
+        place["disk_bytes"]
+        for each in (await service.models()).values()
+        if each["found"]
+        for place in each["placements"]
+    )
+    assert await counted() == (1000, found, 0) and found in (500, 570)
+    # What a found model shares with a registered one is counted with that.
+    await node.beat(found=[own, group("acme/Tiny-GGUF", shared, revision="b" * 40)])
+    assert await counted() == (1000, 500, 0)
+
+
 async def test_a_found_model_is_listed_with_its_paths_and_adopted_without_the_hub(service: Service) -> None:
     node = await node_with(service, group("acme/Tiny-GGUF", file("Tiny-Q4_K_M.gguf")))
     tiny = (await service.models())[TINY]

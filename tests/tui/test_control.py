@@ -20,6 +20,7 @@ from modelhub_tui.screens.limits import LimitsScreen
 from modelhub_tui.screens.main import LOCAL, MainScreen
 from modelhub_tui.screens.plan import PlanScreen
 from modelhub_tui.screens.trash import TrashScreen
+from modelhub_tui.screens.wording import on_disk
 from modelhub_tui.widgets.footer import KeyFooter
 from tests.tui import fleets, worlds
 from tests.tui.conftest import MakeApp
@@ -428,6 +429,17 @@ async def test_local_says_what_all_of_it_takes_on_disk(make_app: MakeApp) -> Non
         await pilot.pause()
         line = app.main.query_one("TabBar").render().plain
         assert line.endswith("122 GB on disk · trash 13.0 GB")
+        here, other = app.fleet.nodes
+        here = replace(here, found_bytes=95_000_000_000, unfinished_bytes=2_000_000_000)
+        app.fleet = replace(app.fleet, nodes=(here, other))
+        await pilot.pause()
+        line = app.main.query_one("TabBar").render().plain
+        assert line.endswith("217 GB on disk · unfinished 2.0 GB · trash 13.0 GB")
+        assert on_disk([here], app.main._glyphs)[1:] == (
+            "156 GB on disk · unfinished 2.0 GB",
+            "156 GB on disk",
+            "156 GB",
+        )
         await pilot.press("1")
         await pilot.pause()
         assert "on disk" not in app.main.query_one("TabBar").render().plain

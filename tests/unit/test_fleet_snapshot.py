@@ -64,7 +64,7 @@ def a_fleet() -> Fleet:
             ),
             replace(second, state=ModelState.DOWNLOADED, registered=True, placements=(placement,), transfers=(gone,)),
         ),
-        nodes=(Node("1", "n", NodeStatus.ONLINE, 5.5, (Gpu("A", 8, 2),), 1, 2, 3, "/m", 4, 5, 6, "1.0"),),
+        nodes=(Node("1", "n", NodeStatus.ONLINE, 5.5, (Gpu("A", 8, 2),), 1, 2, 3, "/m", 4, 5, 6, 7, 8, "1.0"),),
         router=RouterInfo("this machine", "http://127.0.0.1:1", "0.1", "local", True),
         connection=Connection(Link.LIVE, heard_at=123.0),
     )

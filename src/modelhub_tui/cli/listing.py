@@ -66,6 +66,8 @@ def list_local(arguments: Namespace, settings: Settings, console: Console, conne
         return OK
     if not models:
         console.say("Nothing here yet. `modelhub list` shows what there is, `modelhub pull NAME` fetches it.")
+        for sentence in _disk_use(fleet, only_more=True):
+            console.say(sentence)
         return OK
     rows = [_local_row(model) for model in models]
     head = ("NAME", "DISK", "NODES", "NOTE", "PATH")
@@ -83,13 +85,20 @@ def list_local(arguments: Namespace, settings: Settings, console: Console, conne
     return OK
 
 
-def _disk_use(fleet: Fleet) -> list[str]:
-    """What models take on each node that tells, what its trash holds, and what is free; a sentence each."""
+def _disk_use(fleet: Fleet, *, only_more: bool = False) -> list[str]:
+    """What models take on each node that tells, what takes space beside them, and what is free; a sentence each.
+
+    Args:
+        only_more: Leave out the nodes that have nothing beside models.
+    """
     said = []
     for node in fleet.nodes:
-        if node.models_bytes is None:
+        if node.local_bytes is None or (only_more and not node.unfinished_bytes and not node.trash_bytes):
             continue
-        parts = [f"{human_size(node.models_bytes)} of models, shared files counted once"]
+        share = f" ({human_size(node.found_bytes)} of it not registered)" if node.found_bytes else ""
+        parts = [f"{human_size(node.local_bytes)} of models{share}, shared files counted once"]
+        if node.unfinished_bytes:
+            parts.append(f"{human_size(node.unfinished_bytes)} of unfinished downloads (`modelhub status`)")
         if node.trash_bytes:
             parts.append(f"{human_size(node.trash_bytes)} in the trash (`modelhub trash`)")
         if node.disk_free_bytes is not None:

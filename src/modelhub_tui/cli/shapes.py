@@ -92,6 +92,8 @@ def node_json(node: Node) -> dict[str, Any]:
         "disk_free_bytes": node.disk_free_bytes,
         "disk_total_bytes": node.disk_total_bytes,
         "models_bytes": node.models_bytes,
+        "found_bytes": node.found_bytes,
+        "unfinished_bytes": node.unfinished_bytes,
         "trash_bytes": node.trash_bytes,
         "disk_floor_bytes": node.disk_floor_bytes,
         "models_dir": node.models_dir,

@@ -238,6 +238,8 @@ def read_node(value: Any) -> Node:
         disk_total_bytes=read_count(told.get("disk_total_bytes")),
         models_dir=read_path(told.get("models_dir")),
         models_bytes=read_count(told.get("models_bytes")),
+        unfinished_bytes=read_count(told.get("unfinished_bytes")),
+        found_bytes=read_count(told.get("found_bytes")),
         trash_bytes=read_count(told.get("trash_bytes")),
         disk_floor_bytes=read_count(told.get("disk_floor_bytes")),
         version=read_line(told.get("runtime_version")),

@@ -36,13 +36,18 @@ def _no_match(wanted: Filter) -> str:
 
 
 def on_disk(nodes: Sequence[Node], glyphs: Glyphs) -> tuple[str, ...]:
-    """What models take on disk, shared files counted once, and the trash; the longest form first."""
-    told = [each.models_bytes for each in nodes if each.models_bytes is not None]
+    """What the listed models take on disk, shared files counted once, and what else does; the longest form first."""
+    told = [each.local_bytes for each in nodes if each.local_bytes is not None]
     if not told:
         return ("modelhub",)
-    models, trash = human_size(sum(told)), sum(each.trash_bytes or 0 for each in nodes)
-    short = (f"{models} on disk", models)
-    return (f"{models} on disk {glyphs.dot} trash {human_size(trash)}", *short) if trash else short
+    models = human_size(sum(told))
+    more = (
+        ("unfinished", sum(each.unfinished_bytes or 0 for each in nodes)),
+        ("trash", sum(each.trash_bytes or 0 for each in nodes)),
+    )
+    parts = [f"{models} on disk", *(f"{name} {human_size(size)}" for name, size in more if size)]
+    forms = (f" {glyphs.dot} ".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return (*forms, models)
 
 
 def names_a_repo(text: str) -> bool:

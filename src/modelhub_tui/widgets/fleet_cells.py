@@ -210,8 +210,10 @@ def node_facts(node: Node, now: float) -> tuple[tuple[str, ...], tuple[str, ...]
     for name, load in (("CPU", node.cpu_percent), ("GPU", node.gpu_percent), ("memory", node.memory_percent)):
         if load is not None:
             has.append(f"{name} {load:.0f}%")
-    if node.models_bytes is not None:
-        has.append(f"{human_size(node.models_bytes)} of models")
+    if node.local_bytes is not None:
+        has.append(f"{human_size(node.local_bytes)} of models")
+    if node.unfinished_bytes:
+        has.append(f"{human_size(node.unfinished_bytes)} unfinished")
     if node.trash_bytes:
         has.append(f"{human_size(node.trash_bytes)} in the trash")
     if node.models_dir:

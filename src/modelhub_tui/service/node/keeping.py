@@ -34,7 +34,8 @@ class Keeping:
         self._cache, self._on_change, self._every_s = cache, on_change, every_s
         self.trash = Trash(cache, record)
         self.finder = Finder(cache)
-        self.models_bytes: int | None = None
+        self._used: tuple[int, int] | None = None
+        """(bytes of whole models, bytes of unfinished ones beside them); None before they were counted."""
         self._stamp = 0
         self._looked = False
         self._look_now = asyncio.Event()
@@ -92,11 +93,19 @@ class Keeping:
         await in_thread(lambda: self.trash.keep_only(store, {*kept, *others}, busy), "empty trash")
         self._on_change()
 
-    def measure(self, files: Collection[File]) -> None:
-        """Count what the files of all held models take on disk, unfinished ones included. Blocks."""
-        paths = [self._cache.path_of(file) for file in files if file.commit]
-        paths += [self._cache.part(file.repo, file.etag) for file in files if file.etag]
-        self.models_bytes = used_by(paths)
+    def measure(self, whole: Collection[File], unfinished: Collection[File], every: Collection[File]) -> None:
+        """Count what the files of held models take on disk. Blocks.
+
+        Args:
+            whole: Files of the models that are told as placements.
+            unfinished: Those of the other models that are told; what they share with a whole one is counted with that.
+            every: Those of all models, another router's too, of which only what is partly fetched counts here.
+        """
+        paths = [self._cache.path_of(file) for file in whole if file.commit]
+        models = used_by(paths)
+        paths += [self._cache.path_of(file) for file in unfinished if file.commit]
+        paths += [self._cache.part(file.repo, file.etag) for file in every if file.etag]
+        self._used = models, used_by(paths) - models
 
     def report(self, store: str | None, *, listed: bool) -> dict[str, Any]:
         """Members of a heartbeat about the trash and the disk.
@@ -109,7 +118,9 @@ class Keeping:
         told: dict[str, Any] = {"trash_bytes": heap.bytes}
         if listed:
             told["trash"] = [{"name": name, "bytes": size} for name, owner, size in heap.names if owner == store]
-        return told if self.models_bytes is None else {**told, "models_bytes": self.models_bytes}
+        if self._used is not None:
+            told["models_bytes"], told["unfinished_bytes"] = self._used
+        return told
 
     def found(self, held: Collection[File]) -> list[dict[str, Any]] | None:
         """Member of a heartbeat about models that nobody registered; None before the first look."""

@@ -19,7 +19,7 @@ def report(models: Iterable[Held], cache: Cache) -> dict[str, Any]:
     failed = False
     for held in sorted(models, key=lambda each: each.order):
         entry = held.entry
-        if entry.whole and entry.state in (State.WHOLE, State.REMOVING):
+        if is_placed(entry):
             placements.append(_placement(entry, cache))
             loaded.append(entry.name)
         else:
@@ -42,6 +42,11 @@ def report(models: Iterable[Held], cache: Cache) -> dict[str, Any]:
             "total_bytes": first.bytes_total or 0,
         }
     return told
+
+
+def is_placed(entry: Entry) -> bool:
+    """Whether a model is told as whole: until the last of its files is gone."""
+    return entry.whole and entry.state in (State.WHOLE, State.REMOVING)
 
 
 def _placement(entry: Entry, cache: Cache) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from modelhub_tui.service.node.manifest import File, Wanted
 from modelhub_tui.service.node.protocol import Answer, read_limits
 from modelhub_tui.service.node.pursuit import Pursuit
 from modelhub_tui.service.node.record import Entry, Record, State
-from modelhub_tui.service.node.reporting import report
+from modelhub_tui.service.node.reporting import is_placed, report
 from modelhub_tui.service.node.room import Room
 from modelhub_tui.service.node.slots import Slots
 from modelhub_tui.service.node.throttle import Throttle
@@ -194,11 +194,14 @@ class Sync:
 
     async def measure(self) -> None:
         """Count again what the models take on disk."""
-        files = self._files()
-        await in_thread(lambda: self._keeping.measure(files), "measure")
+        whole, unfinished = self._files(whole=True), self._files(whole=False)
+        every = [file for held in self._holdings for file in held.entry.files]
+        await in_thread(lambda: self._keeping.measure(whole, unfinished, every), "measure")
 
-    def _files(self) -> list[File]:
-        return [file for held in self._holdings if not self._is_foreign(held) for file in held.entry.files]
+    def _files(self, *, whole: bool | None = None) -> list[File]:
+        """Files of the models we hold or fetch: of all, or of those that are told as placements, or of the others."""
+        ours = (held.entry for held in self._holdings if not self._is_foreign(held))
+        return [file for entry in ours if whole is None or is_placed(entry) is whole for file in entry.files]
 
     def _is_foreign(self, held: Held) -> bool:
         """Whether a model was listed by another router's database only: the one we serve now knows nothing of it.

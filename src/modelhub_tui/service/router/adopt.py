@@ -68,6 +68,21 @@ class Offers:
             self._offers = self._make() if found else {}
         return self._offers
 
+    def bytes_on(self, node: LiveNode) -> int:
+        """Bytes of what a node found and the lists show: every file once, and none that its own models count."""
+        if not node.found:
+            return 0
+        names = (*node.placements, *node.transfers)
+        own = [self._registry.records[name] for name in names if name in self._registry.records]
+        held = {_blob(file) for record in own for file in record.files}
+        here = (
+            offer.record.files
+            for offer in self.current().values()
+            if any(at == node.id for at, _, _ in offer.placements)
+        )
+        found = {_blob(file): file.size or 0 for files in here for file in files}
+        return sum(size for blob, size in found.items() if blob not in held)
+
     def _make(self) -> dict[str, Offer]:
         offers: dict[tuple[str, str], Offer] = {}
         for node in self._fleet.nodes.values():
@@ -123,6 +138,11 @@ class Offers:
             and {file.path for file in entry.files if file.repo in (None, entry.repo)} <= there
         ]
         return max(matching, key=lambda entry: len(entry.files), default=None)
+
+
+def _blob(file: ManifestFile) -> tuple[str, str | None]:
+    """What two files have in common that are one on the disk."""
+    return file.repo.lower(), file.sha256 or file.blob_id
 
 
 def _checked(body: FoundBody, endpoint: str) -> _Part | None:

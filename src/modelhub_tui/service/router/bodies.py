@@ -112,6 +112,7 @@ class NodeBody(Body):
     disk_total_bytes: Bytes | None = None
     models_dir: Path | None = None
     models_bytes: Bytes | None = None
+    unfinished_bytes: Bytes | None = None
     trash_bytes: Bytes | None = None
     disk_floor_bytes: Bytes | None = None
 
@@ -215,5 +216,6 @@ class Heartbeat(Body):
     disk_total_bytes: Bytes | None = None
     models_dir: Path | None = None
     models_bytes: Bytes | None = None
+    unfinished_bytes: Bytes | None = None
     trash_bytes: Bytes | None = None
     disk_floor_bytes: Bytes | None = None

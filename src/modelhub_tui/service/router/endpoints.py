@@ -18,7 +18,7 @@ from modelhub_tui.service.router.auth import NODE, ROLE
 from modelhub_tui.service.router.bodies import AdoptBody, Body, Heartbeat, LimitsBody, MoveBody, NodeBody, RegisterBody
 from modelhub_tui.service.router.core import Router
 from modelhub_tui.service.router.errors import BadBody, error_json, openai_not_found
-from modelhub_tui.service.router.listing import Page, node_json, openai_json, trashed_json
+from modelhub_tui.service.router.listing import Page, openai_json, trashed_json
 from modelhub_tui.service.router.manifest import manifest_json
 from modelhub_tui.service.router.records import Registration
 from modelhub_tui.untrusted import clean
@@ -207,7 +207,7 @@ class Endpoints:
         if known is not None and known.status.value != "pending":
             return error_json(400, {"error": "Request error", "code": "not_pending"})
         node = self._router.approve_node(request.path_params["node_id"])
-        return _json(node_json(node)) if node is not None else _no_node()
+        return _json(self._router.listing.node(node)) if node is not None else _no_node()
 
     async def delete_node(self, request: Request) -> Response:
         """Forget a node."""

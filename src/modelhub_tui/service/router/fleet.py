@@ -35,6 +35,7 @@ _TOLD = (
     "disk_total_bytes",
     "models_dir",
     "models_bytes",
+    "unfinished_bytes",
     "trash_bytes",
     "disk_floor_bytes",
 )
@@ -110,6 +111,7 @@ class LiveNode:
             disk_total_bytes=self.body.disk_total_bytes,
             models_dir=self.body.models_dir,
             models_bytes=self.body.models_bytes,
+            unfinished_bytes=self.body.unfinished_bytes,
             trash_bytes=self.body.trash_bytes,
             disk_floor_bytes=self.body.disk_floor_bytes,
             version=self.body.runtime_version,

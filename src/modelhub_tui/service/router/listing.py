@@ -98,7 +98,11 @@ class Listing:
     def nodes(self) -> Page:
         """`GET /v0/nodes`"""
         in_order = sorted(self._fleet.nodes.values(), key=lambda node: node.record.registered_at)
-        return self._page("nodes", lambda: _dump([node_json(node) for node in in_order]))
+        return self._page("nodes", lambda: _dump([self.node(node) for node in in_order]))
+
+    def node(self, node: LiveNode) -> dict[str, Any]:
+        """One member of `GET /v0/nodes`."""
+        return {**node_json(node), "found_bytes": self._offers.bytes_on(node)}
 
     def row(self, name: str) -> Row | None:
         """The model with this name, if it is known."""
@@ -332,6 +336,7 @@ def node_json(node: LiveNode) -> dict[str, Any]:
         "disk_total_bytes": body.disk_total_bytes,
         "models_dir": body.models_dir,
         "models_bytes": body.models_bytes,
+        "unfinished_bytes": body.unfinished_bytes,
         "trash_bytes": body.trash_bytes,
         "disk_floor_bytes": body.disk_floor_bytes,
         "transfers": [
