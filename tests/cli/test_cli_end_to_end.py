@@ -146,6 +146,7 @@ def test_what_hf_download_fetched_is_adopted_without_a_download(modelhub: Shell,
     served = hub.served_bytes()
     (found,) = modelhub.local_until(lambda models: bool(models))
     assert (found["found"], found["registered"], found["repo"]) == (True, False, "acme/Own-GGUF")
+    assert ": 1.0 MB of models (1.0 MB of it not registered), shared files counted once" in modelhub("local").stderr
     assert modelhub("rm", found["name"], "--yes").returncode == 1
     assert modelhub.ok("adopt", "--all").strip() == found["name"]
     (own,) = modelhub.local_until(lambda models: all(model["registered"] for model in models))

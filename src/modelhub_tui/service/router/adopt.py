@@ -68,20 +68,26 @@ class Offers:
             self._offers = self._make() if found else {}
         return self._offers
 
-    def bytes_on(self, node: LiveNode) -> int:
-        """Bytes of what a node found and the lists show: every file once, and none that its own models count."""
-        if not node.found:
-            return 0
+    def bytes_by_node(self) -> dict[str, int]:
+        """What the models take that are listed as found on a node, by its id; nodes without any are left out.
+
+        Every file counts once, and none that the node counts as its registered models'.
+        """
+        found: dict[str, dict[tuple[str, str | None], int]] = {}
+        for offer in self.current().values():
+            files = {_blob(file): file.size or 0 for file in offer.record.files}
+            for node_id, _, _ in offer.placements:
+                found.setdefault(node_id, {}).update(files)
+        return {
+            node_id: sum(files[blob] for blob in files.keys() - self._held(self._fleet.nodes[node_id]))
+            for node_id, files in found.items()
+            if node_id in self._fleet.nodes
+        }
+
+    def _held(self, node: LiveNode) -> set[tuple[str, str | None]]:
+        records = self._registry.records
         names = (*node.placements, *node.transfers)
-        own = [self._registry.records[name] for name in names if name in self._registry.records]
-        held = {_blob(file) for record in own for file in record.files}
-        here = (
-            offer.record.files
-            for offer in self.current().values()
-            if any(at == node.id for at, _, _ in offer.placements)
-        )
-        found = {_blob(file): file.size or 0 for files in here for file in files}
-        return sum(size for blob, size in found.items() if blob not in held)
+        return {_blob(file) for name in names if name in records for file in records[name].files}
 
     def _make(self) -> dict[str, Offer]:
         offers: dict[tuple[str, str], Offer] = {}

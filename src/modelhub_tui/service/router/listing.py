@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -98,11 +98,15 @@ class Listing:
     def nodes(self) -> Page:
         """`GET /v0/nodes`"""
         in_order = sorted(self._fleet.nodes.values(), key=lambda node: node.record.registered_at)
-        return self._page("nodes", lambda: _dump([self.node(node) for node in in_order]))
+        return self._page("nodes", lambda: _dump(self._nodes(in_order)))
 
     def node(self, node: LiveNode) -> dict[str, Any]:
         """One member of `GET /v0/nodes`."""
-        return {**node_json(node), "found_bytes": self._offers.bytes_on(node)}
+        return self._nodes([node])[0]
+
+    def _nodes(self, nodes: Iterable[LiveNode]) -> list[dict[str, Any]]:
+        found = self._offers.bytes_by_node()
+        return [node_json(node, found.get(node.id, 0)) for node in nodes]
 
     def row(self, name: str) -> Row | None:
         """The model with this name, if it is known."""
@@ -299,7 +303,7 @@ def openai_json(row: Row) -> dict[str, Any]:
     }
 
 
-def node_json(node: LiveNode) -> dict[str, Any]:
+def node_json(node: LiveNode, found_bytes: int) -> dict[str, Any]:
     """One item of `GET /v0/nodes`. Absent members are absent upstream too."""
     body = node.body
     optional = {
@@ -336,6 +340,7 @@ def node_json(node: LiveNode) -> dict[str, Any]:
         "disk_total_bytes": body.disk_total_bytes,
         "models_dir": body.models_dir,
         "models_bytes": body.models_bytes,
+        "found_bytes": found_bytes,
         "unfinished_bytes": body.unfinished_bytes,
         "trash_bytes": body.trash_bytes,
         "disk_floor_bytes": body.disk_floor_bytes,
