@@ -255,7 +255,8 @@ class ModelView:
         if not wanted:
             return passing
         for word in wanted:
-            self._masks[word] = self._masks.pop(word, None) or self._gathered().look_for(word)
+            known = self._masks.pop(word, None)  # and put in anew: the words of longest ago come first
+            self._masks[word] = known or self._gathered().look_for(word)
         for word in [*self._masks][: -max(_KEPT, len(wanted))]:
             del self._masks[word]
         hits = reduce(and_, (self._masks[word][0] for word in wanted))
