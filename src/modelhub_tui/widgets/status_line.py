@@ -84,8 +84,9 @@ class StatusLine(Widget):
                 out.append((2, f"trying again in {wait} s" if wait else "trying again now", "$text-warning"))
             if connection.heard_at is not None:
                 out.append((3, f"as of {_age(now - connection.heard_at)} ago", "$foreground 70%"))
-            if connection.advice and connection.link is Link.REFUSED:
-                out.append((2, connection.advice, "$text-warning"))
+            if connection.advice:
+                # Nothing comes back by itself from a refusal: there it matters most.
+                out.append((2 if connection.link is Link.REFUSED else 4, connection.advice, "$text-warning"))
         out += self._hardware(fleet.nodes)
         transfers = [each for model in self._transferred.of(fleet.models) for each in model.transfers]
         moving = sum(each.phase in _MOVING and not each.orphaned for each in transfers)
