@@ -186,6 +186,10 @@ class Terminal:
     def hangup(self) -> None:
         """Close the window: the program gets SIGHUP and its terminal is gone."""
         self.process.kill(signal.SIGHUP)
+        self.vanish()
+
+    def vanish(self) -> None:
+        """Let the terminal go; the kernel tells only who leads the session."""
         self._open = False
         self._reader.join(5)
         self._close_fd()

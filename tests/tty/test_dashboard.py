@@ -6,12 +6,14 @@ import atexit
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.tty import Emulator, Terminal
@@ -319,3 +321,13 @@ def test_a_bug_ends_in_a_sentence_and_a_traceback_in_the_log() -> None:
     assert "hf_verysecret" not in said
     logs = "".join(path.read_text() for path in Path(os.environ["MODELHUB_STATE_DIR"]).glob("*.log"))
     assert "Traceback" in logs
+
+
+def test_a_terminal_that_goes_without_a_word_ends_the_session() -> None:
+    """Only the session's leader is told of a hangup: here a shell that does not mind, as `make` does not."""
+    program = shlex.join([sys.executable, "-m", "tests.tty.dashboard"])
+    with Terminal(["/bin/sh", "-c", f"trap : HUP; {program}; true"], cwd=ROOT) as terminal:
+        terminal.wait_for(READY)
+        (dashboard_process,) = psutil.Process(terminal.pid).children()
+        terminal.vanish()
+        dashboard_process.wait(20)

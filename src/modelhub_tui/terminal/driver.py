@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import sys
 import time
 from codecs import getincrementaldecoder
@@ -121,7 +122,12 @@ class HandoverDriver(LinuxDriver):
             while not last:
                 last = self.exit_event.is_set()
                 if selector.select(0.1):
-                    text = decode(os.read(self.fileno, 4096), final=last)
+                    data = self._read()
+                    if not data and not last:
+                        # Nobody else may say so: only the session's leader is told, and that may be `make`.
+                        os.kill(os.getpid(), signal.SIGHUP)
+                        return
+                    text = decode(data, final=last)
                     for event in parser.feed(text) if text else ():
                         self.process_message(event)
                 for event in parser.tick():
@@ -129,6 +135,13 @@ class HandoverDriver(LinuxDriver):
         with suppress(EOFError, ParseError):
             for _ in parser.feed(""):
                 pass
+
+    def _read(self) -> bytes:
+        """What was typed; nothing once the terminal is gone."""
+        try:
+            return os.read(self.fileno, 4096)
+        except OSError:
+            return b""
 
 
 class AnswerParser(XTermParser):
