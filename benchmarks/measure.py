@@ -41,9 +41,9 @@ class Figure:
         return min(self.values), max(self.values)
 
     def share(self, percent: int) -> float:
-        """The value that so many of a hundred do not exceed."""
+        """The smallest value that at least so many of a hundred do not exceed."""
         ordered = sorted(self.values)
-        return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
+        return ordered[max(-(-len(ordered) * percent // 100) - 1, 0)]
 
     def judged(self, ratio: float | None) -> tuple[float | None, bool | None]:
         """What the budget is about, and whether it is met; None when it cannot be told."""
