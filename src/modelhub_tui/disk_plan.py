@@ -25,6 +25,8 @@ class DiskPlan:
     """Still to be written for the other models that are queued, held or moving."""
     trash: int = 0
     """What of `free` only emptying the trash gives."""
+    floor: int = 0
+    """What transfers leave alone; already taken off `free`."""
 
     @property
     def short_by(self) -> int:
@@ -34,11 +36,14 @@ class DiskPlan:
     def sentence(self) -> str:
         """Such as `needs 18.4 GB, free 22.1 GB, other queued 9.0 GB: short by 5.3 GB`.
 
-        The trash is named when there is no room without it: then a pull empties it, or not even that would do.
+        The trash is named when there is no room without it: then a pull empties it, or not even that would do. What is
+        kept free is named when that is why there is none: the disk itself shows more.
         """
         trash = min(self.trash, self.free)
         said = f" ({human_size(trash)} of it trash)" if trash and self.needs + self.queued > self.free - trash else ""
         parts = [f"needs {human_size(self.needs)}", f"free {human_size(self.free)}{said}"]
+        if self.floor and self.short_by:
+            parts.append(f"kept free {human_size(self.floor)}")
         if self.queued:
             parts.append(f"other queued {human_size(self.queued)}")
         said = ", ".join(parts)
@@ -57,12 +62,18 @@ def plan_for(wanted: Iterable[Model], models: Iterable[Model], nodes: Iterable[N
     wanted = tuple(wanted)
     keys = {model.key for model in wanted}
     missing = [left for model in wanted if (left := _missing(model)) is not None]
-    rooms = [(_room(node), node.trash_bytes or 0) for node in nodes if node.disk_free_bytes is not None]
+    rooms = [
+        (_room(node), node.trash_bytes or 0, node.disk_floor_bytes or 0)
+        for node in nodes
+        if node.disk_free_bytes is not None
+    ]
     if not rooms or not missing:
         return None
-    free, trash = max(rooms, key=lambda room: (room[0], -room[1]))  # of two with as much room, the one with less trash
+    free, trash, floor = max(
+        rooms, key=lambda room: (room[0], -room[1])
+    )  # of two with as much room, the one with less trash
     queued = sum(_missing(model) or 0 for model in models if model.state in IN_FLIGHT and model.key not in keys)
-    return DiskPlan(needs=sum(missing), free=free, queued=queued, trash=trash)
+    return DiskPlan(needs=sum(missing), free=free, queued=queued, trash=trash, floor=floor)
 
 
 def _room(node: Node) -> int:

@@ -400,7 +400,7 @@ def test_a_pull_for_which_there_is_no_room_says_so_first(modelhub: CommandLine) 
     modelhub.client.then((PLACED,))
     result = modelhub("pull", "tiny")
     assert result.err.splitlines()[:3] == [
-        "modelhub: no room: needs 1 kB, free 2 kB, other queued 2 kB: short by 1 kB.",
+        "modelhub: no room: needs 1 kB, free 2 kB, kept free 600 B, other queued 2 kB: short by 1 kB.",
         "It is fetched as far as there is room, and waits then.",
         "`modelhub local` shows what could go, `modelhub rm --now NAME` frees it.",
     ]
