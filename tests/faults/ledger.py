@@ -33,6 +33,8 @@ def count(log: Iterable[Record], kills: Iterable[float], excuses: Iterable[tuple
     """
     ledger = Ledger()
     seen: dict[str, list[tuple[int, int, Record]]] = defaultdict(list)
+    ruined: set[str] = set()
+    """Files with a wrong byte in them: they fail their hash and are fetched once more, whole, whatever is killed."""
     at_kills, forgiven = sorted(kills), [*excuses]
     ledger.by_kill.update(dict.fromkeys(at_kills, 0))
     for record in log:
@@ -48,9 +50,12 @@ def count(log: Iterable[Record], kills: Iterable[float], excuses: Iterable[tuple
                 continue
             cause = max((at for at in at_kills if before.at < at <= record.at), default=None)
             excused = any(label == record.label and before.at < at <= record.at for label, at in forgiven)
+            excused = excused or record.label in ruined
             if cause is None or excused or before.fault is not None or record.fault is not None:
                 ledger.otherwise += again
             else:
                 ledger.by_kill[cause] += again
         seen[record.label].append((start, stop, record))
+        if record.fault is not None and record.fault.flip_at is not None:
+            ruined.add(record.label)
     return ledger

@@ -34,6 +34,15 @@ def test_what_is_fetched_twice_is_put_down_to_its_cause() -> None:
     assert count(log, kills=[]).otherwise == 30
 
 
+def test_a_file_with_a_wrong_byte_is_fetched_once_more_whoever_was_killed() -> None:
+    log = [answer(0, 100, 1.0), answer(100, 50, 1.5, fault=Fault(flip_at=120)), answer(0, 150, 3.0)]
+    ledger = count(log, kills=[2.0])
+    assert (dict(ledger.by_kill), ledger.otherwise) == ({2.0: 0}, 150)
+    assert count([*log, answer(0, 30, 4.0, label="another")], kills=[2.0]).by_kill == {2.0: 0}
+    log[1].fault = Fault(close_after=50)
+    assert count(log, kills=[2.0]).by_kill == {2.0: 100}, "only a wrong byte ruins the rest of the file"
+
+
 def test_a_seed_repeats_its_schedule_and_another_does_not() -> None:
     first = [draw_cycle(7, number).as_json() for number in range(20)]
     assert first == [draw_cycle(7, number).as_json() for number in range(20)]
