@@ -1,6 +1,6 @@
 """`make bench-peers`: start, bytes and memory of other terminal programs for models, beside the dashboard, in one run.
 
-They are installed in a throw-away virtual environment, which needs a network; each runs in a home of its own. A marker
+They are installed in throw-away virtual environments, which needs a network; each runs in a home of its own. A marker
 is what a person recognises as the program's first content.
 """
 
@@ -40,6 +40,7 @@ PEERS = (
 )
 IDLE_S = 5.0
 PATIENCE_S = 60.0
+INSTALL_S = 600.0
 
 
 def main() -> int:
@@ -50,14 +51,16 @@ def main() -> int:
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="modelhub-peers-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        print("Setting up a virtual environment for the peers ...", file=sys.stderr)
-        venv.create(folder / "venv", with_pip=True)
-        peers = [peer for peer in PEERS if _install(folder / "venv", peer)]
+        print("Setting up virtual environments for the peers ...", file=sys.stderr)
+        peers = [peer for peer in PEERS if _install(folder / "tools", folder / f"{peer.package}-venv", peer)]
         if not peers:
             print("make bench-peers needs a network: none of the peers could be installed.", file=sys.stderr)
             return 2
         ours = ("modelhub", installed(), "Model Hub")
-        programs = [ours, *((each.package, folder / "venv" / "bin" / each.command, each.marker) for each in peers)]
+        programs = [
+            ours,
+            *((each.package, folder / f"{each.package}-venv" / "bin" / each.command, each.marker) for each in peers),
+        ]
         for number in range(options.runs + 1):
             for title, program, marker in programs:
                 _measure(figures if number else Figures(), Sandbox(folder / title), title, program, marker)
@@ -65,14 +68,21 @@ def main() -> int:
     return 0
 
 
-def _install(folder: Path, peer: Peer) -> bool:
-    command = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", peer.package]
+def _install(tools: Path, folder: Path, peer: Peer) -> bool:
+    """Install it with `uv`, which also finds versions that go together where `pip` tries them for half an hour."""
+    uv = tools / "bin" / "uv"
+    steps: list[list[str | Path]] = []
+    if not uv.exists():
+        venv.create(tools, with_pip=True)
+        steps.append([tools / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "uv"])
+    steps.append([uv, "venv", "--quiet", "--python", sys.executable, folder])
+    steps.append([uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", folder, peer.package])
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    except subprocess.TimeoutExpired:
-        done = None
-    if done is None or done.returncode:
-        print(f"{peer.package} was left out: it could not be installed.", file=sys.stderr)
+        for step in steps:
+            subprocess.run(step, check=True, capture_output=True, text=True, timeout=INSTALL_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        told = (getattr(error, "stderr", None) or str(error)).strip()
+        print(f"{peer.package} was left out: it could not be installed: {told}", file=sys.stderr)
         return False
     return True
 
