@@ -76,7 +76,7 @@ class Polls:
         """A view that has been prepared for a search in idle moments."""
         view = ModelView()
         view.show(self.fleet.models, Filter(), SortKey.CATALOG, ())
-        while not view.prepare(2000):
+        while not view.prepare(2):
             pass
         return view
 

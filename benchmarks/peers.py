@@ -36,7 +36,8 @@ PEERS = (
     Peer("parllama", "parllama", "Local"),
     Peer("oterm", "oterm", "oterm"),
     Peer("llmfit", "llmfit", "Model"),
-    Peer("posting", "posting", "posting"),
+    Peer("posting", "posting", "Posting"),
+    Peer("harlequin", "harlequin", "Query Editor"),
 )
 IDLE_S = 5.0
 PATIENCE_S = 60.0
@@ -94,8 +95,8 @@ def _measure(figures: Figures, sandbox: Sandbox, title: str, program: Path, mark
     with Terminal([program], env=sandbox.env(XDG_CONFIG_HOME="", XDG_CACHE_HOME=""), cwd=ROOT) as terminal:
         try:
             terminal.wait_for(marker, PATIENCE_S)
-        except AssertionError:
-            print(f"{title}: no {marker!r} within {PATIENCE_S:.0f} s", file=sys.stderr)
+        except AssertionError as error:
+            print(f"{title}: {str(error).partition(';')[0]}", file=sys.stderr)
             return
         took_s = terminal.reads[-1][0] - terminal.started_at
         figures.add(f"{title}: to its first content", "s", took_s, beside=beside and f"{beside}: to its first content")

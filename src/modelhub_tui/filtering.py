@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from functools import reduce
-from itertools import accumulate, compress, repeat
-from operator import and_, contains
+from itertools import compress
 
 from modelhub_tui.domain import Model, ModelState, Node
 from modelhub_tui.fleet_state import changed_at
+from modelhub_tui.search_texts import PAGE, Texts, Word, words
 from modelhub_tui.states import FitKind, fit
 from modelhub_tui.values import dataclass
 
@@ -79,6 +78,8 @@ _STATE_ORDER = {
 _LAST = float("inf")
 _KEPT = 8
 """Words whose hits are kept, so that taking letters back costs nothing; 200 kB each at 100,000 models."""
+PAGES_AT_ONCE = 10
+"""A search looks at so many pages before it stops at a screenful: in a shorter list it always finds everything."""
 
 
 def _up(value: int | None) -> float:
@@ -99,68 +100,10 @@ _ORDER: dict[SortKey, Callable[[Model], float | str]] = {
     SortKey.STATE: lambda model: _STATE_ORDER[model.state],
 }
 
-# Word separators of model names. The dot stays: "2.5" is one word.
-_SEPARATORS = str.maketrans(dict.fromkeys("-_/:,()[]", " "))
-
 
 def _said(model: Model) -> tuple[object, ...]:
     """What of a model can be searched for, and whose it is."""
     return model.key, model.title, model.name, model.repo, model.tags
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words to look for, case folded, longest first: the rarest word narrows most."""
-    return tuple(sorted(set(text.casefold().translate(_SEPARATORS).split()), key=lambda word: (-len(word), word)))
-
-
-def _folded(texts: list[str]) -> list[str]:
-    """Each text, case folded, its words set apart by spaces. All at once: one by one it takes eight times as long."""
-    folded = "\n".join(texts).casefold().translate(_SEPARATORS).split("\n")
-    if len(folded) == len(texts):
-        return folded
-    return [text.casefold().translate(_SEPARATORS).replace("\n", " ") for text in texts]
-
-
-class _Texts:
-    """What models are searched by, in their order. Kept small: a text for each, all titles in a few, each tags once."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        """Title, name and repo of each model."""
-        self.titles: list[str] = []
-        """The titles of many models each, a line for each model, with a space before each word."""
-        self.tagged: list[int] = []
-        """Position of each model's tags in `tags`."""
-        self.tags: dict[tuple[str, ...], int] = {}
-
-    def add(self, models: Sequence[Model]) -> None:
-        """Prepare the next models."""
-        titles = _folded([f" {model.title}" for model in models])
-        # What the name says anyway need not be kept twice.
-        names = _folded([f"{each.name} {'' if each.repo.lower() in each.name else each.repo}" for each in models])
-        self.texts += map("{} {}".format, titles, names)
-        self.titles.append("\n".join(titles))
-        self.tagged += [self.tags.setdefault(model.tags, len(self.tags)) for model in models]
-
-    def arranged(self, order: list[int]) -> _Texts:
-        """The same, in another order; only those in it."""
-        made, titles = _Texts(), "\n".join(self.titles).split("\n")
-        made.texts, made.tagged = [self.texts[at] for at in order], [self.tagged[at] for at in order]
-        made.titles, made.tags = ["\n".join([titles[at] for at in order])], self.tags
-        return made
-
-    def look_for(self, word: str) -> tuple[int, int]:
-        """Masks: where the word is found, and where a word of the title starts so."""
-        found = _mask(map(contains, self.texts, repeat(word)))
-        by_tags = bytes(map(contains, _folded([" ".join(each) for each in self.tags]), repeat(word)))
-        if any(by_tags):
-            found |= _mask(map(by_tags.__getitem__, self.tagged))
-        # The lines before each place where the title has it: as fast as there are few.
-        pieces = "\n".join(self.titles).split(f" {word}")[:-1]
-        starts = bytearray(len(self.texts))
-        for line in accumulate(map(str.count, pieces, repeat("\n"))):
-            starts[line] = 1
-        return found, _mask(starts)
 
 
 def apply(
@@ -176,12 +119,13 @@ def apply(
 class ModelView:
     """Filters and sorts, and keeps what makes the next, similar question cheap.
 
-    Sorting happens once per order, and an update of a few models (progress) re-uses everything. What a word is found in
-    is a mask: a number with a byte for each model, 1 where it is. No step of a search takes a line of Python per model,
-    so that one more key of a search through 100,000 of them costs some 10 ms.
+    Sorting happens once per order, and an update of a few models (progress) re-uses everything. A search may stop when
+    it has found a screenful, and go on when asked again: a key then costs the same in 100,000 models as in 10,000.
     """
 
     def __init__(self) -> None:
+        self.complete = True
+        """Whether the last answer was all there is to show."""
         self._models: tuple[Model, ...] = ()
         self._strongest: tuple[Node, ...] = ()
         """The nodes that decide what fits."""
@@ -190,30 +134,56 @@ class ModelView:
         self._sort = SortKey.CATALOG
         self._order: list[int] | None = None
         """Positions in `_models` that pass the filter without its text, sorted; None when all do as they are."""
-        self._texts: _Texts | None = None
+        self._texts: Texts | None = None
         """Of all `_models`; made when somebody first searches."""
-        self._folding = _Texts()
+        self._folding = Texts()
         """Of as many of them as have been prepared."""
-        self._ordered: _Texts | None = None
+        self._ordered: Texts | None = None
         """The same, those of `_order` in that order."""
-        self._masks: dict[str, tuple[int, int]] = {}
-        """By words lately looked for, the last one last: where it is found, and where a word of the title starts so."""
+        self._words: dict[str, Word] = {}
+        """Lately looked for, the last one last."""
 
     def show(
-        self, models: tuple[Model, ...], wanted: Filter, sort: SortKey, nodes: tuple[Node, ...] = ()
+        self,
+        models: tuple[Model, ...],
+        wanted: Filter,
+        sort: SortKey,
+        nodes: tuple[Node, ...] = (),
+        *,
+        enough: int | None = None,
+        pages: int = PAGES_AT_ONCE,
     ) -> tuple[Model, ...]:
-        """Return the models to show, in order."""
+        """Return the models to show, in order.
+
+        Args:
+            enough: A search may stop once it has looked at `pages` new pages and found so many models; `complete` says
+                whether it did. What it has found are the first of all that it will find: asked again it goes on.
+            pages: See there.
+        """
         facets = replace(wanted, text="")
         same_texts, same_order = self._compare(models)
         if not same_texts:
-            self._texts, self._folding = None, _Texts()
+            self._texts, self._folding = None, Texts()
         self._models = models
         stronger = wanted.fits_only and _memory(strongest(nodes)) != _memory(self._strongest)
         if stronger or not same_order or facets != self._wanted or sort is not self._sort:
             self._wanted, self._sort, self._strongest = facets, sort, strongest(nodes)
             self._arrange()
         passing = models if self._order is None else tuple([models[at] for at in self._order])
-        return self._found(passing, words(wanted.text))
+        self.complete = True
+        if self._ordered is None:
+            self._words = {}
+        if not (asked := words(wanted.text)):
+            return passing
+        found: list[Model] = []
+        new_pages = 0
+        for is_new, hits in self._hits(passing, [self._word(each, len(asked)) for each in asked]):
+            found += hits
+            new_pages += is_new
+            if enough is not None and new_pages >= pages and len(found) >= enough:
+                self.complete = False
+                break
+        return tuple(found)
 
     def _compare(self, models: tuple[Model, ...]) -> tuple[bool, bool]:
         """Whether the texts, and the order, hold for these models too: both do when only progress was made."""
@@ -248,55 +218,74 @@ class ModelView:
             and (not wanted.fits_only or fits(model, self._strongest))
         )
 
-    def _found(self, passing: tuple[Model, ...], wanted: tuple[str, ...]) -> tuple[Model, ...]:
-        """Those that have all words; in catalog order, titles with words that start so come before the others."""
-        if self._ordered is None:
-            self._masks = {}
-        if not wanted:
-            return passing
-        for word in wanted:
-            known = self._masks.pop(word, None)  # and put in anew: the words of longest ago come first
-            self._masks[word] = known or self._gathered().look_for(word)
-        for word in [*self._masks][: -max(_KEPT, len(wanted))]:
-            del self._masks[word]
-        hits = reduce(and_, (self._masks[word][0] for word in wanted))
-        first = reduce(and_, (self._masks[word][1] for word in wanted))
-        if self._sort is not SortKey.CATALOG:
-            first = 0
-        return (*_chosen(passing, first), *_chosen(passing, hits & ~first))
+    def _word(self, text: str, asked: int) -> Word:
+        """Where a word is found, as far as that is known."""
+        word = self._words.pop(text, None) or Word(self._gathered(), text)
+        self._words[text] = word  # put in anew: the words of longest ago come first
+        for each in [*self._words][: -max(_KEPT, asked)]:
+            del self._words[each]
+        return word
+
+    def _hits(self, passing: tuple[Model, ...], asked: Sequence[Word]) -> Iterator[tuple[bool, Iterable[Model]]]:
+        """Models that have all words, page by page, and whether it had to be looked for.
+
+        In catalog order those whose title has words that start so come before the others.
+        """
+        pages = range(self._gathered().pages)
+        ranked = self._sort is SortKey.CATALOG
+        for page in pages if ranked else ():
+            is_new = page not in asked[0].starts
+            if mask := _all(word.starts_on(page) for word in asked):
+                yield is_new, _chosen(passing, page, mask)
+            elif is_new:
+                yield True, ()
+        for page in pages:
+            is_new = page not in asked[0].found
+            mask = _all(word.found_on(page) for word in asked)
+            if mask and ranked:
+                mask &= ~_all(word.starts_on(page) for word in asked)
+            if mask or is_new:
+                yield is_new, _chosen(passing, page, mask) if mask else ()
 
     @property
     def prepared(self) -> bool:
         """Whether all texts are ready to be searched."""
         return self._texts is not None or not self._models
 
-    def prepare(self, count: int) -> bool:
-        """Get the texts of so many more models ready to be searched; True once all are.
+    def prepare(self, pages: int) -> bool:
+        """Get the texts of so many more pages of models ready to be searched; True once all are.
 
         For the idle moments before somebody searches: all of 100,000 at once would hold up the first key for 0.3 s.
         """
         if self._texts is None:
-            begun = len(self._folding.texts)
-            self._folding.add(self._models[begun : begun + count])
-            if len(self._folding.texts) >= len(self._models):
-                self._texts, self._folding = self._folding, _Texts()
+            begun = self._folding.count
+            self._folding.add(self._models[begun : begun + pages * PAGE])
+            if self._folding.count >= len(self._models):
+                self._texts, self._folding = self._folding, Texts()
         return self._texts is not None
 
-    def _gathered(self) -> _Texts:
+    def _gathered(self) -> Texts:
         """The texts in the order they are looked through."""
         if self._ordered is None:
-            self.prepare(len(self._models))
-            texts, order = self._texts or _Texts(), self._order
+            while not self.prepare(1):
+                pass
+            texts, order = self._texts or Texts(), self._order
             self._ordered = texts if order is None else texts.arranged(order)
         return self._ordered
 
 
-def _mask(found: Iterable[int]) -> int:
-    return int.from_bytes(bytes(found), "little")
+def _all(masks: Iterable[int]) -> int:
+    """What is in all masks; none is asked for in vain."""
+    both = -1
+    for mask in masks:
+        both &= mask
+        if not both:
+            break
+    return both
 
 
-def _chosen(models: tuple[Model, ...], mask: int) -> Iterable[Model]:
-    return compress(models, mask.to_bytes(len(models), "little"))
+def _chosen(models: tuple[Model, ...], page: int, mask: int) -> Iterable[Model]:
+    return compress(models[page * PAGE : (page + 1) * PAGE], mask.to_bytes(PAGE, "little"))
 
 
 def fits(model: Model, nodes: Sequence[Node]) -> bool:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelhub_tui.domain import Gpu, HubStats, Model, ModelState, Node, NodeStatus
-from modelhub_tui.filtering import Filter, ModelView, SortKey, apply, capability_counts, tag_counts, words
+from modelhub_tui.filtering import Filter, ModelView, SortKey, apply, capability_counts, tag_counts
+from modelhub_tui.search_texts import words
 
 
 def model(title: str, **changes: object) -> Model:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
+
 from modelhub_tui.domain import Model
 from modelhub_tui.filtering import Filter, ModelView, SortKey
 from modelhub_tui.fleet_state import Following
+from modelhub_tui.search_texts import PAGE
 from tests.tui import fleets
 
 
@@ -29,14 +32,37 @@ def test_following_finds_what_a_fresh_look_finds() -> None:
 
 
 def test_a_prepared_search_finds_what_an_unprepared_one_finds() -> None:
-    models = fleets.many(500).models
-    for steps in (0, 1, 3, 9):
+    models = fleets.many(2 * PAGE + 500).models
+    for steps in (0, 1, 2, 5):
         view = ModelView()
         view.show(models, Filter(), SortKey.CATALOG)
-        done = [view.prepare(120) for _ in range(steps)]
-        assert any(done) == (steps * 120 >= 500)
+        done = [view.prepare(1) for _ in range(steps)]
+        assert any(done) == (steps * PAGE >= len(models))
         renamed = (*models[:200], replace(models[200], title="Zanzibar 7B"), *models[201:])
         for listed in (models, renamed):
             for text in ("zanzibar", "qwen 7b", "v3"):
                 wanted = ModelView().show(listed, Filter(text), SortKey.CATALOG)
                 assert view.show(listed, Filter(text), SortKey.CATALOG) == wanted
+
+
+@pytest.mark.parametrize("sort", [SortKey.CATALOG, SortKey.NAME])
+@pytest.mark.parametrize("text", ["v", "qwen 7b", "2", "gguf 12", "zanzibar", "coding"])
+def test_a_search_that_stops_at_a_screenful_has_the_first_of_all_it_will_find(text: str, sort: SortKey) -> None:
+    models = fleets.many(6 * PAGE + 17).models
+    wanted = ModelView().show(models, Filter(text), sort)
+    view, found = ModelView(), ()
+    for step in range(20):
+        before, found = found, view.show(models, Filter(text), sort, enough=40, pages=2)
+        assert found == wanted[: len(found)]
+        assert len(before) <= len(found)
+        if view.complete:
+            break
+        assert len(found) >= 40
+        if step == 2:
+            # Meanwhile a model makes progress, which asks for all again.
+            models = (fleets.downloading(models[0], 0.5), *models[1:])
+            wanted = ModelView().show(models, Filter(text), sort)
+    assert view.complete
+    assert found == wanted
+    if text in ("v", "2"):
+        assert step > 2, "it stopped on the way"

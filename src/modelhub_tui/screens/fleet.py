@@ -18,6 +18,7 @@ from textual.widget import Widget
 from modelhub_tui.commands import FLEET_COMMANDS, Situation, footer
 from modelhub_tui.domain import Ability, Fleet, Link, Model, Node, NodeStatus
 from modelhub_tui.filtering import Filter, ModelView, SortKey
+from modelhub_tui.terminal.compositing import quicken
 from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.cells import clip, width_of
 from modelhub_tui.widgets.fleet_cells import counted, in_fleet, in_words, node_facts, status_of
@@ -100,6 +101,7 @@ class FleetScreen(Screen[str]):
             text: Search text: only models that match it have rows.
         """
         super().__init__()
+        quicken(self)
         self._glyphs, self._clock, self._text = glyphs, clock, text
         self._view = ModelView()
         self._models: tuple[Model, ...] = ()

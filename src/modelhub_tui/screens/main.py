@@ -21,11 +21,12 @@ from modelhub_tui.actions import deleters
 from modelhub_tui.commands import BY_ID, COMMANDS, Situation
 from modelhub_tui.disk_plan import plan_for
 from modelhub_tui.domain import Fleet, Link, Model
-from modelhub_tui.filtering import Filter, ModelView, SortKey
+from modelhub_tui.filtering import PAGES_AT_ONCE, Filter, ModelView, SortKey
 from modelhub_tui.fleet_state import Following
 from modelhub_tui.screens.asking import Asking
 from modelhub_tui.screens.search import ClickableText, SearchBar, SearchInput
 from modelhub_tui.screens.wording import empty_text, names_a_repo, on_disk
+from modelhub_tui.terminal.compositing import quicken
 from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.card_grid import CardGrid
 from modelhub_tui.widgets.details import DetailsPane
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from modelhub_tui.screens.fleet import FleetScreen
 
 HUB, LOCAL = "hub", "local"
-IDLE_S, PREPARED_AT_ONCE = 0.02, 2000
-"""The search is prepared in slices of so many models, with so long a pause between two."""
+IDLE_S, PREPARED_AT_ONCE = 0.02, 2
+"""The search is prepared in slices of so many pages, with so long a pause between two."""
+ENOUGH, PAGES_BETWEEN_KEYS = 100, 25
+"""A key of a search waits for so many models only; the rest is found in slices of so many pages, some 5 ms each."""
 IN_TABLE = {"list.select", "list.open"}
 """Keys of the list that the table of commands has too, where they also depend on the situation."""
 WIDE = 160
@@ -109,13 +112,14 @@ class MainScreen(Asking, Screen[None]):
             can_use_key: Somebody can do something with an API key.
         """
         super().__init__(classes="-side")  # set later, it would have all styles applied once more
+        quicken(self)
         self._glyphs, self._clock = glyphs, clock
         self._endpoint, self._version, self._can_use_key = endpoint, version, can_use_key
         self._view = ModelView()
         self._local: tuple[Model, ...] = ()
         self._moving: tuple[Model, ...] = ()
-        self._preparing: Timer | None = None
-        """The search is being prepared."""
+        self._idle: Timer | None = None
+        """The search is being prepared, or goes on."""
         self._locals, self._movings = Following(Model.is_local), Following(Model.is_moving)
         self._found: tuple[Model, ...] = ()
         self._deleters: frozenset[str] = frozenset()
@@ -214,21 +218,19 @@ class MainScreen(Asking, Screen[None]):
         if self.is_mounted:
             self.show_fleet()
 
-    def show_fleet(self) -> None:
-        """Bring all widgets up to date with fleet, filter, order and tab."""
+    def show_fleet(self, enough: int | None = None) -> None:
+        """Bring all widgets up to date with fleet, filter, order and tab; list so many models for now, or all."""
         fleet, grid = self.fleet, self.grid
-        of_tab = self._of_tab
-        shown = self._view.show(of_tab, self.wanted, self.sort, fleet.nodes)
         grid.nodes = fleet.nodes
         grid.abilities = fleet.router.abilities
         grid.dimmed = fleet.connection.link in (Link.LOST, Link.REFUSED)
         grid.empty = Content(empty_text(fleet, self.wanted, local=self.tab == LOCAL))
-        grid.models = shown
+        self._list(enough)
         self._show_awaited(grid)
-        if self._preparing is None and not self._view.prepared:
-            self._preparing = self.set_timer(IDLE_S, self._prepare)
+        if not self._view.prepared:
+            self._when_idle(self._prepare)
         bar = self.query_one(SearchBar)
-        bar.total_count, bar.shown_count = len(of_tab), len(shown)
+        bar.total_count = len(self._of_tab)
         bar.choices, bar.sort = self.wanted.choices, self.sort
         tabs = self.query_one(TabBar)
         tabs.active = self.tab
@@ -238,10 +240,31 @@ class MainScreen(Asking, Screen[None]):
         self.query_one(TransfersStrip).models = () if grid.dimmed else self._moving
         self.show_situation()
 
+    def _list(self, enough: int | None = None, pages: int = PAGES_AT_ONCE) -> None:
+        """List what filter, order and search leave: all of it, or so much for now (see `ModelView.show()`)."""
+        found = self._view.show(self._of_tab, self.wanted, self.sort, self.fleet.nodes, enough=enough, pages=pages)
+        complete = self._view.complete
+        # One change when everything has been found, not one for each slice.
+        if complete or pages == PAGES_AT_ONCE:
+            self.grid.show(found, rest=None if complete else self._list)
+        if complete:
+            self.query_one(SearchBar).shown_count = len(found)
+        else:
+            self._when_idle(self._look_on)
+
+    def _look_on(self) -> None:
+        """Look at some more pages for the search, a few milliseconds' worth."""
+        self._list(ENOUGH, PAGES_BETWEEN_KEYS)
+
+    def _when_idle(self, work: Callable[[], None]) -> None:
+        if self._idle is not None:
+            self._idle.stop()
+        self._idle = self.set_timer(IDLE_S, work)
+
     def _prepare(self) -> None:
         """Get some more of the list ready for a search, a few milliseconds' worth, as long as nothing else is on."""
-        ready = self._view.prepare(PREPARED_AT_ONCE)
-        self._preparing = None if ready else self.set_timer(IDLE_S, self._prepare)
+        if not self._view.prepare(PREPARED_AT_ONCE):
+            self._when_idle(self._prepare)
 
     def _show_awaited(self, grid: CardGrid) -> None:
         if self._awaited is None:
@@ -309,7 +332,9 @@ class MainScreen(Asking, Screen[None]):
 
     def _search(self) -> None:
         text = self.query_one(SearchInput).value
-        self.wanted = replace(self.wanted, text=text)
+        self.set_reactive(MainScreen.wanted, replace(self.wanted, text=text))
+        # What is marked has to be in the list for a command to find it.
+        self.show_fleet(None if self.grid.selected else ENOUGH)
         if text:
             self.grid.highlight(0)  # the best match, so that enter and p are about it
 

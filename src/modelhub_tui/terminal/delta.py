@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,12 @@ def textual_version() -> str:
     return found[0].removeprefix("textual-").removesuffix(".dist-info") if len(found) == 1 else textual.__version__
 
 
+@cache
+def is_supported() -> bool:
+    """Whether this is a Textual whose private parts are as we know them."""
+    return textual_version().startswith(SUPPORTED)
+
+
 class DeltaOutput(_Base):
     """Mix into an `App`, before it: `class MyApp(DeltaOutput, App)`.
 
@@ -67,7 +74,7 @@ class DeltaOutput(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.wire_plain = os.environ.get("MODELHUB_WIRE") == "plain" or not textual_version().startswith(SUPPORTED)
+        self.wire_plain = os.environ.get("MODELHUB_WIRE") == "plain" or not is_supported()
         self._canvas: Canvas | None = None
         self._strips: dict[int, tuple[Strip, Row]] = {}
         self.wire_errors = 0

@@ -6,6 +6,7 @@ holds everything that shows in it (`_key`); nothing is invalidated by hand. See 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -35,6 +36,8 @@ _GAP_X, _GAP_Y = 2, 1
 """Cells between columns, lines between rows."""
 _BAR = 1
 """Cells at the right for the scroll position."""
+_ENDLESS = 10**9
+"""Lines of a list whose end is not known yet."""
 _REMEMBERED = 64
 """Rows whose last picture is kept: more than are ever on a screen at once."""
 _TWO, _THREE = 112, 168
@@ -194,6 +197,8 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         self._last: dict[int, _Row] = {}
         """What each row showed last."""
         self._dragging = False
+        self._rest: Callable[[], None] | None = None
+        """Lists what is missing; None when nothing is."""
         self.set_reactive(CardGrid.nodes, nodes)
         self._best, self._deleters = _best_of(nodes), deleters(nodes)
         self.set_reactive(CardGrid.models, models)
@@ -215,9 +220,20 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         """The marked models that are listed, in the order of the list."""
         return tuple(each for each in self.models if each.key in self.selected) if self.selected else ()
 
-    def show(self, models: tuple[Model, ...]) -> None:
-        """List `models` instead."""
+    def show(self, models: tuple[Model, ...], rest: Callable[[], None] | None = None) -> None:
+        """List `models` instead.
+
+        Args:
+            rest: They are only the first of many; this lists all of them. Called when somebody moves on in the list.
+        """
+        was, self._rest = self._rest, rest
         self.models = models
+        if bool(was) != bool(rest):
+            self._repaint_bar()
+
+    def _list_rest(self) -> None:
+        if self._rest is not None:
+            self._rest()
 
     def highlight(self, index: int) -> None:
         """Move the cursor to a position, as near as there is one, and scroll it into view."""
@@ -393,7 +409,10 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         for row in {at // self.columns for at in changed if at in window}:
             self._repaint_row(row)
         if len(old) != len(new) and now:
-            self.refresh(Region(self.size.width - _BAR, 0, _BAR, self.size.height))
+            self._repaint_bar()
+
+    def _repaint_bar(self) -> None:
+        self.refresh(Region(self.size.width - _BAR, 0, _BAR, self.size.height))
 
     def _repaint_row(self, row: int) -> None:
         """Draw a row, and mark the lines as dirty that show something else than last time."""
@@ -523,8 +542,9 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         )
 
     def _thumb(self) -> range:
-        """Lines of the widget that carry the scroll mark."""
-        return thumb_lines(self.size.height, self.virtual_size.height, self.scroll_offset.y)
+        """Lines of the widget that carry the scroll mark; as for a long list while the rest is not known."""
+        height = self.virtual_size.height if self._rest is None else _ENDLESS
+        return thumb_lines(self.size.height, height, self.scroll_offset.y)
 
     def _thumbed(self, row: _Row, line: int) -> Strip:
         """A line of a row with the scroll mark at its end."""
@@ -579,6 +599,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def action_move(self, right: int, down: int) -> None:
         """Move the cursor by cards; a row at a time it stays in its column."""
+        self._list_rest()
         if right:
             self.highlight(self._cursor + right)
             return
@@ -590,6 +611,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def action_page(self, direction: int) -> None:
         """Move the cursor by a screenful of rows."""
+        self._list_rest()
         rows = max(self.size.height // self.row_height, 1)
         wanted = self._cursor + direction * rows * self.columns
         column = self._cursor % self.columns
@@ -601,6 +623,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def action_edge(self, direction: int) -> None:
         """Move the cursor to the first or last card."""
+        self._list_rest()
         self.highlight(0 if direction < 0 else len(self.models) - 1)
 
     def action_mark(self) -> None:
@@ -629,6 +652,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _scroll_rows(self, rows: int) -> None:
         """Scroll by whole rows, so that cards are cut at the bottom only."""
+        self._list_rest()
         row = self.row_height
         y = self.scroll_offset.y
         top = (y // row + rows if rows > 0 else -(-y // row) + rows) * row
@@ -661,6 +685,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             self.release_mouse()
 
     def _drag(self, y: int) -> None:
+        self._list_rest()
         thumb = self._thumb()
         free = max(self.size.height - len(thumb), 1)
         where = max(0.0, min((y - len(thumb) / 2) / free, 1.0))
