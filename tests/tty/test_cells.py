@@ -6,18 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelhub_tui.terminal.cells import (
-    UNKNOWN,
-    Canvas,
-    Cell,
-    Doubt,
-    Row,
-    cells_of,
-    is_fragile,
-    picture,
-    read_picture,
-)
+from modelhub_tui.terminal.cells import Canvas
 from modelhub_tui.terminal.instant import is_safe
+from modelhub_tui.terminal.pictures import picture, read_picture
+from modelhub_tui.terminal.rows import Doubt, Row, cells_of, is_fragile
 from modelhub_tui.terminal.styles import restyle
 from tests.tty.emulator import Emulator, Look
 
@@ -29,7 +21,7 @@ pieces = st.lists(st.tuples(st.sampled_from(TEXTS), st.sampled_from(STYLES)), ma
 
 
 def row_of(parts: list[tuple[str, str]]) -> Row:
-    row: Row = []
+    row = cells_of("", "")
     for text, style in parts:
         cells = cells_of(text, style)
         if len(row) + len(cells) <= WIDTH:
@@ -138,7 +130,7 @@ def test_half_of_a_wide_character_is_never_left() -> None:
     terminal.paint({0: row_of([("模模模模", "")])})
     terminal.paint({0: terminal.canvas.with_piece(0, 1, cells_of("ab", "31"))})
     assert terminal.emulator.text().splitlines()[0].startswith(" ab 模模")
-    assert [cell[0] for cell in terminal.canvas.rows[0][:5]] == [" ", "a", "b", " ", "模"]
+    assert [text for text, _ in terminal.canvas.rows[0][:5].cells()] == [" ", "a", "b", " ", "模"]
 
 
 def test_a_control_character_is_doubted() -> None:
@@ -152,7 +144,7 @@ def test_unknown_cells_are_told() -> None:
     assert not canvas.known
     canvas.paint({0: cells_of("abc", ""), 1: cells_of("def", "")})
     assert canvas.known
-    assert UNKNOWN not in canvas.rows[0]
+    assert canvas.rows[0].cells() == [("a", ""), ("b", ""), ("c", "")]
     canvas.forget()
     assert not canvas.known
 
@@ -176,12 +168,12 @@ def test_a_picture_leaves_hyperlinks_out() -> None:
 
 
 def test_a_picture_for_another_size_is_refused() -> None:
-    rows: list[list[Cell]] = [cells_of("abcdef", ""), cells_of("abcdef", "")]
+    rows = [cells_of("abcdef", ""), cells_of("abcdef", "")]
     assert read_picture(picture(rows), 5, 2) is None
     assert read_picture(picture(rows), 6, 1) is None
     assert read_picture("\x1b[1;1", 6, 1) is None
 
 
 def test_fragile_text_is_what_terminals_disagree_about() -> None:
-    texts = [cell[0] for text in TEXTS for cell in cells_of(text, "")]
+    texts = [shown for text in TEXTS for shown, _ in cells_of(text, "").cells()]
     assert [text for text in texts if is_fragile(text)] == ["e\u0301", "🙂", "👩‍💻", "✅"]

@@ -28,9 +28,10 @@ from modelhub_tui.filtering import Filter, SortKey
 from modelhub_tui.screens.main import HUB
 from modelhub_tui.snapshot import fleet_path, load_fleet, rejoin, save_fleet
 from modelhub_tui.terminal import instant
-from modelhub_tui.terminal.cells import Row, cells_of, picture
 from modelhub_tui.terminal.delta import DeltaOutput
 from modelhub_tui.terminal.driver import HandoverDriver
+from modelhub_tui.terminal.pictures import picture
+from modelhub_tui.terminal.rows import Row, blank
 from modelhub_tui.widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -263,8 +264,9 @@ class _Session:
         row, column, width = app.home_slot
         # What the status line said is not true any more when the picture is shown; its age will be there instead.
         status = rows[row][column : column + width]
-        style = next((style for text, style in status if text not in ("", " ")), status[0][1]).partition("\n")[0]
-        rows[row] = [*rows[row][:column], *cells_of(" " * len(status), status[0][1]), *rows[row][column + width :]]
+        cells = status.cells()
+        style = next((style for text, style in cells if text not in ("", " ")), cells[0][1]).partition("\n")[0]
+        rows[row] = rows[row][:column] + blank(len(status), status) + rows[row][column + width :]
         try:
             instant.save(
                 path,

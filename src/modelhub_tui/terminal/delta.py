@@ -23,8 +23,10 @@ from textual.binding import Binding
 from textual.driver import Driver
 from textual.strip import Strip
 
-from modelhub_tui.terminal.cells import Canvas, Doubt, Row, cells_of, read_picture
+from modelhub_tui.terminal.cells import Canvas
 from modelhub_tui.terminal.pacing import Pace
+from modelhub_tui.terminal.pictures import read_picture
+from modelhub_tui.terminal.rows import Doubt, Row, row_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -219,7 +221,7 @@ class DeltaOutput(_Base):
         if self._writer is not None and writer is not self._writer:
             canvas.forget()
         self._writer = writer
-        rows = {y: row[:] for y, row in self._held.items()}
+        rows = dict(self._held)
         for y, x, strip in _pieces(update):
             if 0 <= y < height and 0 <= x < width:
                 rows[y] = canvas.with_piece(y, x, self._cells(strip), rows.get(y))
@@ -244,7 +246,7 @@ class DeltaOutput(_Base):
         if kept is not None and kept[0] is strip:
             return kept[1]
         colors = self.console._color_system or ColorSystem.TRUECOLOR
-        cells: Row = []
+        pieces: list[tuple[str, str]] = []
         for text, style, _control in strip:
             if style is None:
                 key = ""
@@ -252,7 +254,8 @@ class DeltaOutput(_Base):
                 key = style._ansi if style._ansi is not None else Strip.render_ansi(style, colors)
                 if style._link:
                     key += f"\nid={style._link_id};{style._link}"
-            cells += cells_of(text, key)
+            pieces.append((text, key))
+        cells = row_of(pieces)
         if len(cells) != strip.cell_length:
             raise Doubt("a strip is not as wide as it says")
         if len(self._strips) >= _MAX_STRIPS:
