@@ -293,7 +293,8 @@ class MainScreen(Asking, Screen[None]):
 
     @on(CardGrid.Highlighted)
     @on(CardGrid.SelectionChanged)
-    def _follow_list(self) -> None:
+    def _follow_list(self, event: Message) -> None:
+        event.stop()
         self.show_situation()
 
     @on(events.DescendantFocus)

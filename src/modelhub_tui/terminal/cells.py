@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from operator import ne
 
-from modelhub_tui.terminal.rows import NOTHING, RIGHT, Row, blanks, fragile, mended, row_of, shown, styles, unknown
+from modelhub_tui.terminal.rows import NOTHING, RIGHT, Row, fragile, mended, row_of, shown, styles, unknown
 from modelhub_tui.terminal.strokes import LINE, STRETCH, Stroke, shortest, split_blanks
 from modelhub_tui.terminal.styles import blank_style, ground
 
@@ -23,7 +23,9 @@ _JUMP_BYTES = 4
 _ERASABLE = 8
 """So many blanks make it worth to erase a line."""
 _SAME = re.compile(r"(.)\1*", re.DOTALL)
-_CHANGED = re.compile(b"\x01+")
+_ONE, _TWO = (bytes([0, *[mark] * 255]) for mark in (1, 2))
+_CHANGED = re.compile(rb"[\x01\x03]+(?:\x00{1,%d}[\x01\x03]+)*" % _JUMP_BYTES)
+"""Cells that differ (bit 0), with short gaps of others in which the style (bit 1) stays that of the cell before."""
 
 
 class Canvas:
@@ -217,34 +219,36 @@ def _mended(row: Row, old: Row) -> Row:
 
 
 def _spans(old: Row, new: Row) -> list[tuple[int, int]]:
-    """Columns to write, as (start, end): differing cells, never half a wide character, small equal gaps included."""
-    spans: list[tuple[int, int]] = []
+    """Columns to write, as (start, end): differing cells, never half a wide character, small equal gaps included.
+
+    A gap is small if to write it again in the style that is set anyway costs no more than to jump over it.
+    """
     width = len(new)
-    # As bytes and numbers, so that neither comparing nor looking for the next run takes a line of Python per cell.
-    texts = int.from_bytes(bytes(map(ne, old.text, new.text)), "little")
-    looks = int.from_bytes(bytes(map(ne, old.looks, new.looks)), "little")
-    wide = RIGHT in new.text or RIGHT in old.text
-    for run in _CHANGED.finditer((texts | looks).to_bytes(width, "little")):
-        start, end = run.span()
-        while wide and start > 0 and RIGHT in (new.text[start], old.text[start]):
-            start -= 1
-        while wide and end < width and RIGHT in (new.text[end], old.text[end]):
-            end += 1
-        if spans and start <= (last := spans[-1])[1] + _JUMP_BYTES:
-            if _may_be_written(new, last[1], start):
-                spans[-1] = (last[0], max(end, last[1]))
-                continue
-            start = max(start, last[1])
-            if start >= end:
-                continue
-        spans.append((start, end))
+    # As numbers with a byte for each cell: neither comparing nor looking for the next run takes Python for each cell.
+    differing = _unlike(old.text, new.text, _ONE) | _unlike(old.looks, new.looks, _ONE)
+    restyled = _unlike(new.styles[:1] + new.styles[:-1], new.styles, _TWO)
+    spans = [run.span() for run in _CHANGED.finditer((differing | restyled).to_bytes(width, "little"))]
+    if RIGHT in new.text or RIGHT in old.text:
+        return [_whole(start, end, old, new) for start, end in spans]
     return spans
 
 
-def _may_be_written(row: Row, start: int, end: int) -> bool:
-    """Whether to write equal cells again in the style that is set anyway costs no more than to jump over them."""
-    style, text = row.styles[start - 1], row.text[start:end]
-    for char, other, looks in zip(text, row.styles[start:end], row.looks[start:end], strict=True):
-        if other != style and (char != " " or looks != blanks[style]):
-            return False
-    return text.isascii() or len(shown(text).encode()) <= _JUMP_BYTES
+def _unlike(one: str, other: str, table: bytes) -> int:
+    """A number with a byte for each character: 0 where two texts of the same length are alike, else as in `table`."""
+    if one == other:
+        return 0
+    try:
+        marks = int.from_bytes(one.encode("latin-1"), "little") ^ int.from_bytes(other.encode("latin-1"), "little")
+        found = marks.to_bytes(len(one), "little")
+    except UnicodeEncodeError:
+        found = bytes(map(ne, one, other))
+    return int.from_bytes(found.translate(table), "little")
+
+
+def _whole(start: int, end: int, old: Row, new: Row) -> tuple[int, int]:
+    """A span that cuts no wide character in two, neither of those that come nor of those that go."""
+    while start > 0 and RIGHT in (new.text[start], old.text[start]):
+        start -= 1
+    while end < len(new) and RIGHT in (new.text[end], old.text[end]):
+        end += 1
+    return start, end

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import ne
 
 from modelhub_tui.terminal.styles import by_ground, ground, is_plain, restyle
 
+_MANY = 4
+"""With so many changes of colour for each of them, a frame is shorter colour by colour; it need not be tried."""
 _SOMEWHERE = -1
 """A column that is not known."""
 
@@ -99,15 +102,23 @@ class Writer:
 
 def shortest(strokes: Sequence[Stroke], width: int, at: tuple[int, int] | None) -> Writer:
     """Write line by line or colour by colour, whichever is shorter; return the writer that did."""
-    by_line = Writer(width, at)
-    by_line.write(strokes)
-    if len(strokes) < 4:
-        return by_line
-    by_style = Writer(width, at)
-    # Stable: within a colour from top to bottom. Text begins with the background that the erasing ends with.
-    last = max((each.style for each in strokes if each.layer == STRETCH), key=by_ground, default=None)
-    by_style.write(sorted(strokes, key=lambda each: (each.layer, ground(each.style) != last, by_ground(each.style))))
-    return min(by_line, by_style, key=lambda writer: sum(map(len, writer.out)))
+    changes = sum(map(ne, [each.style for each in strokes], [each.style for each in strokes[1:]]))
+    colours = len({each.style for each in strokes})
+    ways = []
+    if changes < _MANY * colours:
+        ways.append(_written(strokes, width, at))
+    if changes >= colours:
+        # Stable: within a colour from top to bottom. Text begins with the background that the erasing ends with.
+        last = max((each.style for each in strokes if each.layer == STRETCH), key=by_ground, default=None)
+        ordered = sorted(strokes, key=lambda each: (each.layer, ground(each.style) != last, by_ground(each.style)))
+        ways.append(_written(ordered, width, at))
+    return min(ways, key=lambda writer: sum(map(len, writer.out)))
+
+
+def _written(strokes: Iterable[Stroke], width: int, at: tuple[int, int] | None) -> Writer:
+    writer = Writer(width, at)
+    writer.write(strokes)
+    return writer
 
 
 @lru_cache(maxsize=8192)

@@ -70,19 +70,18 @@ class Card:
     """So many lines from the top show nothing of its transfers."""
 
 
-@dataclass(frozen=True, slots=True)
 class Part:
     """A piece of a line that is shown whole or not at all."""
 
-    rank: int
-    """The higher, the sooner it goes when the line is too long."""
-    pieces: tuple[tuple[str, str], ...]
-    """Texts, each with the name of a style of `Look`."""
+    __slots__ = ("pieces", "rank", "width")
 
-    @property
-    def width(self) -> int:
+    def __init__(self, rank: int, pieces: tuple[tuple[str, str], ...]) -> None:
+        self.rank = rank
+        """The higher, the sooner it goes when the line is too long."""
+        self.pieces = pieces
+        """Texts, each with the name of a style of `Look`."""
+        self.width = sum([width_of(text) for text, _ in pieces])
         """Cells it takes."""
-        return sum(width_of(text) for text, _ in self.pieces)
 
 
 class LinePen:
@@ -201,7 +200,7 @@ def percent(fraction: float | None) -> str:
 def kept_parts(parts: Sequence[Part], room: int, gap: int) -> list[Part]:
     """Drop parts, highest rank first, until the rest fits `room` cells with `gap` cells between two."""
     kept = list(parts)
-    total = sum(each.width for each in kept) + gap * max(len(kept) - 1, 0)
+    total = sum([each.width for each in kept]) + gap * max(len(kept) - 1, 0)
     while kept and total > room:
         # The last of equals goes.
         worst = max(range(len(kept)), key=lambda at: (kept[at].rank, at))

@@ -6,6 +6,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
+_segment = tuple.__new__
+"""Makes a named tuple without the detour through its own constructor: a card has some forty segments."""
+
 
 def width_of(text: str) -> int:
     """Cells that `text` takes."""
@@ -84,13 +87,13 @@ class Line:
     def add(self, text: str, style: Style) -> Line:
         """Append `text`."""
         if text:
-            self.segments.append(Segment(text, style))
-            self.width += width_of(text)
+            self.segments.append(_segment(Segment, (text, style, None)))
+            self.width += len(text) if text.isascii() else cell_len(text)
         return self
 
     def pad(self, width: int, style: Style) -> Line:
         """Fill with spaces up to `width` cells."""
         if self.width < width:
-            self.segments.append(Segment(" " * (width - self.width), style))
+            self.segments.append(_segment(Segment, (" " * (width - self.width), style, None)))
             self.width = width
         return self
