@@ -280,6 +280,22 @@ def test_what_was_drawn_before_changes_nothing(was: Model, other: Model, width: 
         assert card(now, width, last=last, **how) == card(now, width, **how)
 
 
+@given(models(), st.integers(20, 120), st.sampled_from([4, 5]), st.lists(st.tuples(*[st.integers(0, 10**8)] * 3)))
+def test_a_card_is_drawn_as_soon_as_its_figures_show_something_else(
+    model: Model, width: int, height: int, steps: list[tuple[int, int, int]]
+) -> None:
+    model = replace(model, transfers=model.transfers[:1])
+    last = card(model, width, height=height)
+    for done, rate, eta in steps:
+        moved = [
+            replace(each, bytes_done=each.bytes_done + done, bytes_per_s=float(rate), eta_s=eta / 10**5)
+            for each in model.transfers
+        ]
+        model = replace(model, transfers=tuple(moved))
+        last = card(model, width, height=height, last=last)
+        assert last == card(model, width, height=height)
+
+
 def test_lines_about_the_model_are_taken_over_while_it_moves() -> None:
     was = sample(ModelState.DOWNLOADING, transfers=moving())
     now = replace(was, transfers=moving(bytes_done=2_900_000_000))

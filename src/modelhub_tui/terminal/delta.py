@@ -30,6 +30,7 @@ from modelhub_tui.terminal.rows import Doubt, Row, row_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.style import Style
     from textual.app import App
     from textual.screen import Screen
 
@@ -79,6 +80,7 @@ class DeltaOutput(_Base):
         self.wire_plain = os.environ.get("MODELHUB_WIRE") == "plain" or not is_supported()
         self._canvas: Canvas | None = None
         self._strips: dict[int, tuple[Strip, Row]] = {}
+        self._keys: dict[int, tuple[Style, str]] = {}
         self.wire_errors = 0
         """Frames that could not be compared because of a bug; they were painted in the ordinary way."""
         self._erases = erases_with_background()
@@ -245,23 +247,26 @@ class DeltaOutput(_Base):
         kept = self._strips.get(id(strip))
         if kept is not None and kept[0] is strip:
             return kept[1]
-        colors = self.console._color_system or ColorSystem.TRUECOLOR
-        pieces: list[tuple[str, str]] = []
-        for text, style, _control in strip:
-            if style is None:
-                key = ""
-            else:
-                key = style._ansi if style._ansi is not None else Strip.render_ansi(style, colors)
-                if style._link:
-                    key += f"\nid={style._link_id};{style._link}"
-            pieces.append((text, key))
-        cells = row_of(pieces)
+        cells = row_of([(text, "" if style is None else self._style_key(style)) for text, style, _ in strip])
         if len(cells) != strip.cell_length:
             raise Doubt("a strip is not as wide as it says")
         if len(self._strips) >= _MAX_STRIPS:
             self._strips.clear()
         self._strips[id(strip)] = (strip, cells)
         return cells
+
+    def _style_key(self, style: Style) -> str:
+        """How cells name a style (see `rows.Cell`). Found by identity: a frame has hundreds of few objects."""
+        kept = self._keys.get(id(style))
+        if kept is not None and kept[0] is style:
+            return kept[1]
+        key = style._ansi or Strip.render_ansi(style, self.console._color_system or ColorSystem.TRUECOLOR)
+        if style._link:
+            key += f"\nid={style._link_id};{style._link}"
+        if len(self._keys) >= _MAX_STRIPS:
+            self._keys.clear()
+        self._keys[id(style)] = (style, key)
+        return key
 
     def post_display_hook(self) -> None:
         """The first frame is out: there is somebody to send keys to now."""

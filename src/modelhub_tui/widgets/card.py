@@ -7,7 +7,7 @@ important first.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from operator import attrgetter
 
@@ -18,7 +18,7 @@ from modelhub_tui.actions import can, orphaned
 from modelhub_tui.domain import IN_FLIGHT, LOCAL_ABILITIES, Ability, Model, ModelState
 from modelhub_tui.states import Fit, FitKind
 from modelhub_tui.units import human_context, human_count, human_size
-from modelhub_tui.widgets.card_moving import MovingPen, Row
+from modelhub_tui.widgets.card_moving import MovingPen, Row, shows_the_same
 from modelhub_tui.widgets.card_parts import EDGE, RIGHT, Action, Card, Layout, Look, Part, Span
 from modelhub_tui.widgets.cells import Line, clip, clip_middle, width_of, wrap
 from modelhub_tui.widgets.glyphs import Glyphs
@@ -102,11 +102,14 @@ def draw_card(
         last: What was drawn in this place with the same arguments but the model: if that has only moved on since,
             lines that show nothing of it are taken over, the very same objects.
     """
+    moved = last is not None and _only_moved(last.model, model)
+    if last is not None and moved and _too_little(last, model):
+        return replace(last, model=model)
     pen = _Pen(model, width, look, glyphs, dimmed, memory, nodes_fit, action_for(model, abilities, deleting_nodes))
     about, moving = pen.local() if layout == "local" else pen.hub(height)
     rows = [*about, *moving]
     edge = glyphs.cursor if cursor else glyphs.edge
-    kept = last.lines[: last.still] if last is not None and _only_moved(last.model, model) else ()
+    kept = last.lines[: last.still] if last is not None and moved else ()
     out: list[list[Segment]] = [*kept]
     for at in range(len(kept), height):
         line = Line().add(edge, look.edge if cursor else pen.style(_edge_role(model))).add(" ", look.text)
@@ -116,7 +119,7 @@ def draw_card(
             rows[at - 1](line, at)
         out.append(_exact(line, width, look.text))
     spans = tuple(each for each in pen.spans if each.end <= width)
-    return Card(tuple(out), spans, model, min(1 + len(about), height) if moving else 0)
+    return Card(tuple(out), spans, model, min(1 + len(about), height) if moving else 0, pen.bar_size)
 
 
 _about = attrgetter(*(each.name for each in fields(Model) if each.name != "transfers"))
@@ -125,6 +128,12 @@ _about = attrgetter(*(each.name for each in fields(Model) if each.name != "trans
 def _only_moved(was: Model, now: Model) -> bool:
     """Whether nothing but the figures of its transfers is different."""
     return bool(_about(was) == _about(now)) and _edge_role(was) == _edge_role(now)
+
+
+def _too_little(last: Card, now: Model) -> bool:
+    """Whether its one transfer has moved on by too little to show."""
+    was = last.model.transfers
+    return len(was) == len(now.transfers) == 1 and shows_the_same(was[0], now.transfers[0], last.bar)
 
 
 def _edge_role(model: Model) -> str:
@@ -207,10 +216,7 @@ class _Pen(MovingPen):
         tall = height >= TALL
         moving = self.moving(tall) if model.state in IN_FLIGHT else []
         two = tall and not moving
-        texts = wrap(model.description, self.space, 2 if two else 1, self.glyphs.ellipsis)
-        rows: list[Row] = [self._text(texts[0] if texts else "")]
-        if two:
-            rows.append(self._text(texts[1] if len(texts) > 1 else ""))
+        rows: list[Row] = [self._description(number, 2 if two else 1) for number in range(2 if two else 1)]
         rows.append(self._facts)
         if not moving:
             rows.append(self._tags if model.state is ModelState.AVAILABLE else self._on_disk)
@@ -222,9 +228,12 @@ class _Pen(MovingPen):
             return [self._facts_on_disk, self._path], self.moving(False)
         return [self._facts_on_disk, self._path, self._nodes], []
 
-    def _text(self, text: str) -> Row:
+    def _description(self, number: int, lines: int) -> Row:
+        """A line of the description; wrapped only if it has to be drawn."""
+
         def row(line: Line, _at: int) -> None:
-            line.add(text, self.style("text"))
+            texts = _wrapped(self.model.description, self.space, lines, self.glyphs.ellipsis)
+            line.add(texts[number] if number < len(texts) else "", self.style("text"))
 
         return row
 
@@ -308,6 +317,10 @@ class _Pen(MovingPen):
             return
         names = _names(self.model)
         self.with_action(line, at, [], shrink=(f"on {names}", "muted") if names else None)
+
+
+_wrapped = lru_cache(maxsize=64)(wrap)
+"""Kept from one line of a description to the next."""
 
 
 @lru_cache(maxsize=256)

@@ -126,7 +126,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
     @dataclass
     class Highlighted(Message):
-        """The cursor is on another model, or its model has changed; None when the list is empty."""
+        """The cursor is on another model; None when the list is empty. That a model changed knows who listed it."""
 
         grid: CardGrid
         model: Model | None
@@ -190,7 +190,8 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         self.rendered_cards = 0
         """Cards drawn anew so far; for tests."""
         self._cursor = 0
-        self._told: Model | None = None
+        self._told: str | None = None
+        """Key of the model that was highlighted when last somebody was told."""
         self._looks: dict[bool, Look] = {}
         self._thumb_style: Style | None = None
         self._rows: LRUCache[tuple[object, ...], _Row] = LRUCache(256)
@@ -280,8 +281,9 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _tell(self) -> None:
         model = self.highlighted
-        if model is not self._told and model != self._told:
-            self._told = model
+        key = None if model is None else model.key
+        if key != self._told:
+            self._told = key
             # Not by way of the containers in between: that is a fifth of what moving the cursor costs.
             self.screen.post_message(self.Highlighted(self, model))
 

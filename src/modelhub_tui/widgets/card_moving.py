@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
+from operator import attrgetter
 
 from modelhub_tui.actions import orphaned, waits_for_room
 from modelhub_tui.domain import Model, ModelState, Phase, Transfer
 from modelhub_tui.units import human_duration, human_rate
-from modelhub_tui.widgets.card_parts import LinePen, Part, of_total, percent
+from modelhub_tui.widgets.card_parts import LinePen, Part, half_cells, of_total, percent
 from modelhub_tui.widgets.cells import Line, width_of, wrap
 from modelhub_tui.widgets.progress import doing, file_of, standing, troubled, why_paused
 
 Row = Callable[[Line, int], None]
 """Draws one line of a card, whose number it is told."""
+
+
+_FIGURES = ("bytes_done", "bytes_per_s", "eta_s")
+_but_figures = attrgetter(*(each.name for each in fields(Transfer) if each.name not in _FIGURES))
+
+
+def shows_the_same(was: Transfer, now: Transfer, bar: int) -> bool:
+    """Whether a transfer has moved on by too little to show in a card whose bar has so many cells."""
+    return bool(_but_figures(was) == _but_figures(now)) and _figures(was, bar) == _figures(now, bar)
+
+
+def _figures(transfer: Transfer, bar: int) -> tuple[object, ...]:
+    """All that a card shows of the figures that change with every report."""
+    fraction = transfer.fraction
+    return (
+        half_cells(fraction, bar),
+        percent(fraction),
+        of_total(transfer.bytes_done, transfer.bytes_total),
+        human_rate(transfer.bytes_per_s),
+        human_duration(transfer.eta_s),
+    )
 
 
 class MovingPen(LinePen):

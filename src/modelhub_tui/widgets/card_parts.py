@@ -68,6 +68,8 @@ class Card:
     model: Model
     still: int
     """So many lines from the top show nothing of its transfers."""
+    bar: int = 0
+    """Cells of its bar."""
 
 
 class Part:
@@ -96,6 +98,8 @@ class LinePen:
     offered: tuple[str, str, Action] | None
     """Key, word and name of the action the card offers."""
     spans: list[Span]
+    bar_size: int = 0
+    """Cells of the bar that was drawn."""
 
     def style(self, role: str) -> Style:
         """A style by its name."""
@@ -170,6 +174,7 @@ class LinePen:
                 line.add(text, self.style(role))
 
     def bar(self, line: Line, fraction: float | None, size: int, role: str) -> None:
+        self.bar_size = size
         done, rest = bar_cells(fraction, size, self.glyphs)
         line.add(done, self.style(role)).add(rest, self.style("rest"))
 
@@ -178,10 +183,15 @@ def bar_cells(fraction: float | None, size: int, glyphs: Glyphs) -> tuple[str, s
     """The two parts of a bar of `size` cells. Told apart by their marks, so that they show without colour."""
     if size <= 0:
         return "", ""
-    halves = int((fraction or 0.0) * size * 2)
+    halves = half_cells(fraction, size)
     full, half = divmod(max(0, min(halves, size * 2)), 2)
     done = glyphs.bar_done * full + (glyphs.bar_half if half else "")
     return done, glyphs.bar_rest * (size - len(done))
+
+
+def half_cells(fraction: float | None, size: int) -> int:
+    """How much of a bar of `size` cells is done, in halves of a cell."""
+    return int((fraction or 0.0) * size * 2)
 
 
 def of_total(done: int, total: int | None) -> str:
