@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 HUB, LOCAL = "hub", "local"
 IDLE_S, PREPARED_AT_ONCE = 0.02, 2
 """The search is prepared in slices of so many pages, with so long a pause between two."""
-ENOUGH, PAGES_BETWEEN_KEYS = 100, 25
-"""A key of a search waits for so many models only; the rest is found in slices of so many pages, some 5 ms each."""
+ENOUGH, BREATH_S, PAGES_BETWEEN_KEYS = 100, 0.005, 25
+"""A key of a search waits for so many models only; the rest is found in slices of so many pages, some 5 ms each, with
+so long a pause between two."""
 IN_TABLE = {"list.select", "list.open"}
 """Keys of the list that the table of commands has too, where they also depend on the situation."""
 WIDE = 160
@@ -250,16 +251,16 @@ class MainScreen(Asking, Screen[None]):
         if complete:
             self.query_one(SearchBar).shown_count = len(found)
         else:
-            self._when_idle(self._look_on)
+            self._when_idle(self._look_on, BREATH_S)
 
     def _look_on(self) -> None:
         """Look at some more pages for the search, a few milliseconds' worth."""
         self._list(ENOUGH, PAGES_BETWEEN_KEYS)
 
-    def _when_idle(self, work: Callable[[], None]) -> None:
+    def _when_idle(self, work: Callable[[], None], pause_s: float = IDLE_S) -> None:
         if self._idle is not None:
             self._idle.stop()
-        self._idle = self.set_timer(IDLE_S, work)
+        self._idle = self.set_timer(pause_s, work)
 
     def _prepare(self) -> None:
         """Get some more of the list ready for a search, a few milliseconds' worth, as long as nothing else is on."""
