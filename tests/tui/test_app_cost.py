@@ -197,7 +197,7 @@ async def test_an_idle_dashboard_has_no_timers_and_no_blinking(make_app: MakeApp
         await pilot.press("slash")
         await pilot.pause()
         assert app.focused is app.main.query_one(SearchInput)
-        while app.main._preparing is not None:  # for the first search, once
+        while app.main._idle is not None:  # for the first search, once
             await pilot.pause(0.01)
 
         def ticking() -> list[object]:

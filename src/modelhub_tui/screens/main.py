@@ -226,7 +226,7 @@ class MainScreen(Asking, Screen[None]):
         grid.abilities = fleet.router.abilities
         grid.dimmed = fleet.connection.link in (Link.LOST, Link.REFUSED)
         grid.empty = Content(empty_text(fleet, self.wanted, local=self.tab == LOCAL))
-        self._list(enough)
+        self._list(self._find(enough))
         self._show_awaited(grid)
         if not self._view.prepared:
             self._when_idle(self._prepare)
@@ -241,26 +241,38 @@ class MainScreen(Asking, Screen[None]):
         self.query_one(TransfersStrip).models = () if grid.dimmed else self._moving
         self.show_situation()
 
-    def _list(self, enough: int | None = None, pages: int = PAGES_AT_ONCE) -> None:
-        """List what filter, order and search leave: all of it, or so much for now (see `ModelView.show()`)."""
-        found = self._view.show(self._of_tab, self.wanted, self.sort, self.fleet.nodes, enough=enough, pages=pages)
+    def _find(self, enough: int | None = None, pages: int = PAGES_AT_ONCE) -> tuple[Model, ...]:
+        """What filter, order and search leave: all of it, or so much for now (see `ModelView.show()`)."""
+        return self._view.show(self._of_tab, self.wanted, self.sort, self.fleet.nodes, enough=enough, pages=pages)
+
+    def _list(self, found: tuple[Model, ...]) -> None:
+        """List what was found last, and look for what is missing as soon as there is nothing else to do."""
         complete = self._view.complete
-        # One change when everything has been found, not one for each slice.
-        if complete or pages == PAGES_AT_ONCE:
-            self.grid.show(found, rest=None if complete else self._list)
+        self.grid.show(found, rest=None if complete else self._list_all)
         if complete:
             self.query_one(SearchBar).shown_count = len(found)
         else:
             self._when_idle(self._look_on, BREATH_S)
 
+    def _list_all(self) -> None:
+        self._list(self._find())
+
     def _look_on(self) -> None:
-        """Look at some more pages for the search, a few milliseconds' worth."""
-        self._list(ENOUGH, PAGES_BETWEEN_KEYS)
+        """Look at some more pages; one change when everything has been found, not one for each slice."""
+        found = self._find(ENOUGH, PAGES_BETWEEN_KEYS)
+        if self._view.complete:
+            self._list(found)
+        else:
+            self._when_idle(self._look_on, BREATH_S)
 
     def _when_idle(self, work: Callable[[], None], pause_s: float = IDLE_S) -> None:
+        def do_it() -> None:
+            self._idle = None
+            work()
+
         if self._idle is not None:
             self._idle.stop()
-        self._idle = self.set_timer(pause_s, work)
+        self._idle = self.set_timer(pause_s, do_it)
 
     def _prepare(self) -> None:
         """Get some more of the list ready for a search, a few milliseconds' worth, as long as nothing else is on."""
