@@ -12,7 +12,6 @@ import hashlib
 import logging
 import os
 import random
-import shutil
 import sqlite3
 import threading
 import time
@@ -182,6 +181,8 @@ class HubStatsCache:
             self._disk = None
         aside = self._directory.with_name(self._directory.name + ".corrupt")
         try:
+            import shutil
+
             shutil.rmtree(aside, ignore_errors=True)
             self._directory.rename(aside)
         except OSError as error:

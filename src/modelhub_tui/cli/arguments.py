@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from modelhub_tui import __version__
+from modelhub_tui.cli.output import columns
 from modelhub_tui.config import SETTINGS
 from modelhub_tui.domain import ModelState, Place
 
@@ -33,7 +35,11 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
         typed: The subcommand, if it comes first: only its parser is made then, as all together take as long as the rest
             of a short command. Anything else makes all.
     """
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    width = columns() - 2  # as argparse has it, which would find it out anew for each argument
+    formatter = partial(argparse.HelpFormatter, width=width)
+    common = argparse.ArgumentParser(
+        add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False, formatter_class=formatter
+    )
     group = common.add_argument_group("global flags")
     for each in SETTINGS:
         if each.flag:
@@ -44,12 +50,14 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="modelhub",
         parents=[common],
+        formatter_class=formatter,
         allow_abbrev=False,
         description="Browse, pull, watch and delete the models of an LLM fleet. Without a command, open the dashboard.",
         epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 router unreachable, 4 not authorised, 5 not found, "
         "130 interrupted.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    # With `prog` it need not be found out, which takes a formatter of help.
+    commands = parser.add_subparsers(prog="modelhub", dest="command", metavar="COMMAND", title="commands")
 
     def add(
         name: str,
@@ -69,7 +77,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
             help=text,
             description=textwrap.fill(f"{text[0].upper()}{text[1:]}. {more}".strip(), 78),
             epilog=f"examples:\n{shown}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=width),
         )
         if json:
             added.add_argument("--json", action="store_true", help="print JSON instead of text")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -36,7 +35,7 @@ class Console:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.width = shutil.get_terminal_size().columns if _is_tty(sys.stdout) else 0
+        self.width = columns() if _is_tty(sys.stdout) else 0
         """Columns of the terminal on stdout; 0 if there is none, which means any width will do."""
         self.live = _is_tty(sys.stderr) and os.environ.get("TERM") != "dumb"
         """True if stderr is a terminal on which a line can be rewritten."""
@@ -70,7 +69,7 @@ class Console:
     @property
     def live_width(self) -> int:
         """Columns that a live line may take."""
-        return max(shutil.get_terminal_size().columns - 1, 10)
+        return max(columns() - 1, 10)
 
     def show_live(self, text: str) -> None:
         """Show a line that the next one replaces; does nothing without a terminal."""
@@ -157,6 +156,18 @@ def cut(text: str, width: int) -> str:
             break
         kept += char
     return kept + "…"
+
+
+def columns() -> int:
+    """How wide the terminal is, as `shutil` says it, which comes with every kind of compression: 3 ms of 130."""
+    try:
+        return int(os.environ["COLUMNS"]) or 80
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def _is_tty(stream: Any) -> bool:

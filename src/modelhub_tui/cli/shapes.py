@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 from modelhub_tui.domain import IN_FLIGHT, Model, Node, Placement, Transfer, Trashed
@@ -147,4 +146,6 @@ def _placement_json(placement: Placement) -> dict[str, Any]:
 
 
 def _time(at: float) -> str:
+    from datetime import UTC, datetime  # most answers name no time
+
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
