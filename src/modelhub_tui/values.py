@@ -8,9 +8,14 @@ Type checkers see the standard decorator.
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, call
 from typing import TYPE_CHECKING, Any
+
+_exhaust = deque[None](maxlen=0).extend
+"""Lets an iterator do what it does, at the speed of C."""
 
 
 def _dataclass(kind: type | None = None, /, *, frozen: bool = False, slots: bool = False, eq: bool = True) -> Any:
@@ -23,7 +28,7 @@ def _dataclass(kind: type | None = None, /, *, frozen: bool = False, slots: bool
         return lambda kind: _dataclass(kind, frozen=frozen, slots=slots, eq=eq)
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots)(kind)
     fields = dataclasses.fields(made)
-    made.__init__ = _init(made, fields, "set_(self, {0!r}, {1})" if frozen else "self.{0} = {1}")
+    made.__init__ = _init(made, fields, frozen, slots)
     made.__repr__ = _repr([each.name for each in fields if each.repr])
     if eq:
         compared = _values([each.name for each in fields if each.compare])
@@ -37,27 +42,37 @@ def _dataclass(kind: type | None = None, /, *, frozen: bool = False, slots: bool
     return made
 
 
-def _init(made: type, fields: tuple[dataclasses.Field[Any], ...], setting: str) -> Any:
-    """The one method that is compiled: models are made by the hundred thousand."""
-    known: dict[str, Any] = {"__name__": made.__module__, "set_": object.__setattr__, "missing_": dataclasses.MISSING}
-    parameters, lines = ["self"], []
+def _init(made: type, fields: tuple[dataclasses.Field[Any], ...], frozen: bool, slots: bool) -> Any:
+    """The one method that is compiled: models are made by the hundred thousand.
+
+    All fields are set by one expression, and defaults come without one: half as long to compile as statements for each.
+    """
+    known: dict[str, Any] = {"__name__": made.__module__, "missing_": dataclasses.MISSING, "self_": repeat}
+    known |= {"all_": _exhaust, "map_": map}
+    if slots:
+        known |= {"set_": call, "each_": [getattr(made, each.name).__set__ for each in fields]}
+        lines = ["all_(map_(set_, each_, self_(self), ({})))"]
+    else:
+        known |= {"set_": object.__setattr__ if frozen else setattr, "each_": [each.name for each in fields]}
+        lines = ["all_(map_(set_, self_(self), each_, ({})))"]
+    values: list[str] = []
+    defaults: list[Any] = []
     for each in fields:
         name = value = each.name
         if each.kw_only or not each.init:
             raise TypeError(f"{made.__name__}.{name} is not given by position")
         if each.default is not dataclasses.MISSING:
-            known[f"default_{name}"] = each.default
-            parameters.append(f"{name}=default_{name}")
+            defaults.append(each.default)
         elif each.default_factory is not dataclasses.MISSING:
             known[f"make_{name}"] = each.default_factory
-            parameters.append(f"{name}=missing_")
+            defaults.append(dataclasses.MISSING)
             value = f"make_{name}() if {name} is missing_ else {name}"
-        else:
-            parameters.append(name)
-        lines.append(setting.format(name, value))
+        values.append(f"{value},")
+    lines = [lines[0].format("".join(values))]
     if hasattr(made, "__post_init__"):  # Textual's messages have one
         lines.append("self.__post_init__()")
-    exec(f"def __init__({', '.join(parameters)}):\n " + "\n ".join(lines or ["pass"]), known)  # noqa: S102 - our own fields
+    exec(f"def __init__(self, {', '.join(each.name for each in fields)}):\n " + "\n ".join(lines), known)  # noqa: S102 - our own fields
+    known["__init__"].__defaults__ = tuple(defaults)
     known["__init__"].__qualname__ = f"{made.__qualname__}.__init__"
     return known["__init__"]
 

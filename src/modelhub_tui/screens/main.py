@@ -60,6 +60,11 @@ class ModelGrid(CardGrid, inherit_bindings=False):
         if isinstance(each, Binding) and each.id not in IN_TABLE
     ]
 
+    def update_node_styles(self, animate: bool = True) -> None:
+        """Not before the first layout, when it gets the focus: no rule of the list is about that."""
+        if self.size:
+            super().update_node_styles(animate)
+
 
 class MainScreen(Asking, Screen[None]):
     """Model Hub and Local: what there is, what moves, and what can be done about it."""
@@ -153,6 +158,11 @@ class MainScreen(Asking, Screen[None]):
         self.show_fleet()
         # Not by its message, which would come a frame later.
         self.watch(self.query_one(SearchInput), "value", self._typed, init=False)
+
+    def update_node_styles(self, animate: bool = True) -> None:
+        """Not before the first layout: they have just been applied, and all of them once more take 12 ms of a start."""
+        if self._size:
+            super().update_node_styles(animate)
 
     @property
     def grid(self) -> CardGrid:
