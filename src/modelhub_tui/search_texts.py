@@ -6,6 +6,7 @@ where it is meant.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from operator import contains
@@ -41,7 +42,7 @@ class Texts:
         """Pages: title, name and repo."""
         self._titles: list[str] = []
         """Pages: the title alone, with a space before each word."""
-        self._tagged: list[list[int]] = []
+        self._tagged: list[array[int]] = []
         """Pages: position of the tags in `_tags`."""
         self._tags: dict[tuple[str, ...], int] = {}
 
@@ -63,7 +64,7 @@ class Texts:
     def _add(self, lines: list[str], titles: list[str], tagged: list[int]) -> None:
         self._lines.append("\n".join(lines))
         self._titles.append("\n".join(titles))
-        self._tagged.append(tagged)
+        self._tagged.append(array("I", tagged))
         self.count += len(lines)
 
     def arranged(self, order: list[int]) -> Texts:

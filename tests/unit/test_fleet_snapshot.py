@@ -29,7 +29,7 @@ from modelhub_tui.domain import (
     RouterInfo,
     Transfer,
 )
-from modelhub_tui.snapshot import NOT_KEPT, SHAPES, fleet_path, load_fleet, rejoin, save_fleet
+from modelhub_tui.snapshot import MOST_MODELS, NOT_KEPT, SHAPES, fleet_path, load_fleet, rejoin, save_fleet
 from modelhub_tui.states import join_models
 
 
@@ -82,6 +82,16 @@ def test_comes_back_as_it_was_but_without_what_time_makes_wrong(tmp_path: Path) 
     assert loaded.models == (replace(fleet.models[0], transfers=(still,)), fleet.models[1])
     assert (loaded.nodes, loaded.router) == (fleet.nodes, fleet.router)
     assert loaded.connection == Connection(Link.CONNECTING, heard_at=123.0)
+
+
+def test_of_a_huge_fleet_it_keeps_the_beginning_and_all_that_is_on_a_disk(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.json"
+    models = join_models(tuple(entry(number) for number in range(MOST_MODELS + 100)), None)
+    held = replace(models[-1], state=ModelState.DOWNLOADED, placements=(Placement("n", "/x/a.gguf"),))
+    save_fleet(path, replace(a_fleet(), models=(*models[:-1], held)))
+    kept = load_fleet(path)
+    assert kept is not None
+    assert kept.fleet.models == (*models[: MOST_MODELS - 1], held)
 
 
 def test_keeps_every_member_of_what_it_keeps() -> None:
