@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +263,19 @@ def paint_ms(terminal: Terminal, act: Callable[[], None], quiet_s: float = 0.25)
     if after == before:
         return 0.0, 0
     return (terminal.reads[-1][0] - begin) * 1000, after - before
+
+
+_BETWEEN_FRAMES_S = 0.005
+"""A frame is one write, which arrives within a millisecond; before the next one the program has had time to rest."""
+
+
+def frames_ms(terminal: Terminal, act: Callable[[], None], quiet_s: float = 0.25) -> tuple[float, float]:
+    """Milliseconds from an action to the end of the first frame it causes, and to the end of the last."""
+    known, begin = len(terminal.reads), time.monotonic()
+    act()
+    terminal.settle(quiet_s)
+    times = [when for when, _ in terminal.reads[known:]]
+    if not times:
+        return 0.0, 0.0
+    first = next((a for a, b in pairwise(times) if b - a > _BETWEEN_FRAMES_S), times[-1])
+    return (first - begin) * 1000, (times[-1] - begin) * 1000
