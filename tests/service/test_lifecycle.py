@@ -278,6 +278,7 @@ def test_a_closed_terminal_leaves_the_service_running(settings: Settings) -> Non
     """A real one: the shell's session ends with it, as when an SSH connection drops."""
     code = (
         "from tests.service.test_lifecycle import *\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it\n"
         "s = Settings(*(Path(each) for each in sys.argv[1:4]), hf_endpoint='http://127.0.0.1:9')\n"
         "print(start(s).pid, flush=True)\n"
         "time.sleep(600)\n"
