@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from operator import ne
 
-from modelhub_tui.terminal.rows import NOTHING, RIGHT, Row, fragile, mended, row_of, shown, styles, unknown
+from modelhub_tui.terminal.rows import NOTHING, RIGHT, Row, blanks, fragile, mended, row_of, shown, styles, unknown
 from modelhub_tui.terminal.strokes import LINE, STRETCH, Stroke, shortest, split_blanks
 from modelhub_tui.terminal.styles import blank_style, ground
 
@@ -227,7 +227,15 @@ def _spans(old: Row, new: Row) -> list[tuple[int, int]]:
     # As numbers with a byte for each cell: neither comparing nor looking for the next run takes Python for each cell.
     differing = _unlike(old.text, new.text, _ONE) | _unlike(old.looks, new.looks, _ONE)
     restyled = _unlike(new.styles[:1] + new.styles[:-1], new.styles, _TWO)
-    spans = [run.span() for run in _CHANGED.finditer((differing | restyled).to_bytes(width, "little"))]
+    spans: list[tuple[int, int]] = []
+    last = -width
+    for run in _CHANGED.finditer((differing | restyled).to_bytes(width, "little")):
+        start, end = run.span()
+        # Blanks of another style may look the same.
+        if start - last <= _JUMP_BYTES and new.looks[last:start] == blanks[new.styles[last - 1]] * (start - last):
+            start = spans.pop()[0]
+        spans.append((start, end))
+        last = end
     if RIGHT in new.text or RIGHT in old.text:
         return [_whole(start, end, old, new) for start, end in spans]
     return spans
