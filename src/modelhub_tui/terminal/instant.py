@@ -101,7 +101,7 @@ def save(path: str, key: str, body: str, *, slot: tuple[int, int, int], style: s
     """Keep a picture for the next start.
 
     Args:
-        body: The cells, from `cells.picture()`.
+        body: The cells, from `pictures.picture()`.
         slot: Where the picture's age is written over it: row, column, width in cells.
         style: SGR parameters for that text.
         heard_at: When what it shows was last confirmed, seconds since the epoch; None if never.
