@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelhub_tui.terminal import rows as known
 from modelhub_tui.terminal.cells import Canvas
 from modelhub_tui.terminal.instant import is_safe
 from modelhub_tui.terminal.pictures import picture, read_picture
@@ -137,6 +138,15 @@ def test_a_control_character_is_doubted() -> None:
     for text in ("a\x1b[2J", "\t", "\x7f", "\x9b31m", "\r"):
         with pytest.raises(Doubt):
             cells_of(text, "")
+
+
+def test_more_styles_than_can_be_told_apart_are_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "_MOST_STYLES", len(known.styles) + 1)
+    assert cells_of("a", "38;5;201").cells() == [("a", "38;5;201")]
+    for _ in range(2):
+        with pytest.raises(Doubt):
+            cells_of("a", "38;5;202")
+    assert cells_of("b", "38;5;201").cells() == [("b", "38;5;201")]
 
 
 def test_unknown_cells_are_told() -> None:

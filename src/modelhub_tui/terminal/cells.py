@@ -228,11 +228,15 @@ def _spans(old: Row, new: Row) -> list[tuple[int, int]]:
     differing = _unlike(old.text, new.text, _ONE) | _unlike(old.looks, new.looks, _ONE)
     restyled = _unlike(new.styles[:1] + new.styles[:-1], new.styles, _TWO)
     spans: list[tuple[int, int]] = []
-    last = -width
+    last = 0
     for run in _CHANGED.finditer((differing | restyled).to_bytes(width, "little")):
         start, end = run.span()
         # Blanks of another style may look the same.
-        if start - last <= _JUMP_BYTES and new.looks[last:start] == blanks[new.styles[last - 1]] * (start - last):
+        if (
+            spans
+            and start - last <= _JUMP_BYTES
+            and new.looks[last:start] == blanks[new.styles[last - 1]] * (start - last)
+        ):
             start = spans.pop()[0]
         spans.append((start, end))
         last = end

@@ -102,7 +102,7 @@ class DeltaOutput(_Base):
         return None if self._held else self._canvas
 
     def adopt_picture(self, text: str, width: int, height: int) -> None:
-        """Begin with a picture the terminal shows already (see `pictures.picture()`): only changes to it are written."""
+        """Begin with what the terminal shows already (see `pictures.picture()`): only changes to it are written."""
         rows = read_picture(text, width, height)
         if rows is not None:
             self._canvas = Canvas(width, height, erases=self._erases)

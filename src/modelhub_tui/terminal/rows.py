@@ -19,6 +19,8 @@ The style is the parameters of an SGR sequence ("1;38;2;255;0;0"), and after a l
 RIGHT, NOTHING = "\0", "\x01"
 """Stand in a row's text for the right half of a wide character, and for a cell that nobody knows."""
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
+_MOST_STYLES = 50_000
+"""More than any session has met, and fewer than there are characters to stand for them."""
 _CLUSTERS = 0xF0000
 """What takes several code points stands as a single one from here on, which is for private use."""
 
@@ -146,6 +148,8 @@ def is_wide(text: str) -> bool:
 
 
 def _code_of(style: str) -> str:
+    if len(styles) >= _MOST_STYLES:
+        raise Doubt("too many different styles")
     code = _codes[style] = chr(len(styles))
     styles.append(style)
     looks = blank_style(style)

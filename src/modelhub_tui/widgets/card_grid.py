@@ -126,7 +126,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
     @dataclass
     class Highlighted(Message):
-        """The cursor is on another model; None when the list is empty. That its model changed, whoever lists it knows."""
+        """The cursor is on another model; None when the list is empty. Whoever lists it knows that it changed."""
 
         grid: CardGrid
         model: Model | None
