@@ -360,7 +360,7 @@ def _column(kind: Any, column: tuple[Any, ...]) -> Iterable[Any]:
 
 
 def _shared(values: Iterable[Any]) -> list[Any]:
-    """The same values, equal ones as one object: JSON has a text anew for each of a hundred thousand models."""
+    """The same values, equal ones as one object: JSON has a text anew for each model that has it."""
     known: dict[Any, Any] = {}
     return [known.setdefault(each, each) for each in values]
 
