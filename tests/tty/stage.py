@@ -160,7 +160,7 @@ class Stage:
         with self.app._context():  # theme colours are looked up in the app at hand
             for screen in self.app.screen_stack:
                 for grid in screen.query(CardGrid):
-                    grid._rows.clear()
+                    grid.forget()
                 for widget in screen.walk_children(with_self=True):
                     widget._styles_cache.clear()
                     widget._set_dirty()

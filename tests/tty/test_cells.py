@@ -141,7 +141,7 @@ def test_a_control_character_is_doubted() -> None:
 
 
 def test_more_styles_than_can_be_told_apart_are_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known, "_MOST_STYLES", len(known.styles) + 1)
+    monkeypatch.setattr(known, "_MOST", len(known.styles) + 1)
     assert cells_of("a", "38;5;201").cells() == [("a", "38;5;201")]
     for _ in range(2):
         with pytest.raises(Doubt):

@@ -255,7 +255,7 @@ async def test_the_cache_shows_what_would_be_drawn_without_it(changes, size):
                     await pilot.press(key)
             await pilot.pause()
             cached = look_of(screen_of(grid))
-            grid._rows.clear()
+            grid.forget()
             assert look_of(screen_of(grid)) == cached
             assert grid.highlighted is None or grid.models[grid.cursor] is grid.highlighted
 

@@ -26,7 +26,7 @@ from textual.strip import Strip
 from modelhub_tui.terminal.cells import Canvas
 from modelhub_tui.terminal.pacing import Pace
 from modelhub_tui.terminal.pictures import read_picture
-from modelhub_tui.terminal.rows import Doubt, Row, row_of
+from modelhub_tui.terminal.rows import Doubt, Row, cells_of, joined
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,6 +45,8 @@ SUPPORTED = "8.2."
 _MAX_ERRORS = 3
 """After so many errors of our own the session goes on in plain mode."""
 _MAX_STRIPS = 2048
+_SHORT = 16
+"""Characters of texts whose cells are kept."""
 _WHOLE = 1400
 """Characters that arrive in one piece anyway: one packet of most networks."""
 
@@ -80,7 +82,10 @@ class DeltaOutput(_Base):
         self.wire_plain = os.environ.get("MODELHUB_WIRE") == "plain" or not is_supported()
         self._canvas: Canvas | None = None
         self._strips: dict[int, tuple[Strip, Row]] = {}
-        self._keys: dict[int, tuple[Style, str]] = {}
+        self._keys: dict[int, tuple[Style | None, str]] = {}
+        """How cells name the style with this id. They keep it alive, so that no id is used again."""
+        self._pieces: dict[tuple[str, int], Row] = {}
+        """Short texts in the style with this id, which is in `_keys`."""
         self.wire_errors = 0
         """Frames that could not be compared because of a bug; they were painted in the ordinary way."""
         self._erases = erases_with_background()
@@ -247,7 +252,8 @@ class DeltaOutput(_Base):
         kept = self._strips.get(id(strip))
         if kept is not None and kept[0] is strip:
             return kept[1]
-        cells = row_of([(text, "" if style is None else self._style_key(style)) for text, style, _ in strip])
+        pieces = self._pieces
+        cells = joined([pieces.get((text, id(style))) or self._piece(text, style) for text, style, _ in strip])
         if len(cells) != strip.cell_length:
             raise Doubt("a strip is not as wide as it says")
         if len(self._strips) >= _MAX_STRIPS:
@@ -255,18 +261,23 @@ class DeltaOutput(_Base):
         self._strips[id(strip)] = (strip, cells)
         return cells
 
-    def _style_key(self, style: Style) -> str:
-        """How cells name a style (see `rows.Cell`). Found by identity: a frame has hundreds of few objects."""
-        kept = self._keys.get(id(style))
-        if kept is not None and kept[0] is style:
-            return kept[1]
-        key = style._ansi or Strip.render_ansi(style, self.console._color_system or ColorSystem.TRUECOLOR)
-        if style._link:
-            key += f"\nid={style._link_id};{style._link}"
-        if len(self._keys) >= _MAX_STRIPS:
+    def _piece(self, text: str, style: Style | None) -> Row:
+        """Some text of a strip. Short ones come again and again: marks, units, gaps. Styles are found by identity."""
+        if len(self._pieces) + len(self._keys) >= _MAX_STRIPS:
+            self._pieces.clear()
             self._keys.clear()
-        self._keys[id(style)] = (style, key)
-        return key
+        kept = self._keys.get(id(style))
+        if kept is None:
+            kept = self._keys[id(style)] = (style, "" if style is None else self._style_key(style))
+        cells = cells_of(text, kept[1])
+        if len(text) <= _SHORT:
+            self._pieces[text, id(style)] = cells
+        return cells
+
+    def _style_key(self, style: Style) -> str:
+        """How cells name a style (see `rows.Cell`)."""
+        key = style._ansi or Strip.render_ansi(style, self.console._color_system or ColorSystem.TRUECOLOR)
+        return f"{key}\nid={style._link_id};{style._link}" if style._link else key
 
     def post_display_hook(self) -> None:
         """The first frame is out: there is somebody to send keys to now."""

@@ -19,10 +19,9 @@ The style is the parameters of an SGR sequence ("1;38;2;255;0;0"), and after a l
 RIGHT, NOTHING = "\0", "\x01"
 """Stand in a row's text for the right half of a wide character, and for a cell that nobody knows."""
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f]")
-_MOST_STYLES = 50_000
-"""More than any session has met, and fewer than there are characters to stand for them."""
-_CLUSTERS = 0xF0000
-"""What takes several code points stands as a single one from here on, which is for private use."""
+_FIRST_MARK = 0x80
+_MOST = 50_000
+"""Different styles, and different characters: more than any session has met."""
 
 
 class Doubt(Exception):
@@ -35,8 +34,11 @@ _codes: dict[str, str] = {}
 """Their characters."""
 blanks: dict[str, str] = {"\0": "\0"}
 """By the character of a style that of the style its blanks look like."""
-_clusters: dict[int, str] = {}
-"""Texts of several code points met so far, by the code point that stands for them."""
+_marks: dict[str, str] = {}
+"""What is not ASCII stands in a row as a character of its own, in the order in which it was met, whatever it takes to
+write it: so most rows have a byte for each cell, which is what comparing them is quick with."""
+_shown: dict[int, str] = {}
+"""What these stand for."""
 fragile: set[str] = set()
 """Characters met so far whose width terminals disagree about: see `is_fragile()`."""
 
@@ -87,30 +89,32 @@ def unknown(width: int) -> Row:
 
 
 def row_of(pieces: Iterable[tuple[str, str]]) -> Row:
-    """Lay out texts, each in its style, one behind the other.
+    """Lay out texts, each in its style, one behind the other; see `cells_of()`."""
+    return joined([cells_of(text, style) for text, style in pieces])
+
+
+def joined(rows: list[Row]) -> Row:
+    """Put rows one behind the other."""
+    return Row(
+        "".join([each.text for each in rows]),
+        "".join([each.styles for each in rows]),
+        "".join([each.looks for each in rows]),
+    )
+
+
+def cells_of(text: str, style: str) -> Row:
+    """Lay out text in one style.
 
     Raises:
         Doubt: There is a control character, so it would do something else than show.
     """
-    texts: list[str] = []
-    given: list[str] = []
-    looks: list[str] = []
-    for text, style in pieces:
-        if not text.isascii():
-            text = _one_each(text)
-        elif not text.isprintable():
-            raise Doubt(f"a control character in {text!r}")
-        code = _codes.get(style) or _code_of(style)
-        run, blank = code * len(text), blanks[code]
-        texts.append(text)
-        given.append(run)
-        looks.append(run if blank == code or " " not in text else _looks(text, code, blank))
-    return Row("".join(texts), "".join(given), "".join(looks))
-
-
-def cells_of(text: str, style: str) -> Row:
-    """Lay out text in one style; see `row_of()`."""
-    return row_of(((text, style),))
+    if not text.isascii():
+        text = _one_each(text)
+    elif not text.isprintable():
+        raise Doubt(f"a control character in {text!r}")
+    code = _codes.get(style) or _code_of(style)
+    run, blank = code * len(text), blanks[code]
+    return Row(text, run, run if blank == code or " " not in text else _looks(text, code, blank))
 
 
 def blank(width: int, like: Row) -> Row:
@@ -120,10 +124,12 @@ def blank(width: int, like: Row) -> Row:
 
 def shown(text: str) -> str:
     """What is written to show some of a row's text."""
-    if text.isascii():
-        return text
-    text = text.replace(RIGHT, "")
-    return text.translate(_clusters) if _clusters else text
+    return text if text.isascii() else _written(text)
+
+
+@lru_cache(maxsize=4096)
+def _written(text: str) -> str:
+    return text.replace(RIGHT, "").translate(_shown)
 
 
 def mended(row: Row) -> Row:
@@ -148,7 +154,7 @@ def is_wide(text: str) -> bool:
 
 
 def _code_of(style: str) -> str:
-    if len(styles) >= _MOST_STYLES:
+    if len(styles) >= _MOST:
         raise Doubt("too many different styles")
     code = _codes[style] = chr(len(styles))
     styles.append(style)
@@ -172,22 +178,19 @@ def _one_each(text: str) -> str:
     for start, end, width in split_graphemes(text)[0]:
         if width == 0 and out:
             raise Doubt("a mark without a letter")
-        out.append(_char(text[start:end]))
+        char = text[start:end]
+        out.append(char if char.isascii() else _marks.get(char) or _mark_of(char))
         if width == 2:
             out.append(RIGHT)
     return "".join(out)
 
 
-@lru_cache(maxsize=4096)
-def _char(text: str) -> str:
-    """The single character that stands for what one cell shows."""
-    char = text
-    if len(text) != 1 or ord(text) >= _CLUSTERS:
-        number = _CLUSTERS + len(_clusters)
-        if number > 0x10FFFF:
-            raise Doubt("too many different characters")
-        _clusters[number] = text
-        char = chr(number)
+def _mark_of(text: str) -> str:
+    """The character that stands for what one cell shows, and is not ASCII."""
+    if len(_marks) >= _MOST:
+        raise Doubt("too many different characters")
+    mark = _marks[text] = chr(_FIRST_MARK + len(_marks))
+    _shown[ord(mark)] = text
     if is_fragile(text):
-        fragile.add(char)
-    return char
+        fragile.add(mark)
+    return mark

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
 
 from rich.segment import Segment
@@ -111,8 +111,9 @@ def draw_card(
     edge = glyphs.cursor if cursor else glyphs.edge
     kept = last.lines[: last.still] if last is not None and moved else ()
     out: list[list[Segment]] = [*kept]
+    start = Line().add(edge, look.edge if cursor else pen.style(_edge_role(model))).add(" ", look.text)
     for at in range(len(kept), height):
-        line = Line().add(edge, look.edge if cursor else pen.style(_edge_role(model))).add(" ", look.text)
+        line = Line(start)
         if at == 0:
             pen.title(line, selected)
         elif at - 1 < len(rows):
@@ -171,20 +172,15 @@ class _Pen(MovingPen):
         nodes_fit: Fit,
         offered: tuple[str, str, Action] | None,
     ) -> None:
-        self.model, self.look, self.glyphs, self.dimmed = model, look, glyphs, dimmed
+        self.model, self.look, self.glyphs = model, look, glyphs
         self.memory, self.fit, self.offered = memory, nodes_fit, offered
         self.end = max(width - RIGHT, EDGE)
         """The cell after the last one for text."""
         self.space = self.end - EDGE
         self.spans: list[Span] = []
-        self.muted = model.state is ModelState.DELETING
-
-    def style(self, role: str) -> Style:
-        """A style by its name; old data and models on their way out have one colour only."""
-        if self.dimmed or self.muted:
-            return self.look.muted
-        style: Style = getattr(self.look, role)
-        return style
+        # Old data and models on their way out have one colour only.
+        one_colour = dimmed or model.state is ModelState.DELETING
+        self.style = (lambda _role: look.muted) if one_colour else partial(getattr, look)
 
     # Lines
 

@@ -1,13 +1,15 @@
 """A list of cards in one to three columns, drawn and not mounted: its cost depends on the screen, not on the list.
 
 Rows have a fixed height, so any position is arithmetic. Each row of cards is drawn once and kept, under a key that
-holds everything that shows in it (`_key`); nothing is invalidated by hand. See docs/performance.md for why.
+holds everything that shows in it (`_row`); nothing is invalidated by hand. See docs/performance.md for why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from functools import lru_cache
+from operator import is_
+from typing import ClassVar, NamedTuple
 
 from rich.segment import Segment
 from rich.style import Style
@@ -44,12 +46,32 @@ _TWO, _THREE = 112, 168
 """Widths from which there are two and three columns: a card wants some 56 cells."""
 
 
+class _Setting(NamedTuple):
+    """All that shows in the cards of a list but their models, the cursor and the marks."""
+
+    width: int
+    columns: int
+    card_width: int
+    card_height: int
+    plain: Look
+    lit: Look
+    """How the card under the cursor looks."""
+    glyphs: Glyphs
+    best: tuple[Node, ...]
+    """Says which models fit."""
+    memory: str
+    layout: Layout
+    dimmed: bool
+    abilities: frozenset[Ability]
+    deleters: frozenset[str]
+
+
 @dataclass(slots=True)
 class _Row:
     """One drawn row."""
 
     how: tuple[object, ...]
-    """All that shows in it but the models."""
+    """What else shows in it: cursor and marks."""
     cards: list[Card]
     """They also keep the models alive whose ids are in the row's key, so that no id is used again."""
     strips: list[Strip]
@@ -197,11 +219,13 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         self._rows: LRUCache[tuple[object, ...], _Row] = LRUCache(256)
         self._last: dict[int, _Row] = {}
         """What each row showed last."""
+        self._setting: _Setting | None = None
+        """What all of these were drawn in."""
         self._dragging = False
         self._rest: Callable[[], None] | None = None
         """Lists what is missing; None when nothing is."""
         self.set_reactive(CardGrid.nodes, nodes)
-        self._best, self._deleters = _best_of(nodes), deleters(nodes)
+        self._know(_best_of(nodes), deleters(nodes))
         self.set_reactive(CardGrid.models, models)
 
     # What is shown
@@ -264,8 +288,13 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         """Repaint if a model may fit, or be deleted, now that did not, or the other way round."""
         known = (_best_of(self.nodes), deleters(self.nodes))
         if known != (self._best, self._deleters):
-            self._best, self._deleters = known
+            self._know(*known)
             self.refresh()
+
+    def _know(self, best: tuple[Node, ...], deleting_nodes: frozenset[str]) -> None:
+        self._best, self._deleters = best, deleting_nodes
+        self._fit = lru_cache(maxsize=1024)(lambda required_bytes: fit(required_bytes, best))
+        """Whether a model that needs so much memory fits."""
 
     def watch_selected(self, old: frozenset[str], new: frozenset[str]) -> None:
         """Repaint the visible cards whose mark differs."""
@@ -336,7 +365,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         index = row * self.columns + column
         if line >= self.card_height or cell >= self.card_width or column >= self.columns or index >= len(self.models):
             return None
-        for span in self._row(row).cards[column].spans:
+        for span in self._row(row, self._now()).cards[column].spans:
             if span.line == line and span.start <= cell < span.end:
                 return index, span.action
         return index, None
@@ -420,7 +449,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
     def _repaint_row(self, row: int) -> None:
         """Draw a row, and mark the lines as dirty that show something else than last time."""
         last, width = self._last.get(row), self.size.width
-        now = self._row(row)
+        now = self._row(row, self._now())
         top = row * self.row_height - self.scroll_offset.y
         dirty = [
             Region(0, top + line, width, 1)
@@ -452,95 +481,100 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
             self._looks[cursor] = look
         return look
 
-    def _how(self, row: int) -> tuple[object, ...]:
-        """All that shows in a row of cards but the models."""
-        columns = self.columns
-        cursor = self._cursor - row * columns
-        selected = self.selected
-        marks = tuple(each.key in selected for each in self._models_of(row)) if selected else ()
-        has_cursor = 0 <= cursor < columns
-        return (
+    def _now(self) -> _Setting:
+        """What cards are drawn in now. Rows that were drawn in another setting are forgotten."""
+        best, columns = self._best, self.columns
+        now = _Setting(
             self.size.width,
-            cursor if has_cursor else -1,
-            marks,
-            self._best,
+            columns,
+            self.card_width,
+            self.card_height,
+            self._look(False),
+            self._look(True),
+            self.glyphs,
+            best,
+            "RAM" if best and not best[0].gpu_memory_bytes else "VRAM",
+            self.card_layout,
             self.dimmed,
             self.abilities,
             self._deleters,
-            self.glyphs.name,
-            self._look(False),
-            self._look(True) if has_cursor else None,
         )
+        if now != self._setting:
+            self.forget()
+            self._setting = now
+        return now
 
-    def _models_of(self, row: int) -> tuple[Model, ...]:
-        return self.models[row * self.columns : (row + 1) * self.columns]
+    def forget(self) -> None:
+        """Draw everything anew when it is next needed."""
+        self._rows.clear()
+        self._last.clear()
 
-    def _row(self, row: int) -> _Row:
+    def _row(self, row: int, now: _Setting) -> _Row:
         """A row of cards, drawn now or before."""
-        how = self._how(row)
-        key = (*map(id, self._models_of(row)), how)
+        columns, selected = now.columns, self.selected
+        models = self.models[row * columns : (row + 1) * columns]
+        cursor = self._cursor - row * columns
+        marks = tuple([each.key in selected for each in models]) if selected else ()
+        how = (cursor if 0 <= cursor < columns else -1, marks)
+        key = (*map(id, models), how)
         found = self._rows.get(key)
         if found is None:
-            found = self._rows[key] = self._draw_row(row, how)
+            found = self._rows[key] = self._draw_row(models, how, self._last.get(row), now)
         if len(self._last) > _REMEMBERED:
             self._last.clear()
         self._last[row] = found
         return found
 
-    def _draw_row(self, row: int, how: tuple[object, ...]) -> _Row:
-        """Draw a row. Lines that show the same as last time stay the same strips, which cost nothing to compare."""
-        columns, width = self.columns, self.card_width
-        last = self._last.get(row)
-        if last is not None and last.how != how:
+    def _draw_row(
+        self, models: tuple[Model, ...], how: tuple[int, tuple[bool, ...]], last: _Row | None, now: _Setting
+    ) -> _Row:
+        """Draw a row. Lines that show the same as `last` time stay the same strips, which cost nothing to compare."""
+        if last is not None and (last.how != how or len(last.cards) != len(models)):
             last = None
-        before = last.cards if last is not None else ()
+        cursor, marks = how
         cards = [
-            self._draw(model, row * columns + at == self._cursor, before[at] if at < len(before) else None)
-            for at, model in enumerate(self._models_of(row))
+            self._draw(model, at == cursor, bool(marks) and marks[at], last.cards[at] if last else None, now)
+            for at, model in enumerate(models)
         ]
-        page = self._look(False).page
-        gap = Segment(" " * _GAP_X, page)
-        total = self.size.width - _BAR
-        used = len(cards) * width + (len(cards) - 1) * _GAP_X
+        page, width = now.plain.page, now.width
+        used = len(cards) * now.card_width + (len(cards) - 1) * _GAP_X
+        gap, rest = Segment(" " * _GAP_X, page), Segment(" " * (width - used), page)
         strips: list[Strip] = []
         thumbed: list[Strip | None] = []
-        for line in range(self.card_height):
-            same = len(before) == len(cards) and all(
-                card.lines[line] is was.lines[line] for card, was in zip(cards, before, strict=True)
-            )
-            if same and last is not None:
+        for line in range(now.card_height):
+            pieces = [card.lines[line] for card in cards]
+            if last and all(map(is_, pieces, [card.lines[line] for card in last.cards])):
                 strips.append(last.strips[line])
                 thumbed.append(last.thumbed[line])
                 continue
-            segments: list[Segment] = []
-            for at, card in enumerate(cards):
-                if at:
-                    segments.append(gap)
-                segments += card.lines[line]
-            segments.append(Segment(" " * (total - used + _BAR), page))
-            strips.append(Strip(segments, total + _BAR))
+            segments = [*pieces[0]]
+            for each in pieces[1:]:
+                segments.append(gap)
+                segments += each
+            segments.append(rest)
+            strips.append(Strip(segments, width))
             thumbed.append(None)
-        blank = Strip([Segment(" " * (total + _BAR), page)], total + _BAR) if last is None else last.strips[-1]
+        blank = Strip([Segment(" " * width, page)], width) if last is None else last.strips[-1]
         return _Row(how, cards, [*strips, *[blank] * _GAP_Y], [*thumbed, *[None] * _GAP_Y])
 
-    def _draw(self, model: Model, cursor: bool, last: Card | None) -> Card:
+    def _draw(self, model: Model, cursor: bool, marked: bool, last: Card | None, now: _Setting) -> Card:
         if last is not None and _alike(last.model, model):
             return last
         self.rendered_cards += 1
         return draw_card(
             model,
-            width=self.card_width,
-            look=self._look(cursor),
-            glyphs=self.glyphs,
-            nodes_fit=fit(model.required_memory_bytes, self._best),
-            memory="RAM" if self._best and not self._best[0].gpu_memory_bytes else "VRAM",
-            layout=self.card_layout,
-            height=self.card_height,
+            width=now.card_width,
+            look=now.lit if cursor else now.plain,
+            glyphs=now.glyphs,
+            nodes_fit=self._fit(model.required_memory_bytes),
+            memory=now.memory,
+            layout=now.layout,
+            height=now.card_height,
             cursor=cursor,
-            selected=model.key in self.selected,
-            dimmed=self.dimmed,
-            abilities=self.abilities,
-            deleting_nodes=self._deleters,
+            selected=marked,
+            dimmed=now.dimmed,
+            abilities=now.abilities,
+            deleting_nodes=now.deleters,
             last=last,
         )
 
@@ -562,13 +596,13 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
     def _lines(self, crop: Region) -> list[Strip]:
         """The lines of a part of the screen: row by row, as looking a row up costs more than its lines."""
-        top, thumb, height = self.scroll_offset.y, self._thumb(), self.row_height
+        top, thumb, height, now = self.scroll_offset.y, self._thumb(), self.row_height, self._now()
         strips: list[Strip] = []
         y = crop.y
         last = min(crop.bottom, self.row_count * height - top)
         while y < last:
             index, first = divmod(top + y, height)
-            row = self._row(index)
+            row = self._row(index, now)
             for line in range(first, min(height, first + last - y)):
                 strips.append(self._thumbed(row, line) if y in thumb else row.strips[line])
                 y += 1

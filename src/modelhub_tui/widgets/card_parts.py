@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Literal
 
@@ -82,7 +82,7 @@ class Part:
         """The higher, the sooner it goes when the line is too long."""
         self.pieces = pieces
         """Texts, each with the name of a style of `Look`."""
-        self.width = sum([width_of(text) for text, _ in pieces])
+        self.width = sum([len(text) if text.isascii() else width_of(text) for text, _ in pieces])
         """Cells it takes."""
 
 
@@ -95,16 +95,13 @@ class LinePen:
     """The cell after the last one for text."""
     space: int
     """Cells for text."""
+    style: Callable[[str], Style]
+    """A style by its name."""
     offered: tuple[str, str, Action] | None
     """Key, word and name of the action the card offers."""
     spans: list[Span]
     bar_size: int = 0
     """Cells of the bar that was drawn."""
-
-    def style(self, role: str) -> Style:
-        """A style by its name."""
-        style: Style = getattr(self.look, role)
-        return style
 
     def action_width(self, full: bool) -> int:
         found = self.offered
@@ -156,22 +153,25 @@ class LinePen:
     def spread(self, line: Line, left: Sequence[Part], right: Sequence[Part], separator: str | None = None) -> None:
         """Left parts with separators, right parts at the right end; parts go by rank until all fits."""
         separator = f" {self.glyphs.dot} " if separator is None else separator
-        parts = [*left, *right]
         # A part on the right costs two cells of distance where one on the left costs its separator.
-        kept = kept_parts(parts, self.space, len(separator))
-        on_right = [each for each in right if each in kept]
-        self.pieces(line, [each for each in left if each in kept], separator)
-        if on_right:
-            width = sum(each.width for each in on_right) + 2 * (len(on_right) - 1)
+        kept = kept_parts([*left, *right], self.space, len(separator))
+        if len(kept) < len(left) + len(right):
+            left = [each for each in left if each in kept]
+            right = [each for each in right if each in kept]
+        self.pieces(line, left, separator)
+        if right:
+            width = sum([each.width for each in right]) + 2 * (len(right) - 1)
             line.pad(self.end - width, self.look.text)
-            self.pieces(line, on_right, "  ")
+            self.pieces(line, right, "  ")
 
     def pieces(self, line: Line, parts: Iterable[Part], separator: str) -> None:
-        for rank, part in enumerate(parts):
-            if rank:
-                line.add(separator, self.style("muted"))
-            for text, role in part.pieces:
-                line.add(text, self.style(role))
+        style = self.style
+        first = True
+        for part in parts:
+            if not first:
+                line.add(separator, style("muted"))
+            first = False
+            line.extend(part.pieces, style, part.width)
 
     def bar(self, line: Line, fraction: float | None, size: int, role: str) -> None:
         self.bar_size = size
@@ -210,7 +210,7 @@ def percent(fraction: float | None) -> str:
 def kept_parts(parts: Sequence[Part], room: int, gap: int) -> list[Part]:
     """Drop parts, highest rank first, until the rest fits `room` cells with `gap` cells between two."""
     kept = list(parts)
-    total = sum([each.width for each in kept]) + gap * max(len(kept) - 1, 0)
+    total = sum([each.width for each in kept]) + gap * (len(kept) - 1)
     while kept and total > room:
         # The last of equals goes.
         worst = max(range(len(kept)), key=lambda at: (kept[at].rank, at))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
@@ -80,9 +82,10 @@ class Line:
 
     __slots__ = ("segments", "width")
 
-    def __init__(self) -> None:
-        self.segments: list[Segment] = []
-        self.width = 0
+    def __init__(self, start: Line | None = None) -> None:
+        """Begin with nothing, or with what another line has."""
+        self.segments: list[Segment] = [] if start is None else start.segments.copy()
+        self.width = 0 if start is None else start.width
 
     def add(self, text: str, style: Style) -> Line:
         """Append `text`."""
@@ -90,6 +93,11 @@ class Line:
             self.segments.append(_segment(Segment, (text, style, None)))
             self.width += len(text) if text.isascii() else cell_len(text)
         return self
+
+    def extend(self, pieces: Iterable[tuple[str, str]], style: Callable[[str], Style], width: int) -> None:
+        """Append texts, each with the name of its style; together they take so many cells."""
+        self.segments += [_segment(Segment, (text, style(role), None)) for text, role in pieces]
+        self.width += width
 
     def pad(self, width: int, style: Style) -> Line:
         """Fill with spaces up to `width` cells."""
