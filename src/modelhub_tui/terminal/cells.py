@@ -171,7 +171,7 @@ def _lay_out(y: int, start: int, end: int, new: Row, found: list[Stroke]) -> Non
             stroke = None
             continue
         if not text.isascii():
-            if not fragile.isdisjoint(text):
+            if fragile and not fragile.isdisjoint(text):
                 # Where the cursor is behind some of it is not certain: a stroke for each.
                 for at, char in enumerate(text, x):
                     if char == RIGHT and stroke is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from operator import ne
 
 from modelhub_tui.terminal.styles import by_ground, ground, is_plain, restyle
@@ -44,9 +45,10 @@ _LONG = re.compile(" {12,}| {6,}$")
 def split_blanks(stroke: Stroke, columns: int) -> Iterable[Stroke]:
     """Have long blanks erased, if that leaves the same: blanks in a style that draws nothing on them."""
     text = stroke.text
-    one_by_one = len(text) == stroke.width and not stroke.fragile
-    if stroke.layer != TEXT or "      " not in text or not one_by_one or not is_plain(stroke.style):
+    if "      " not in text or stroke.layer != TEXT or stroke.fragile or not is_plain(stroke.style):
         return (stroke,)
+    if len(text) != stroke.width:
+        return (stroke,)  # its cells are not its characters
     parts: list[Stroke] = []
     at = 0
     for blanks in _LONG.finditer(text):
@@ -102,17 +104,25 @@ class Writer:
 
 def shortest(strokes: Sequence[Stroke], width: int, at: tuple[int, int] | None) -> Writer:
     """Write line by line or colour by colour, whichever is shorter; return the writer that did."""
-    changes = sum(map(ne, [each.style for each in strokes], [each.style for each in strokes[1:]]))
-    colours = len({each.style for each in strokes})
+    styles = [each.style for each in strokes]
+    changes, colours = sum(map(ne, styles, styles[1:])), len(set(styles))
     ways = []
     if changes < _MANY * colours:
         ways.append(_written(strokes, width, at))
     if changes >= colours:
-        # Stable: within a colour from top to bottom. Text begins with the background that the erasing ends with.
-        last = max((each.style for each in strokes if each.layer == STRETCH), key=by_ground, default=None)
-        ordered = sorted(strokes, key=lambda each: (each.layer, ground(each.style) != last, by_ground(each.style)))
-        ways.append(_written(ordered, width, at))
+        ways.append(_written(_by_colour(strokes), width, at))
     return min(ways, key=lambda writer: sum(map(len, writer.out)))
+
+
+def _by_colour(strokes: Iterable[Stroke]) -> Iterable[Stroke]:
+    """The same strokes, within a colour from top to bottom."""
+    groups: dict[tuple[int, str], list[Stroke]] = {}
+    for each in strokes:
+        groups.setdefault((each.layer, each.style), []).append(each)
+    # Text begins with the background that the erasing ends with.
+    last = max((style for layer, style in groups if layer == STRETCH), key=by_ground, default=None)
+    order = sorted(groups, key=lambda group: (group[0], ground(group[1]) != last, by_ground(group[1])))
+    return chain.from_iterable(groups[each] for each in order)
 
 
 def _written(strokes: Iterable[Stroke], width: int, at: tuple[int, int] | None) -> Writer:

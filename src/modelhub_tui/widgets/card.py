@@ -19,7 +19,7 @@ from modelhub_tui.domain import IN_FLIGHT, LOCAL_ABILITIES, Ability, Model, Mode
 from modelhub_tui.states import Fit, FitKind
 from modelhub_tui.units import human_context, human_count, human_size
 from modelhub_tui.widgets.card_moving import MovingPen, Row, shows_the_same
-from modelhub_tui.widgets.card_parts import EDGE, RIGHT, Action, Card, Layout, Look, Part, Span
+from modelhub_tui.widgets.card_parts import EDGE, RIGHT, Action, Card, Layout, Look, Part, Span, tag_parts
 from modelhub_tui.widgets.cells import Line, clip, clip_middle, width_of, wrap
 from modelhub_tui.widgets.glyphs import Glyphs
 from modelhub_tui.widgets.progress import troubled
@@ -274,19 +274,12 @@ class _Pen(MovingPen):
             return [long if self.space >= width_of(f"000.0 GB {glyphs.dot} ") + long.width else short]
         return [Part(3, need)]
 
-    def _kind(self) -> list[Part]:
+    def _kind(self) -> tuple[Part, ...]:
         model = self.model
-        out = [
-            Part(4, ((model.quantization, "text"),)),
-            Part(7, ((model.parameters, "text"),)),
-        ]
-        if model.context_length:
-            out.append(Part(8, ((human_context(model.context_length), "text"), (" ctx", "muted"))))
-        return [each for each in out if each.pieces[0][0]]
+        return _kind_parts(model.quantization, model.parameters, model.context_length)
 
     def _tags(self, line: Line, at: int) -> None:
-        tags = [Part(3 + rank, ((tag, "tag"),)) for rank, tag in enumerate(self.model.tags)]
-        self.with_action(line, at, tags, separator="  ")
+        self.with_action(line, at, tag_parts(self.model.tags), separator="  ")
 
     def _on_disk(self, line: Line, at: int) -> None:
         model = self.model
@@ -313,6 +306,15 @@ class _Pen(MovingPen):
             return
         names = _names(self.model)
         self.with_action(line, at, [], shrink=(f"on {names}", "muted") if names else None)
+
+
+@lru_cache(maxsize=256)
+def _kind_parts(quantization: str, parameters: str, context_length: int | None) -> tuple[Part, ...]:
+    """Kept: models are of a few kinds only."""
+    out = [Part(4, ((quantization, "text"),)), Part(7, ((parameters, "text"),))]
+    if context_length:
+        out.append(Part(8, ((human_context(context_length), "text"), (" ctx", "muted"))))
+    return tuple(each for each in out if each.pieces[0][0])
 
 
 _wrapped = lru_cache(maxsize=64)(wrap)

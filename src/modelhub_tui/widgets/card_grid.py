@@ -31,7 +31,7 @@ from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.card import LOW, TALL, draw_card
 from modelhub_tui.widgets.card_parts import Action, Card, Layout, Look
 from modelhub_tui.widgets.cells import Line, clip
-from modelhub_tui.widgets.drawn import cropped, thumb_lines
+from modelhub_tui.widgets.drawn import DrawnStrip, cropped, thumb_lines
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 
 _GAP_X, _GAP_Y = 2, 1
@@ -552,9 +552,9 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
                 segments.append(gap)
                 segments += each
             segments.append(rest)
-            strips.append(Strip(segments, width))
+            strips.append(DrawnStrip(segments, width))
             thumbed.append(None)
-        blank = Strip([Segment(" " * width, page)], width) if last is None else last.strips[-1]
+        blank = DrawnStrip([Segment(" " * width, page)], width) if last is None else last.strips[-1]
         return _Row(how, cards, [*strips, *[blank] * _GAP_Y], [*thumbed, *[None] * _GAP_Y])
 
     def _draw(self, model: Model, cursor: bool, marked: bool, last: Card | None, now: _Setting) -> Card:
@@ -591,7 +591,7 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
                 self._thumb_style = self.get_visual_style("card-grid--thumb").rich_style
             width = self.size.width
             body = row.strips[line].crop(0, width - _BAR)
-            strip = row.thumbed[line] = Strip([*body, Segment(self.glyphs.thumb, self._thumb_style)], width)
+            strip = row.thumbed[line] = DrawnStrip([*body, Segment(self.glyphs.thumb, self._thumb_style)], width)
         return strip
 
     def _lines(self, crop: Region) -> list[Strip]:

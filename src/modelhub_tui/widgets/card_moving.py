@@ -9,7 +9,7 @@ from operator import attrgetter
 from modelhub_tui.actions import orphaned, waits_for_room
 from modelhub_tui.domain import Model, ModelState, Phase, Transfer
 from modelhub_tui.units import human_duration, human_rate
-from modelhub_tui.widgets.card_parts import LinePen, Part, half_cells, of_total, percent
+from modelhub_tui.widgets.card_parts import LinePen, Part, half_cells, of_total, percent, tag_parts
 from modelhub_tui.widgets.cells import Line, width_of, wrap
 from modelhub_tui.widgets.progress import doing, file_of, standing, troubled, why_paused
 
@@ -129,5 +129,4 @@ class MovingPen(LinePen):
 
     def tags_only(self, line: Line, _at: int) -> None:
         """The tags, and no action."""
-        tags = [Part(3 + rank, ((tag, "tag"),)) for rank, tag in enumerate(self.model.tags)]
-        self.spread(line, tags, [], separator="  ")
+        self.spread(line, tag_parts(self.model.tags), [], separator="  ")

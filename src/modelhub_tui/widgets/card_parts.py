@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from typing import Literal
 
 from rich.segment import Segment
@@ -84,6 +85,12 @@ class Part:
         """Texts, each with the name of a style of `Look`."""
         self.width = sum([len(text) if text.isascii() else width_of(text) for text, _ in pieces])
         """Cells it takes."""
+
+
+@lru_cache(maxsize=256)
+def tag_parts(tags: tuple[str, ...]) -> tuple[Part, ...]:
+    """A part for each tag; the last goes first. Kept: many models have the same ones."""
+    return tuple(Part(3 + rank, ((tag, "tag"),)) for rank, tag in enumerate(tags))
 
 
 class LinePen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -12,9 +13,12 @@ _segment = tuple.__new__
 """Makes a named tuple without the detour through its own constructor: a card has some forty segments."""
 
 
+_width_of = lru_cache(maxsize=2048)(cell_len)
+
+
 def width_of(text: str) -> int:
     """Cells that `text` takes."""
-    return len(text) if text.isascii() else cell_len(text)
+    return len(text) if text.isascii() else _width_of(text)
 
 
 def clip(text: str, width: int, ellipsis: str = "…") -> str:
@@ -85,13 +89,13 @@ class Line:
     def __init__(self, start: Line | None = None) -> None:
         """Begin with nothing, or with what another line has."""
         self.segments: list[Segment] = [] if start is None else start.segments.copy()
-        self.width = 0 if start is None else start.width
+        self.width: int = 0 if start is None else start.width
 
     def add(self, text: str, style: Style) -> Line:
         """Append `text`."""
         if text:
             self.segments.append(_segment(Segment, (text, style, None)))
-            self.width += len(text) if text.isascii() else cell_len(text)
+            self.width += len(text) if text.isascii() else _width_of(text)
         return self
 
     def extend(self, pieces: Iterable[tuple[str, str]], style: Callable[[str], Style], width: int) -> None:

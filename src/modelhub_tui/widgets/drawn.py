@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from rich.segment import Segment
+from textual.cache import FIFOCache
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
+
+
+class DrawnStrip(Strip):
+    """A strip that makes its seven caches when they are needed, which is never unless something covers the list.
+
+    To make them takes longer than all else about a line of cards.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, segments: list[Segment], cell_length: int) -> None:
+        self._segments, self._cell_length = segments, cell_length
+        self._render_cache = self._link_ids = self._cell_count = None
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.endswith("_cache"):
+            raise AttributeError(name)
+        made: FIFOCache[Any, Any] = FIFOCache(4)
+        setattr(self, name, made)
+        return made
 
 
 def thumb_lines(shown: int, total: int, top: int) -> range:

@@ -14,7 +14,7 @@ from modelhub_tui.domain import Model, Phase
 from modelhub_tui.units import human_duration, human_rate
 from modelhub_tui.widgets.card_parts import bar_cells, of_total, percent
 from modelhub_tui.widgets.cells import Line, clip, width_of
-from modelhub_tui.widgets.drawn import cropped
+from modelhub_tui.widgets.drawn import DrawnStrip, cropped
 from modelhub_tui.widgets.glyphs import UNICODE, Glyphs
 from modelhub_tui.widgets.progress import in_short, troubled
 
@@ -97,7 +97,7 @@ class TransfersStrip(Widget):
             speed = f" {self.glyphs.dot} {human_rate(rate)}" if rate else ""
             lines.append(Line().add(f" +{len(more)} more{speed}"[:width], self._look("muted")))
         lines += [Line() for _ in range(len(lines), self.size.height)]
-        strips = [Strip(each.pad(width, self._look("text")).segments, width) for each in lines]
+        strips: list[Strip] = [DrawnStrip(each.pad(width, self._look("text")).segments, width) for each in lines]
         return cropped(self, strips[crop.y : crop.bottom], crop)
 
     def _line(self, model: Model, width: int) -> Line:
