@@ -30,6 +30,7 @@ from modelhub_tui.domain import Ability, Connection, Fleet, Limits, Link, Model,
 from modelhub_tui.errors import AlreadyRegistered, ModelHubError, Unauthorised, explain
 from modelhub_tui.screens.main import MainScreen
 from modelhub_tui.screens.wording import cancel_question, delete_question, fetched, goodbye, titles
+from modelhub_tui.terminal.repairs import mend
 from modelhub_tui.themes import DEFAULT, OURS, choose_theme
 from modelhub_tui.widgets.glyphs import ASCII, choose_glyphs
 
@@ -108,6 +109,7 @@ class ModelHubApp(RouterActions, ControlActions, App[None]):
         """
         # Decided here because Textual picks the filter that takes colours away before it knows the theme.
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
+        mend()
         self.animation_level = "none"
         environ = os.environ if env is None else env
         encoding = getattr(sys.__stdout__, "encoding", None) if env is None else None

@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 
 SLOW_PACE_S = 2.0
 """Pace of news on a slow link: sixteen transfers then take less than 300 bytes a second."""
+_GARBAGE = (10_000, 3, 3)
+"""So many objects more than before make it worth to look for garbage, so many times among new ones before older ones
+are looked at too. With Python's (700, 10, 10) it took 7 % of a page; all are looked at about as often as with that."""
 
 
 class TerminalApp(DeltaOutput, dashboard.ModelHubApp):
@@ -305,4 +308,5 @@ def _stamp(source: Path) -> str:
 def _settle_memory() -> None:
     """The first frame is out: what exists now stays, and need never be searched for garbage again."""
     gc.freeze()
+    gc.set_threshold(*_GARBAGE)
     gc.enable()

@@ -44,7 +44,7 @@ SUPPORTED = "8.2."
 """Versions of Textual whose private parts are as we know them."""
 _MAX_ERRORS = 3
 """After so many errors of our own the session goes on in plain mode."""
-_MAX_STRIPS = 2048
+_MAX_STRIPS = 512
 _SHORT = 16
 """Characters of texts whose cells are kept."""
 _WHOLE = 1400
