@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import repeat
 from operator import is_
 from typing import ClassVar, NamedTuple
 
@@ -438,26 +439,27 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         changed = {at for at, pair in enumerate(zip(was, now, strict=True), window.start) if not _alike(*pair)}
         if cursor != self._cursor:
             changed |= {cursor, self._cursor}
-        for row in {at // self.columns for at in changed if at in window}:
-            self._repaint_row(row)
+        if changed:
+            setting = self._now()
+            rows = {at // setting.columns for at in changed if at in window}
+            if dirty := [line for row in rows for line in self._redrawn(row, setting)]:
+                self.refresh(*dirty)
         if len(old) != len(new) and now:
             self._repaint_bar()
 
     def _repaint_bar(self) -> None:
         self.refresh(Region(self.size.width - _BAR, 0, _BAR, self.size.height))
 
-    def _repaint_row(self, row: int) -> None:
-        """Draw a row, and mark the lines as dirty that show something else than last time."""
-        last, width = self._last.get(row), self.size.width
-        now = self._row(row, self._now())
-        top = row * self.row_height - self.scroll_offset.y
-        dirty = [
-            Region(0, top + line, width, 1)
-            for line, strip in enumerate(now.strips)
-            if (last is None or strip is not last.strips[line]) and 0 <= top + line < self.size.height
+    def _redrawn(self, row: int, now: _Setting) -> list[Region]:
+        """Draw a row; return the lines on screen that show something else than last time."""
+        last = self._last.get(row)
+        strips = self._row(row, now).strips
+        top, height = row * len(strips) - self.scroll_offset.y, self.size.height
+        return [
+            Region(0, y, now.width, 1)
+            for y, (strip, was) in enumerate(zip(strips, last.strips if last else repeat(None), strict=False), top)
+            if strip is not was and 0 <= y < height
         ]
-        if dirty:
-            self.refresh(*dirty)
 
     def notify_style_update(self) -> None:
         """Forget styles: the theme, or a state such as focus, has changed."""
@@ -731,7 +733,8 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
 
 
 def _alike(old: Model, new: Model) -> bool:
-    return old is new or old == new
+    # What differs most of the time is asked first.
+    return old is new or (old.transfers == new.transfers and old == new)
 
 
 def _best_of(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
