@@ -53,11 +53,25 @@ def test_the_next_frame_waits_for_the_answer_to_a_large_one() -> None:
 
 def test_small_frames_go_together() -> None:
     pace, clock = paced()
+    pace.sent(BIG)
+    clock.now += FAST_S
+    pace.answered()
     pace.sent(WINDOW_BYTES // 3)
     clock.now += FAST_S
     assert pace.wait_s() == 0
     pace.sent(WINDOW_BYTES)
     assert pace.wait_s() > 0
+
+
+def test_a_terminal_that_answered_at_once_is_asked_again_after_a_window_only() -> None:
+    pace, clock = paced()
+    assert pace.sent(WINDOW_BYTES - 200) == ""
+    assert not pace.waiting
+    assert pace.sent(200) == QUERY
+    clock.now += FAST_S
+    assert pace.wait_s() > 0, "all of it counts as on its way"
+    pace.answered()
+    assert pace.sent(10) == QUERY, "it took its time"
 
 
 def test_a_fast_terminal_is_not_waited_for_within_a_moment() -> None:
@@ -94,7 +108,7 @@ def test_slow_is_what_answers_late_again_and_again() -> None:
     pace, clock = paced()
     for number in range(4):
         assert not pace.slow, number
-        pace.sent(300)
+        pace.sent(BIG)
         clock.now += 0.25
         pace.answered()
     assert pace.slow

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from operator import ne
 
 from modelhub_tui.terminal.rows import NOTHING, RIGHT, Row, blanks, fragile, mended, row_of, shown, styles, unknown
-from modelhub_tui.terminal.strokes import LINE, STRETCH, Stroke, shortest, split_blanks
+from modelhub_tui.terminal.strokes import LINE, MANY_BLANKS, STRETCH, Stroke, shortest, split_blanks
 from modelhub_tui.terminal.styles import blank_style, ground
 
 MOVED_SHARE = 0.4
@@ -158,7 +158,10 @@ class Canvas:
             _lay_out(y, start, end, new, found)
         for each in found:
             _trim(each, old, new)
-            strokes += split_blanks(each, self.width) if self.erases else (each,)
+            if self.erases and MANY_BLANKS in each.text:
+                strokes += split_blanks(each, self.width)
+            else:
+                strokes.append(each)
 
 
 def _lay_out(y: int, start: int, end: int, new: Row, found: list[Stroke]) -> None:

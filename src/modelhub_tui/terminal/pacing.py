@@ -43,6 +43,8 @@ class Pace:
         """Frames behind which no answer has come yet: when they were written, and their bytes."""
         self._took: deque[float] = deque(maxlen=_REMEMBERED)
         self._lost = 0
+        self._unasked = 0
+        """Bytes of frames behind which nobody asked, because the last answer came at once."""
         self.answers = False
         """The terminal has answered at least once."""
         self.silent = False
@@ -67,7 +69,11 @@ class Pace:
             self._forget_lost(now)
             if self.silent or (not self.answers and len(self._in_flight) >= PROBES):
                 return ""
-            self._in_flight.append((now, count))
+            self._unasked += count
+            if self._took and self._took[-1] < FAST_S and self._unasked < WINDOW_BYTES:
+                return ""  # an answer is one more thing to wake up for
+            self._in_flight.append((now, self._unasked))
+            self._unasked = 0
             return QUERY
 
     def answered(self) -> None:

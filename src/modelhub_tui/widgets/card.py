@@ -7,7 +7,7 @@ important first.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import lru_cache, partial
 from operator import attrgetter
 
@@ -104,7 +104,7 @@ def draw_card(
     """
     moved = last is not None and _only_moved(last.model, model)
     if last is not None and moved and _too_little(last, model):
-        return replace(last, model=model)
+        return last._replace(model=model)
     pen = _Pen(model, width, look, glyphs, dimmed, memory, nodes_fit, action_for(model, abilities, deleting_nodes))
     about, moving = pen.local() if layout == "local" else pen.hub(height)
     rows = [*about, *moving]

@@ -67,8 +67,7 @@ class _Setting(NamedTuple):
     deleters: frozenset[str]
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(NamedTuple):
     """One drawn row."""
 
     how: tuple[object, ...]

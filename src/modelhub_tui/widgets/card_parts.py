@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.segment import Segment
 from rich.style import Style
@@ -50,8 +50,7 @@ class Look:
         return tuple(each.name for each in fields(cls))
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Where an action is drawn: cells `start` to `end` (exclusive) of a line, counted from the card's corner."""
 
     line: int
@@ -60,8 +59,7 @@ class Span:
     action: Action
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
+class Card(NamedTuple):
     """A drawn card: every line is exactly as wide as asked."""
 
     lines: tuple[list[Segment], ...]
