@@ -12,7 +12,7 @@ from tests.tty.stage import staged
 from tests.tty.terminal import Link
 from tests.tui import fleets
 
-from benchmarks.measure import Figures, Sandbox, frames_ms, paint_ms, until_ms
+from benchmarks.measure import YARDSTICK, Figures, Sandbox, frames_ms, paint_ms, until_ms, yardstick_ms
 from benchmarks.start import DASHBOARD, LIVE, ROOT
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.states import join_models
@@ -87,14 +87,17 @@ def sizes(figures: Figures, sandbox: Sandbox, runs: int) -> None:
                     figures.add(f"search key to count of all, {count:,} models", "ms", last_ms)
             terminal.send("escape")
             terminal.settle(0.3)
+            # How fast the machine is at that moment: it varies by half from minute to minute.
+            pace = f"{YARDSTICK}, between keys, {count:,} models"
             for key in ("down", "pagedown", "wheel_down"):
                 for _ in range(runs):
+                    figures.add(pace, "ms", yardstick_ms())
                     before_s = cpu_s(terminal.pid)
                     took_ms, _ = paint_ms(terminal, lambda key=key: terminal.send(key), 0.12)
                     figures.add(f"{key} to paint, {count:,} models", "ms", took_ms)
                     used_ms = (cpu_s(terminal.pid) - before_s) * 1000
                     limit = "<= 8" if key in ("pagedown", "wheel_down") else ""
-                    figures.add(f"{key}, processor, {count:,} models", "ms", used_ms, budget=limit)
+                    figures.add(f"{key}, processor, {count:,} models", "ms", used_ms, budget=limit, beside=pace)
             terminal.send("ctrl+q")
             terminal.wait(60)
 

@@ -10,12 +10,15 @@ import importlib
 import math
 import threading
 from collections.abc import AsyncIterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from modelhub_tui import __version__
 
 if TYPE_CHECKING:
+    from json import JSONDecoder
+
     import httpx
 
 USER_AGENT = f"modelhub-tui/{__version__}"
@@ -152,9 +155,17 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
 
 def loads(body: bytes) -> Any:
     """Parse JSON from outside: NaN and infinities become null, and every way to fail is a ValueError."""
-    import json
+    from json import detect_encoding
 
     try:
-        return json.loads(body, parse_constant=lambda _: None)
+        return _decoder().decode(body.decode(detect_encoding(body), "surrogatepass"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+@cache
+def _decoder() -> JSONDecoder:
+    """Kept: `json.loads` makes one for each of thousands of lines."""
+    from json import JSONDecoder
+
+    return JSONDecoder(parse_constant=lambda _: None)

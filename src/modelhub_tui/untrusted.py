@@ -20,6 +20,8 @@ _SPACES = {"Zs", "Zl", "Zp"}
 _BLANKS = frozenset("\t\n\r\v\f\u115f\u1160\u2800\u3164\uffa0")
 """Drawn as nothing, though not spaces by category: line breaks, the Hangul fillers and the empty Braille cell."""
 _PLAIN = re.compile(r"[ -~]*\Z")
+_TIDY = re.compile(r"[!-~]++(?: [!-~]++)*+\Z")
+"""Plain words with one space between two, as nearly all texts are."""
 _MAX_MARKS = 4
 
 
@@ -28,6 +30,8 @@ def clean(text: object, limit: int = ONE_LINE) -> str:
 
     Newlines and odd spaces become spaces; what is cut ends in an ellipsis; stacked combining marks are thinned out.
     """
+    if isinstance(text, str) and len(text) <= limit and _TIDY.match(text):
+        return text
     raw = _text(text)[: limit * 8]
     if not _PLAIN.match(raw):
         raw = _scrub(raw)

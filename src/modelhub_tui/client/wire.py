@@ -90,6 +90,8 @@ def read_number(value: Any) -> float | None:
 
 
 def read_count(value: Any) -> int | None:
+    if type(value) is int:
+        return value if 0 <= value < 10**18 else None
     return int(value) if read_number(value) is not None and value == int(value) else None
 
 
