@@ -474,6 +474,8 @@ class Fleet:
     connection: Connection = field(default_factory=Connection)
     notices: tuple[str, ...] = ()
     """Sentences to show once each, such as that the router has undone a delete."""
+    unlisted: int = 0
+    """Models the router had when it was last heard that are not among these: too many to be kept between sessions."""
 
     @property
     def transferring(self) -> tuple[Model, ...]:

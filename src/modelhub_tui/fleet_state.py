@@ -123,16 +123,17 @@ class FleetJoin:
 
     Args:
         catalog: The supported models.
+        known: What they and others were like last; without it the catalog alone is there before the first report.
     """
 
-    def __init__(self, catalog: tuple[CatalogEntry, ...]) -> None:
+    def __init__(self, catalog: tuple[CatalogEntry, ...], known: tuple[Model, ...] | None = None) -> None:
         self._catalog = catalog
         self._entries = {model_key(entry.repo, entry.file): entry for entry in catalog}
         self._report: RouterReport | None = None
         self._stats: Mapping[str, HubStats] = {}
         self._places: dict[str, int] = {}
         """Position of the model made from the record with this name; a name that several have is not in it."""
-        self.models = join_models(catalog, None)
+        self.models = join_models(catalog, None) if known is None else known
         """The last result."""
 
     def join(self, report: RouterReport | None, stats: Mapping[str, HubStats]) -> tuple[Model, ...]:

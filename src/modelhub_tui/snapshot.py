@@ -193,11 +193,13 @@ def save_fleet(path: Path, fleet: Fleet, catalog: str = "") -> None:
     Raises:
         OSError: It cannot be written.
     """
+    models = [_pack(each) for each in _worth_keeping(fleet.models)]
     raw = {
         "version": VERSION,
         "shape": _shape(),
         "catalog": catalog,
-        "models": [_pack(each) for each in _worth_keeping(fleet.models)],
+        "models": models,
+        "unlisted": fleet.unlisted + len(fleet.models) - len(models),
         "nodes": [_pack(each) for each in fleet.nodes],
         "router": _pack(fleet.router),
         "heard_at": fleet.connection.heard_at,
@@ -240,9 +242,11 @@ def load_fleet(path: Path) -> Kept | None:
         if len({each.key for each in models}) != len(models) or type(raw.get("catalog")) is not str:
             return None
         (heard_at,) = _column(_FLOAT_OR_NONE, (raw.get("heard_at"),))
+        (unlisted,) = _column(_INT, (raw.get("unlisted", 0),))
         (router,) = _unpack_all(RouterInfo, [raw.get("router")])
         connection = Connection(link=Link.CONNECTING, heard_at=heard_at)
-        return Kept(Fleet(models, _unpack_all(Node, raw.get("nodes")), router, connection), raw["catalog"])
+        nodes = _unpack_all(Node, raw.get("nodes"))
+        return Kept(Fleet(models, nodes, router, connection, unlisted=unlisted), raw["catalog"])
     except (OSError, ValueError, KeyError, RecursionError, MemoryError, _Untrusted):
         return None
 

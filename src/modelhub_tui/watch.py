@@ -72,7 +72,8 @@ class FleetWatcher(Wishes):
 
     Args:
         connect: Makes a client; called again after every loss, and may then start a service anew.
-        catalog: The supported models; shown before any router has answered.
+        catalog: The supported models.
+        kept: What an earlier session, or watcher, knew last; shown until the router has answered, else the catalog is.
         stats: Asked for hub stats if the router does not supply them.
         clock: Seconds since the epoch.
         sleep: Waits for so many seconds.
@@ -83,6 +84,7 @@ class FleetWatcher(Wishes):
         connect: Callable[[], Awaitable[RouterClient]],
         catalog: tuple[CatalogEntry, ...],
         *,
+        kept: Fleet | None = None,
         stats: StatsSource | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -94,17 +96,18 @@ class FleetWatcher(Wishes):
         self._clock, self._sleep = clock, sleep
         self._client: RouterClient | None = None
         self._leases: Counter[RouterClient] = Counter()
-        self._router = RouterInfo(label="")
-        self._connection = Connection()
-        self._heard_at: float | None = None
+        self._router = kept.router if kept else RouterInfo(label="")
+        self._heard_at = kept.connection.heard_at if kept else None
+        self._connection = Connection(heard_at=self._heard_at)
         self._problem: ModelHubError | None = None
         self._failures = 0
         self._report: RouterReport | None = None
         self._requests = 0
         self._told_stats: Mapping[str, HubStats] = {}
-        self._joined = FleetJoin(catalog)
+        self._joined = FleetJoin(catalog, kept.models if kept else None)
         self._models = self._joined.models
-        self._nodes: tuple[Node, ...] = ()
+        self._nodes = kept.nodes if kept else ()
+        self._unlisted = kept.unlisted if kept else 0
         self._intents = Intents()
         self._undone: tuple[str, ...] = ()
         self._turns: dict[str, asyncio.Lock] = {}
@@ -284,7 +287,7 @@ class FleetWatcher(Wishes):
         settled = self._intents.settle(number, self._clock())
         if report is not self._report:
             self._note_undone(report)
-            self._report = report
+            self._report, self._unlisted = report, 0
             self._nodes = steady_nodes(self._nodes, report.nodes)
             self._join()
         elif settled:
@@ -371,7 +374,7 @@ class FleetWatcher(Wishes):
         connection = self._connection
         if connection.link is Link.LIVE:
             connection = replace(connection, heard_at=self._heard_at)
-        return Fleet(models, self._nodes, self._router, connection, self._notices)
+        return Fleet(models, self._nodes, self._router, connection, self._notices, self._unlisted)
 
     @property
     def _notices(self) -> tuple[str, ...]:

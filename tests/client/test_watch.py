@@ -103,6 +103,29 @@ async def test_the_catalog_is_shown_before_anybody_answers() -> None:
         assert len(screen.fleets) == 1
 
 
+async def test_what_was_known_last_is_shown_until_the_router_answers() -> None:
+    client = FakeClient()
+    async with watching(client) as screen:
+        seen = await screen.until(live)
+    last = replace(seen, models=tuple(replace(each, state=ModelState.DOWNLOADED) for each in seen.models), unlisted=7)
+    answers = asyncio.Event()
+
+    async def connect() -> FakeClient:
+        if not answers.is_set():
+            raise Unreachable("http://router")
+        return client
+
+    async with watching(connect, kept=last) as screen:
+        fleet = await screen.until(lambda fleet: fleet.connection.link is Link.LOST)
+        for each in screen.fleets:
+            assert (each.models, each.nodes, each.router, each.unlisted) == (last.models, last.nodes, last.router, 7)
+            assert each.connection.heard_at == last.connection.heard_at
+        answers.set()
+        screen.watcher.refresh()
+        fleet = await screen.until(live)
+        assert (fleet.models, fleet.unlisted) == (seen.models, 0)
+
+
 async def test_an_idle_fleet_costs_nothing() -> None:
     client = FakeClient()
     async with watching(client) as screen:

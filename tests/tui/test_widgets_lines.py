@@ -165,6 +165,10 @@ def fleet(connection: Connection = LIVE, nodes: tuple[Node, ...] = (CARD,), mode
             fleet(Connection(Link.LOST, "No router answers.", heard_at=88.0, retry_at=104.0)),
             ["✗ this machine", "No router answers.", "trying again in 4 s", "as of 12 s ago"],
         ),
+        (
+            replace(fleet(Connection(Link.LOST, "No answer.", retry_at=104.0)), unlisted=98_000),
+            ["No answer.", "98,000 more models once it answers"],
+        ),
         (fleet(Connection(Link.REFUSED, "The router wants a key.", "Give one.")), ["wants a key", "Give one."]),
     ],
 )

@@ -92,6 +92,11 @@ def test_of_a_huge_fleet_it_keeps_the_beginning_and_all_that_is_on_a_disk(tmp_pa
     kept = load_fleet(path)
     assert kept is not None
     assert kept.fleet.models == (*models[: MOST_MODELS - 1], held)
+    assert kept.fleet.unlisted == 100
+    # A session in which the router never answered forgets nothing.
+    save_fleet(path, kept.fleet)
+    again = load_fleet(path)
+    assert again is not None and again.fleet.unlisted == 100
 
 
 def test_keeps_every_member_of_what_it_keeps() -> None:

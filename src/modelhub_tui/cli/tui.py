@@ -188,21 +188,21 @@ class _Session:
         switching = sys.getswitchinterval()
         sys.setswitchinterval(0.001)
         try:
-            return await asyncio.to_thread(self._make_watcher)
+            return await asyncio.to_thread(self._make_watcher, self.app.fleet)
         finally:
             sys.setswitchinterval(switching)
 
-    def _make_watcher(self) -> FleetWatcher:
+    def _make_watcher(self, kept: Fleet) -> FleetWatcher:
         from modelhub_tui.watch import FleetWatcher
 
         settings = self._settings
         catalog = load_catalog(settings.catalog, settings.cache_dir)
         if settings.embedded:  # our own service tells them with its list
-            return FleetWatcher(self._connect, catalog)
+            return FleetWatcher(self._connect, catalog, kept=kept)
         from modelhub_tui.hub_stats import HubStatsCache, HubStatsService
 
         stats = HubStatsService(HubStatsCache(settings.cache_dir / "hub-stats"), settings.hf_endpoint)
-        return FleetWatcher(self._connect, catalog, stats=stats)
+        return FleetWatcher(self._connect, catalog, kept=kept, stats=stats)
 
     async def _connect(self) -> RouterClient:
         """Connect as the settings say now: a key may have been given since."""

@@ -84,6 +84,8 @@ class StatusLine(Widget):
                 out.append((2, f"trying again in {wait} s" if wait else "trying again now", "$text-warning"))
             if connection.heard_at is not None:
                 out.append((3, f"as of {_age(now - connection.heard_at)} ago", "$foreground 70%"))
+            if fleet.unlisted:
+                out.append((3, f"{fleet.unlisted:,} more models once it answers", "$foreground 70%"))
             if connection.advice:
                 # Nothing comes back by itself from a refusal: there it matters most.
                 out.append((2 if connection.link is Link.REFUSED else 4, connection.advice, "$text-warning"))
