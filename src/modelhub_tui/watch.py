@@ -24,7 +24,6 @@ from modelhub_tui.domain import (
     Fleet,
     HubStats,
     Link,
-    Node,
     RouterInfo,
     RouterReport,
 )
