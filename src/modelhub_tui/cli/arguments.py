@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +14,19 @@ from modelhub_tui.domain import ModelState, Place
 
 GLOBAL_FLAGS = tuple(each.name for each in SETTINGS if each.flag)
 _METAVARS = {"router": "URL", "api_key": "KEY", "theme": "NAME"}
+_EXAMPLES = "examples:"
 _NAMES = "NAME is a catalog id, a registered name, or any part that only one model has."
+
+
+class _WithExamples(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of examples, and wraps other texts: only when there is help to print, which few commands do."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(_EXAMPLES):
+            return super()._fill_text(text, width, indent)
+        import textwrap
+
+        return textwrap.fill(text, 78)
 
 
 class _NotTyped:
@@ -75,9 +86,9 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
             parents=[common],
             allow_abbrev=False,
             help=text,
-            description=textwrap.fill(f"{text[0].upper()}{text[1:]}. {more}".strip(), 78),
-            epilog=f"examples:\n{shown}",
-            formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=width),
+            description=f"{text[0].upper()}{text[1:]}. {more}".strip(),
+            epilog=f"{_EXAMPLES}\n{shown}",
+            formatter_class=partial(_WithExamples, width=width),
         )
         if json:
             added.add_argument("--json", action="store_true", help="print JSON instead of text")

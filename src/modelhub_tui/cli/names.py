@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from modelhub_tui.cli.trouble import BadUsage
-from modelhub_tui.client.base import RegisterRequest
 from modelhub_tui.domain import Model
 from modelhub_tui.errors import BadReference, NotFound
-from modelhub_tui.hub_refs import HubRef, parse_hub_ref
 from modelhub_tui.untrusted import clean
+
+if TYPE_CHECKING:
+    from modelhub_tui.client.base import RegisterRequest
+    from modelhub_tui.hub_refs import HubRef
 
 MOST_CANDIDATES = 10
 
@@ -47,6 +50,9 @@ def resolve_pull(models: Sequence[Model], name: str, endpoint: str) -> Model | R
         NotFound, BadUsage: As for `resolve()`.
         BadReference: It has a slash, but is no repo.
     """
+    from modelhub_tui.client.base import RegisterRequest
+    from modelhub_tui.hub_refs import parse_hub_ref
+
     try:
         return resolve(models, name)
     except NotFound:
