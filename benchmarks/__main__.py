@@ -25,7 +25,7 @@ from pathlib import Path
 import rich
 import textual
 
-from benchmarks import data, fleet, growth, screen, screens, service, start, typed
+from benchmarks import data, fleet, growth, pull, screen, screens, service, start, typed
 from benchmarks.measure import YARDSTICK, Figures, Sandbox, compare, yardstick_ms
 from modelhub_tui import __version__
 
@@ -45,6 +45,7 @@ SCENARIOS: dict[str, Callable[[Figures, Sandbox, int], None]] = {
     "data": data.data,
     "nodes": fleet.nodes,
     "service": service.service,
+    "pull": pull.pull,
 }
 
 

@@ -186,6 +186,9 @@ def _pace(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str
 
 def _worse(was: Mapping[str, Any], each: Mapping[str, Any], pace: float) -> str:
     """How a figure is worse, or nothing."""
+    if each["unit"] == "MB/s":  # more is better; only beside another program does it say anything
+        slower = was["ratio"] and each["ratio"] and each["ratio"] < was["ratio"] / max(_NOISY, _spread(was))
+        return f"{was['ratio']:.2f}x -> {each['ratio']:.2f}x" if slower else ""
     exact = _EXACT.get(each["unit"])
     if exact is not None:
         # A median of runs that differ in kind (the last page is short) hides a longer one: compare the largest, too.
@@ -194,13 +197,17 @@ def _worse(was: Mapping[str, Any], each: Mapping[str, Any], pace: float) -> str:
                 return f"{by} {was[by]:,g} -> {each[by]:,g} {each['unit']}"
         return f"its budget {each['budget']} was met and is not any more" if was["met"] and each["met"] is False else ""
     if was["ratio"] and each["ratio"]:
-        spread = was["max"] / was["median"] if was["median"] else 1.0
-        limit = was["ratio"] * max(_NOISY, spread)
+        limit = was["ratio"] * max(_NOISY, _spread(was))
         return f"{was['ratio']:.2f}x -> {each['ratio']:.2f}x" if each["ratio"] > limit else ""
     limit = max(was["median"] * _NOISY, was["max"]) * pace
     if each["median"] > limit and each["min"] > was["median"] * pace:
         return f"{was['median'] * pace:,.3g} expected at the pace of this run -> {each['median']:,.3g} {each['unit']}"
     return ""
+
+
+def _spread(was: Mapping[str, Any]) -> float:
+    """How far the runs of the baseline lay from their median."""
+    return float(was["max"] / was["median"]) if was["median"] else 1.0
 
 
 @dataclass

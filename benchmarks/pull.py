@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from pathlib import Path
 from tests.hub import HubRepo, LoopbackHub
 from tests.node.stub_router import KEY, StubRouter, manifest_of
 
-from benchmarks.measure import Figures
+from benchmarks.measure import Figures, Sandbox
 from modelhub_tui import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +40,9 @@ GIB = 1 << 30
 MIB = 1 << 20
 CAP_BPS = 20_000_000
 LATENCY_S = 0.05
+OURS = "modelhub"
+PROGRAMS = ("curl + sha256", "aria2c -x8", "hf download", OURS)
+"""In the order of a round; ours comes last, to be divided by the others."""
 REPO, FILE, SMALL = "acme/Bench-GGUF", "bench.gguf", "small.gguf"
 NAME = "acme/bench-gguf"
 HASH_COMMAND = (sys.executable, "-c", "import hashlib,sys;hashlib.file_digest(open(sys.argv[1],'rb'),'sha256')")
@@ -65,21 +68,14 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--folder", type=Path, help="where the files go; a temporary folder if unset")
     options = parser.parse_args()
-    missing = [name for name in ("nginx", "curl", "aria2c") if _which(name) is None]
-    if missing:
-        print(f"make bench-pull needs {' and '.join(missing)}; on Debian or Ubuntu: apt install nginx-light curl aria2")
+    if lacking := _lacking():
+        print(f"make bench-pull {lacking}")
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave nothing behind
     figures = Figures()
+    links = {link: PROGRAMS for link in ("loopback", "capped") if options.link in (None, link)}
     with tempfile.TemporaryDirectory(prefix="modelhub-pull-", dir=options.folder) as name:
-        folder = Path(name)
-        source = folder / "www" / FILE
-        _write_noise(source, options.mib * MIB)
-        source.with_name(SMALL).write_bytes(os.urandom(MIB))
-        with _nginx(folder) as (fast, capped), _delay(capped) as far:
-            for link, url in (("loopback", fast), ("capped", far)):
-                if options.link in (None, link):
-                    _measure(figures, folder, source, link, url, options.runs)
+        _measure_all(figures, Path(name), links, options.mib, options.runs)
     about = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} x {platform.machine()}, {platform.system()} {platform.release()}",
@@ -97,7 +93,34 @@ def main() -> int:
     return 0
 
 
-def _measure(figures: Figures, folder: Path, source: Path, link: str, url: str, runs: int) -> None:
+def pull(figures: Figures, sandbox: Sandbox, runs: int) -> None:
+    """For `make bench`: what the budgets are about and no more, as a single capped connection takes a minute."""
+    if lacking := _lacking():
+        print(f"pull: left out; it {lacking}", file=sys.stderr)
+        return
+    links = {"loopback": ("curl + sha256", "hf download", OURS), "capped": ("aria2c -x8", OURS)}
+    _measure_all(figures, sandbox.folder, links, 1024, min(runs, 3))
+
+
+def _lacking() -> str:
+    """What has to be installed first, in words; empty if nothing."""
+    missing = [name for name in ("nginx", "curl", "aria2c") if _which(name) is None]
+    return f"needs {' and '.join(missing)}; on Debian or Ubuntu: apt install nginx-light curl aria2" if missing else ""
+
+
+def _measure_all(figures: Figures, folder: Path, links: Mapping[str, Sequence[str]], mib: int, runs: int) -> None:
+    """Measure these programs on these links."""
+    source = folder / "www" / FILE
+    _write_noise(source, mib * MIB)
+    source.with_name(SMALL).write_bytes(os.urandom(MIB))
+    with _nginx(folder) as (fast, capped), _delay(capped) as far:
+        for link, names in links.items():
+            _measure(figures, folder, source, link, fast if link == "loopback" else far, names, runs)
+
+
+def _measure(
+    figures: Figures, folder: Path, source: Path, link: str, url: str, names: Sequence[str], runs: int
+) -> None:
     """Each program once per round."""
     repo = HubRepo(REPO, {FILE: source, SMALL: source.with_name(SMALL)})
     with LoopbackHub([repo]) as hub:
@@ -115,7 +138,7 @@ def _measure(figures: Figures, folder: Path, source: Path, link: str, url: str, 
             "hf download": lambda: _plain(
                 out, [str(Path(sys.executable).with_name("hf")), "download", REPO, FILE], env=_env(hub, out)
             ),
-            "modelhub": lambda: _ours(out, hub, repo),
+            OURS: lambda: _ours(out, hub, repo),
         }
         size = source.stat().st_size
         budgets = {
@@ -124,14 +147,15 @@ def _measure(figures: Figures, folder: Path, source: Path, link: str, url: str, 
             ("capped", "aria2c -x8"): ">= 0.9x",
         }
         for _ in range(runs):
-            for name, run in programs.items():
+            for name in names:
                 shutil.rmtree(out, ignore_errors=True)
                 out.mkdir()
-                cost = run()
+                cost = programs[name]()
                 print(f"{link}: {name}: {cost.wall_s:.1f} s", file=sys.stderr)
                 figures.add(f"{link}: {name}", "MB/s", size / cost.wall_s / 1e6)
-                if name == "modelhub":
-                    for other in ("curl + sha256", "aria2c -x8", "hf download"):
+                ours = name == OURS
+                if ours:
+                    for other in names[:-1]:
                         figures.add(
                             f"{link}: modelhub beside {other}",
                             "MB/s",
@@ -139,7 +163,6 @@ def _measure(figures: Figures, folder: Path, source: Path, link: str, url: str, 
                             beside=f"{link}: {other}",
                             budget=budgets.get((link, other), ""),
                         )
-                ours = name == "modelhub"
                 figures.add(
                     f"{link}: {name}, processor", "s/GiB", cost.cpu_s * GIB / size, budget="<= 2.5" if ours else ""
                 )

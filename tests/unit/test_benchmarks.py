@@ -73,6 +73,15 @@ def test_ratios_are_compared_where_there_are_some() -> None:
     assert worse == ("it: 1.10x -> 1.80x",)
 
 
+def test_of_a_speed_less_is_worse() -> None:
+    before = taken({"other": [100], "pull": [150]}, "MB/s", beside="other")
+    assert not compare(before, taken({"other": [100], "pull": [300]}, "MB/s", beside="other")).worse
+    assert not compare(before, taken({"other": [50], "pull": [70]}, "MB/s", beside="other")).worse
+    assert compare(before, taken({"other": [100], "pull": [110]}, "MB/s", beside="other")).worse == (
+        "pull: 1.50x -> 1.10x",
+    )
+
+
 def test_bytes_may_not_grow_even_if_only_the_largest_does() -> None:
     before = taken({"page": [1_000, 3_000]}, "B", budget="p100 <= 4,096")
     assert compare(before, taken({"page": [1_010, 3_010]}, "B", budget="p100 <= 4,096")).worse == ()
