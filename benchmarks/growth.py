@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.measure import YARDSTICK
+
 _SIZED = re.compile(r"(?P<what>.+), (?P<count>[\d,]+) (?P<of>models|nodes|cells)")
 _FEWEST = 3
 _FITS = 0.25
@@ -53,7 +55,7 @@ def growths(figures: Iterable[Mapping[str, Any]]) -> list[Growth]:
     """
     points: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for each in figures:
-        if found := _SIZED.fullmatch(each["name"]):
+        if not each["name"].startswith(YARDSTICK) and (found := _SIZED.fullmatch(each["name"])):
             key = (found["what"], found["of"], each["unit"])
             points.setdefault(key, []).append((int(found["count"].replace(",", "")), each["median"]))
     return [

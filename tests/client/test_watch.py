@@ -116,7 +116,7 @@ async def test_what_was_known_last_is_shown_until_the_router_answers() -> None:
         return client
 
     async with watching(connect, kept=last) as screen:
-        fleet = await screen.until(lambda fleet: fleet.connection.link is Link.LOST)
+        await screen.until(lambda fleet: fleet.connection.link is Link.LOST)
         for each in screen.fleets:
             assert (each.models, each.nodes, each.router, each.unlisted) == (last.models, last.nodes, last.router, 7)
             assert each.connection.heard_at == last.connection.heard_at

@@ -149,6 +149,30 @@ def test_more_styles_than_can_be_told_apart_are_doubted(monkeypatch: pytest.Monk
     assert cells_of("b", "38;5;201").cells() == [("b", "38;5;201")]
 
 
+def test_more_characters_than_can_be_told_apart_are_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells_of("Ж", "")
+    monkeypatch.setattr(known, "_MOST", 0)
+    assert cells_of("Ж", "").cells() == [("Ж", "")]
+    for _ in range(2):
+        with pytest.raises(Doubt):
+            cells_of("Щ", "")
+
+
+def test_only_what_differs_is_written_when_there_are_more_characters_than_a_byte_tells_apart() -> None:
+    cells_of("".join(map(chr, range(0x1400, 0x1400 + 200))), "")
+    text = "".join(map(chr, range(0x1500, 0x1500 + WIDTH)))
+    terminal = Terminal()
+    terminal.paint({0: cells_of(text, "31")})
+    assert not terminal.canvas.rows[0].text.encode("latin-1", "ignore")
+    other = cells_of(f"{text[:4]}Z{text[5:]}", "31")
+    sequence = terminal.paint({0: other})
+    assert "Z" in sequence
+    assert not set(text) & set(sequence)
+    rest = terminal.canvas.rows[1:]
+    terminal.paint({y: cells_of(" " * WIDTH, "") for y in range(1, 1 + len(rest))})
+    assert terminal.looks() == painted_in_full(terminal.canvas.rows)
+
+
 def test_unknown_cells_are_told() -> None:
     canvas = Canvas(3, 2)
     assert not canvas.known

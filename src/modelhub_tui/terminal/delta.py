@@ -45,8 +45,8 @@ SUPPORTED = "8.2."
 _MAX_ERRORS = 3
 """After so many errors of our own the session goes on in plain mode."""
 _MAX_STRIPS = 512
-_SHORT = 16
-"""Characters of texts whose cells are kept."""
+_SHORT, _MAX_PIECES = 16, 4096
+"""Characters of texts whose cells are kept; so many of them, and of styles."""
 _WHOLE = 1400
 """Characters that arrive in one piece anyway: one packet of most networks."""
 
@@ -263,7 +263,7 @@ class DeltaOutput(_Base):
 
     def _piece(self, text: str, style: Style | None) -> Row:
         """Some text of a strip. Short ones come again and again: marks, units, gaps. Styles are found by identity."""
-        if len(self._pieces) + len(self._keys) >= _MAX_STRIPS:
+        if max(len(self._pieces), len(self._keys)) >= _MAX_PIECES:
             self._pieces.clear()
             self._keys.clear()
         kept = self._keys.get(id(style))

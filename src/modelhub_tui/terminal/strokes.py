@@ -39,7 +39,7 @@ class Stroke:
 
 
 MANY_BLANKS = " " * 6
-"""What a stroke with blanks that may be worth erasing has in it."""
+"""What a stroke has in it that is worth to be split."""
 _LONG = re.compile(" {12,}| {6,}$")
 """Blanks that are shorter erased: up to 5 bytes, and as many to go on behind them."""
 
@@ -47,7 +47,7 @@ _LONG = re.compile(" {12,}| {6,}$")
 def split_blanks(stroke: Stroke, columns: int) -> Iterable[Stroke]:
     """Have long blanks erased, if that leaves the same: blanks in a style that draws nothing on them."""
     text = stroke.text
-    if MANY_BLANKS not in text or stroke.layer != TEXT or stroke.fragile or not is_plain(stroke.style):
+    if stroke.layer != TEXT or stroke.fragile or not is_plain(stroke.style):
         return (stroke,)
     if len(text) != stroke.width:
         return (stroke,)  # its cells are not its characters

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import repeat
 from operator import is_
 from typing import ClassVar, NamedTuple
 
@@ -453,10 +452,11 @@ class CardGrid(ScrollView, can_focus=True, inherit_bindings=False):
         """Draw a row; return the lines on screen that show something else than last time."""
         last = self._last.get(row)
         strips = self._row(row, now).strips
+        before = last.strips if last else [None] * len(strips)
         top, height = row * len(strips) - self.scroll_offset.y, self.size.height
         return [
             Region(0, y, now.width, 1)
-            for y, (strip, was) in enumerate(zip(strips, last.strips if last else repeat(None), strict=False), top)
+            for y, (strip, was) in enumerate(zip(strips, before, strict=True), top)
             if strip is not was and 0 <= y < height
         ]
 

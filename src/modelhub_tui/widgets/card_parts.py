@@ -81,7 +81,7 @@ class Part:
         """The higher, the sooner it goes when the line is too long."""
         self.pieces = pieces
         """Texts, each with the name of a style of `Look`."""
-        self.width = sum([len(text) if text.isascii() else width_of(text) for text, _ in pieces])
+        self.width = sum([width_of(text) for text, _ in pieces])
         """Cells it takes."""
 
 
@@ -170,13 +170,10 @@ class LinePen:
             self.pieces(line, right, "  ")
 
     def pieces(self, line: Line, parts: Iterable[Part], separator: str) -> None:
-        style = self.style
-        first = True
-        for part in parts:
-            if not first:
-                line.add(separator, style("muted"))
-            first = False
-            line.extend(part.pieces, style, part.width)
+        for rank, part in enumerate(parts):
+            if rank:
+                line.add(separator, self.style("muted"))
+            line.extend(part.pieces, self.style, part.width)
 
     def bar(self, line: Line, fraction: float | None, size: int, role: str) -> None:
         self.bar_size = size
