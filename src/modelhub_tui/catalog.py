@@ -21,7 +21,7 @@ from typing import Any
 from modelhub_tui import __version__
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadCatalog
-from modelhub_tui.untrusted import safe_repo_path
+from modelhub_tui.identifiers import safe_repo_path
 
 log = logging.getLogger(__name__)
 

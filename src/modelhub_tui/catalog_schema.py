@@ -19,7 +19,8 @@ from modelhub_tui.catalog_yaml import MAX_PROBLEMS, Report, Tree, Unreadable, Wh
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadReference
 from modelhub_tui.hub_refs import check_revision, parse_hub_ref
-from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.identifiers import safe_repo_path
+from modelhub_tui.untrusted import clean
 
 SCHEMA = 1
 """The one version of the layout there is."""

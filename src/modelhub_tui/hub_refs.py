@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from urllib.parse import unquote, urlsplit
 
+from modelhub_tui import identifiers
 from modelhub_tui.errors import BadReference
-from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.identifiers import BadIdentifier, safe_repo_path
+from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
 HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "www.hf.co"})
 
-# Source: huggingface_hub's validate_repo_id: 1-96 characters of [A-Za-z0-9._-], no `--`, no `..`, no edge `-` or `.`.
-_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
 _FILE_VIEWS = frozenset({"resolve", "blob", "raw"})
 _OTHER_KINDS = frozenset({"datasets", "spaces", "collections", "papers", "docs", "api", "models"})
 
@@ -27,19 +26,16 @@ class HubRef:
     file: str | None = None
 
 
-# Source: git-check-ref-format(1), less what no hub uses.
-_REVISION = re.compile(r"(?![-/.])(?!.*(\.\.|//|@\{))[^\s~^:?*\[\\]{1,250}(?<![/.])\Z")
-
-
 def check_revision(text: str) -> str:
-    """Return `text` if it can name a branch, tag or commit.
+    """Return `text` if it can name a branch, tag or commit; as `identifiers.revision`, for what a person typed.
 
     Raises:
         BadReference: It cannot.
     """
-    if clean(text, 250) != text or not _REVISION.match(text):
-        raise BadReference(f"{clean(text, 80)!r} is no branch, tag or commit.")
-    return text
+    try:
+        return identifiers.revision(text)
+    except BadIdentifier as error:
+        raise BadReference(f"{error}.") from error
 
 
 def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef:
@@ -93,9 +89,11 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
         parts[1], file = parts[1].split(":", 1)
     elif is_hf_path:
         parts[1], _, at = parts[1].partition("@")
-    if not all(_PART.match(part) for part in parts[:2]) or parts[1].endswith(".git"):
-        raise BadReference(f"{clean('/'.join(parts[:2]), 80)} is not a repo name; it looks like owner/name.")
-    repo, revision, path = "/".join(parts[:2]), check_revision(at) if at else None, None
+    try:
+        repo = identifiers.repo_id("/".join(parts[:2]))
+    except BadIdentifier as error:
+        raise BadReference(f"{clean('/'.join(parts[:2]), 80)} is not a repo name; it looks like owner/name.") from error
+    revision, path = check_revision(at) if at else None, None
     if is_hf_path:
         path = "/".join(parts[2:]) or None
     elif len(parts) > 2:
@@ -110,6 +108,6 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
     if path:
         try:
             path = safe_repo_path(path)
-        except ValueError as error:
+        except BadIdentifier as error:
             raise BadReference(f"The file name cannot be used ({error}).") from error
     return HubRef(repo, None if revision in (None, "main") else revision, path)

@@ -1,4 +1,4 @@
-"""The one place that makes outside text safe to show, and outside paths safe to use.
+"""The one place that makes outside text safe to show.
 
 Model names, tags, descriptions, file names and error bodies come from routers, hubs and files that anybody may have
 written. They are cleaned once, where they enter, and drawn as plain text ever after (never as markup).
@@ -72,29 +72,3 @@ def _scrub(raw: str) -> str:
         if marks <= _MAX_MARKS:
             out.append(char)
     return "".join(out)
-
-
-_DRIVE = re.compile(r"^[A-Za-z]:")
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
-"""Names that are devices in every folder on Windows, where a cache folder may be mounted from."""
-_MAX_NAME_BYTES = 255
-"""What Linux file systems allow for one name."""
-
-
-def safe_repo_path(path: str) -> str:
-    """Return a repo file's path if it stays inside its folder, with forward slashes.
-
-    Raises:
-        ValueError: Absolute, empty, with `..`, a drive letter, a UNC prefix, a backslash or a control character; or
-            with a name that is a device or too long for a file system.
-    """
-    if not path or len(path) > 1024 or clean(path, 1024) != path:
-        raise ValueError(f"unusable file name: {clean(path, 80)!r}")
-    if path.startswith(("/", "~")) or "\\" in path or _DRIVE.match(path):
-        raise ValueError(f"not a relative path: {clean(path, 80)!r}")
-    parts = path.split("/")
-    if not all(part.strip(". ") for part in parts):
-        raise ValueError(f"path leaves its folder: {clean(path, 80)!r}")
-    if any(_DEVICE.fullmatch(part) or len(part.encode()) > _MAX_NAME_BYTES for part in parts):
-        raise ValueError(f"unusable file name: {clean(path, 80)!r}")
-    return path

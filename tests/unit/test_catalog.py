@@ -23,8 +23,9 @@ from modelhub_tui import catalog_schema, catalog_yaml
 from modelhub_tui.catalog import catalog_path, check_catalog, load_catalog
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadCatalog
+from modelhub_tui.identifiers import safe_repo_path
 from modelhub_tui.states import model_key
-from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.untrusted import clean
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from modelhub_tui.errors import BadReference
 from modelhub_tui.hub_refs import HubRef, check_revision, parse_hub_ref
-from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.identifiers import safe_repo_path
+from modelhub_tui.untrusted import clean
 
 SHA = "8911e8a47f92bac19d6f5c64a2e2095bd2f7d031"
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modelhub_tui.untrusted import clean, clean_block, safe_repo_path
+from modelhub_tui.identifiers import safe_repo_path
+from modelhub_tui.untrusted import clean, clean_block
 
 # Plain `st.text()` rarely meets what matters here.
 NASTY = "\x00\x07\x1b\x7f\x85\x9b\xa0\xad\u0301\u0489\u061c\u1160\u200b\u200d\u200e\u2028\u202e\u2066\u2800\u3164\ufe0f"

@@ -12,7 +12,7 @@ from modelhub_tui.client.base import Registered, RegisterRequest
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import AlreadyRegistered, BadReference
 from modelhub_tui.hub_refs import parse_hub_ref
-from modelhub_tui.untrusted import safe_repo_path
+from modelhub_tui.identifiers import safe_repo_path
 
 
 def register(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:

@@ -17,8 +17,9 @@ from textual.widgets.option_list import Option
 
 from modelhub_tui.errors import Advice, BadReference
 from modelhub_tui.hub_refs import HubRef, parse_hub_ref
+from modelhub_tui.identifiers import safe_repo_path
 from modelhub_tui.screens.dialog import Dialog
-from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
 MAX_CANDIDATES = 50

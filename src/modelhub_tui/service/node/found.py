@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from modelhub_tui.identifiers import is_commit, safe_repo_path
 from modelhub_tui.service.node.cache import Cache
-from modelhub_tui.service.node.manifest import File, is_commit
-from modelhub_tui.untrusted import safe_repo_path
+from modelhub_tui.service.node.manifest import File
 from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import logging
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from modelhub_tui import identifiers
 from modelhub_tui.service.node import faults
-from modelhub_tui.service.node.manifest import usable_etag
 from modelhub_tui.service.node.xet import XetFile, xet_file
 from modelhub_tui.values import dataclass
 
@@ -75,9 +75,10 @@ class Hub:
             )
         except Exception as error:
             raise self.explain(error, repo, revision, path, has_token=token is not None) from error
-        etag = usable_etag(told.etag)
-        if not told.commit_hash or etag is None or told.size is None:
+        etag = told.etag if identifiers.is_blob_name(told.etag) else None
+        if not identifiers.is_commit(told.commit_hash) or etag is None or told.size is None:
             raise faults.bad_answer(self.host, f"no commit, checksum or size for {path}")
+        assert told.commit_hash
         location = urljoin(url, told.location)
         if not safe_hop(url, location):
             raise faults.bad_answer(self.host, "it sends us to an unsafe address")

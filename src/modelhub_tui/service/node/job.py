@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from modelhub_tui.domain import Phase
+from modelhub_tui.identifiers import is_commit
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.fetch import Fetcher
 from modelhub_tui.service.node.hub import Hub
-from modelhub_tui.service.node.manifest import File, fetch_order, is_commit
+from modelhub_tui.service.node.manifest import File, fetch_order
 from modelhub_tui.service.node.progress import Progress
 from modelhub_tui.service.node.throttle import Throttle
 from modelhub_tui.service.node.transport import Transport

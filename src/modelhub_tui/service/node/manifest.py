@@ -7,22 +7,18 @@ name neither repo nor size.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from modelhub_tui.errors import BadReference
-from modelhub_tui.hub_refs import HUB_HOSTS, parse_hub_ref
+from modelhub_tui import identifiers
+from modelhub_tui.hub_refs import HUB_HOSTS
+from modelhub_tui.identifiers import BadIdentifier, is_blob_id, is_commit, is_sha256, repo_id, safe_repo_path
 from modelhub_tui.service.node import faults
-from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
 MAX_FILES = 20_000
 _SMALL_BYTES = 16 * 1024 * 1024
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_SHA1 = re.compile(r"[0-9a-f]{40}\Z")
-_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,199}\Z")
-_ETAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,38 +122,24 @@ def fetch_order(files: tuple[File, ...]) -> list[int]:
     )
 
 
-def usable_etag(etag: str | None) -> str | None:
-    """The etag if it may name a file; None otherwise."""
-    return etag if etag and _ETAG.match(etag) else None
-
-
-def is_commit(revision: str) -> bool:
-    """Whether a revision is a full commit hash, which never moves."""
-    return bool(_SHA1.match(revision))
-
-
 def _file(raw: dict[str, Any], endpoint: str) -> File:
     repo, revision, path = raw.get("repo"), raw.get("revision"), raw.get("path")
     if not (isinstance(repo, str) and isinstance(path, str)):
         repo, revision, path = _from_url(raw.get("url"), endpoint)
     revision = revision if isinstance(revision, str) and revision else "main"
     try:
-        if parse_hub_ref(repo, endpoint).repo != repo:
-            raise faults.bad_manifest(f"{clean(repo, 80)} is no repo")
-        path = safe_repo_path(path)
-    except (BadReference, ValueError) as error:
+        repo, path, revision = repo_id(repo), safe_repo_path(path), identifiers.revision(revision)
+    except BadIdentifier as error:
         raise faults.bad_manifest(str(error)) from error
-    if not _REVISION.match(revision):
-        raise faults.bad_manifest(f"{clean(revision, 60)!r} is no revision")
     size = raw.get("size")
     if size is not None and (type(size) is not int or not 0 <= size < 2**53):
         raise faults.bad_manifest(f"the size of {clean(path, 80)} is no size")
     etag = None
-    for key, shape in (("sha256", _SHA256), ("blob_id", _SHA1)):
+    for key, fits in (("sha256", is_sha256), ("blob_id", is_blob_id)):
         value = raw.get(key)
         if value is None or etag:
             continue
-        if not isinstance(value, str) or not shape.match(value.lower()):
+        if not isinstance(value, str) or not fits(value.lower()):
             raise faults.bad_manifest(f"the {key} of {clean(path, 80)} is no checksum")
         etag = value.lower()
     priority = raw.get("priority")

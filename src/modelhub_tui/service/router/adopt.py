@@ -13,6 +13,7 @@ from dataclasses import replace
 from modelhub_tui.domain import CatalogEntry, CatalogFile, Placement
 from modelhub_tui.errors import BadReference
 from modelhub_tui.hub_refs import parse_hub_ref
+from modelhub_tui.identifiers import safe_repo_path
 from modelhub_tui.service.router.artefact import Choice, RepoFile, choose, quantization
 from modelhub_tui.service.router.bodies import FoundBody
 from modelhub_tui.service.router.errors import Refused
@@ -20,7 +21,6 @@ from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.records import ManifestFile, Registration
 from modelhub_tui.service.router.registry import Registry
 from modelhub_tui.service.router.resolve import MEMORY_FACTOR, kind_of
-from modelhub_tui.untrusted import safe_repo_path
 from modelhub_tui.values import dataclass
 
 MAX_OFFERS = 500

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from modelhub_tui.identifiers import safe_repo_path
 from modelhub_tui.service.router.errors import Refused
-from modelhub_tui.untrusted import clean, safe_repo_path
+from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
 _GGUF_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z", re.IGNORECASE)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadReference
 from modelhub_tui.hub_refs import HubRef, check_revision, parse_hub_ref
+from modelhub_tui.identifiers import safe_repo_path
 from modelhub_tui.service.router.artefact import Choice, RepoFile, choose, quantization
 from modelhub_tui.service.router.blocking import run_blocking
 from modelhub_tui.service.router.bodies import RegisterBody
@@ -19,7 +20,6 @@ from modelhub_tui.service.router.hub import Hub, RepoFacts
 from modelhub_tui.service.router.records import ManifestFile, Registration
 from modelhub_tui.service.router.registry import Registry, Taken
 from modelhub_tui.units import human_count
-from modelhub_tui.untrusted import safe_repo_path
 from modelhub_tui.values import dataclass
 
 DEADLINE_S = 50.0
