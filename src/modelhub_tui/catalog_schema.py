@@ -319,9 +319,9 @@ def _shown(value: object) -> str:
     return repr(clean(value, 40)) if isinstance(value, str) else clean(value, 40)
 
 
-_SHARD = re.compile(r"(?P<stem>.+)-00001-of-(?P<count>\d{5})(?P<suffix>\.[A-Za-z]+)")
+_SHARD = re.compile(r"(?P<stem>.+)-00001-of-(?P<count>[0-9]{5})(?P<suffix>\.[A-Za-z]+)")
 _QUANTIZATION = re.compile(
-    r"(?:^|[-_.])((?:UD-)?(?:I?Q\d(?:_[A-Z0-9]+)*|TQ\d_\d|BF16|FP?16|FP?32|MXFP4))(?=[-.]|$)", re.I
+    r"(?:^|[-_.])((?:UD-)?(?:I?Q[0-9](?:_[A-Z0-9]+)*|TQ[0-9]_[0-9]|BF16|FP?16|FP?32|MXFP4))(?=[-.]|$)", re.I
 )
 _FORMATS = {".gguf": "gguf", ".safetensors": "safetensors", ".onnx": "onnx", ".bin": "ggml"}
 _MOST_SHARDS = 500

@@ -153,3 +153,14 @@ def whole_number(text: object, most: int = 2**53 - 1) -> int | None:
         return None
     value = int(text)
     return value if value <= most else None
+
+
+def plain_number(text: object) -> float | None:
+    """A number as people write it, such as `90` or `0.5`, below 2**53; None otherwise.
+
+    `float()` takes `nan`, `inf`, `1e999` and `1_0` as well.
+    """
+    whole, point, part = text.partition(".") if isinstance(text, str) else ("", "", "")
+    if whole_number(whole) is None or (point and whole_number(part) is None):
+        return None
+    return float(f"{whole}{point}{part}")

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from modelhub_tui.domain import Limits
 from modelhub_tui.errors import BadSettings
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.units import exact_duration, exact_size, parse_duration, parse_size
 from modelhub_tui.values import dataclass
 
@@ -53,10 +54,10 @@ class LimitText:
 
 
 def _count(text: str) -> int:
-    said = text.strip()
-    if said.isascii() and said.isdigit() and len(said) < 10:
-        return int(said)
-    raise ValueError(f"{text.strip()[:40]!a} is no whole number.")
+    count = whole_number(text.strip(), 10**9)
+    if count is None:
+        raise ValueError(f"{text.strip()[:40]!a} is no whole number.")
+    return count
 
 
 LIMIT_TEXTS = (

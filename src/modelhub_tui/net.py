@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import math
 import threading
+import time
 from collections.abc import AsyncIterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from modelhub_tui import __version__
+from modelhub_tui.identifiers import whole_number
 
 if TYPE_CHECKING:
     from json import JSONDecoder
@@ -107,8 +108,7 @@ async def read_capped(response: httpx.Response, limit_bytes: int) -> bytes:
     Raises:
         TooLargeError: It announces or sends more.
     """
-    announced = response.headers.get("Content-Length", "")
-    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit_bytes:
+    if (whole_number(response.headers.get("Content-Length")) or 0) > limit_bytes:
         raise TooLargeError
     chunks: list[bytes] = []
     size = 0
@@ -121,36 +121,36 @@ async def read_capped(response: httpx.Response, limit_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
+def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Seconds to wait after a 429 or 503, at most an hour; None if not told.
 
     Read from `Retry-After` (seconds or a date), else from the hub's `RateLimit`.
 
     Args:
         headers: Of the answer; looked up by their lower-case names.
-        now: Seconds since the epoch.
+        now: Seconds since the epoch; by the clock if None.
     """
     said = headers.get("retry-after", "").strip()
-    wait_s: float | None = None
-    try:
-        wait_s = float(said)
-    except ValueError:
-        if said:
-            from email.utils import parsedate_to_datetime
-
-            try:
-                wait_s = parsedate_to_datetime(said).timestamp() - now
-            except (ValueError, OverflowError):
-                wait_s = None
+    wait_s: float | None = whole_number(said)
+    if wait_s is None and said:
+        wait_s = _until_s(said[:100], time.time() if now is None else now)
     if wait_s is None:
         # The hub's own form: RateLimit: "api";r=0;t=55
-        for part in headers.get("ratelimit", "").split(";"):
+        for part in headers.get("ratelimit", "")[:1000].split(";"):
             name, _, value = part.strip().partition("=")
-            if name == "t" and value.isascii() and value.isdigit():
-                wait_s = float(value[:9])
-    if wait_s is None or not math.isfinite(wait_s):
+            if name == "t":
+                wait_s = whole_number(value)
+    return None if wait_s is None else min(max(wait_s, 0.0), 3600.0)
+
+
+def _until_s(date: str, now: float) -> float | None:
+    """Seconds until an HTTP date, negative if it has passed; None if it is none."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(date).timestamp() - now
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return min(max(wait_s, 0.0), 3600.0)
 
 
 def loads(body: bytes) -> Any:

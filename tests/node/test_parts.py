@@ -8,7 +8,6 @@ import os
 import random
 import sqlite3
 import threading
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from modelhub_tui.service.node.fetch import Budget
 from modelhub_tui.service.node.hardware import Card, Hardware, _amd
 from modelhub_tui.service.node.hasher import Hasher, file_matches
 from modelhub_tui.service.node.held import Held
-from modelhub_tui.service.node.hub import Hub, origin, retry_after_s, safe_hop
+from modelhub_tui.service.node.hub import Hub, origin, safe_hop
 from modelhub_tui.service.node.manifest import File, fetch_order, read_list, read_manifest
 from modelhub_tui.service.node.progress import Progress, RateMeter
 from modelhub_tui.service.node.protocol import RouterTrouble, manifest_fault
@@ -259,22 +258,6 @@ def test_retries_grow_with_jitter_are_capped_and_end() -> None:
 def test_a_server_that_asks_for_a_pause_gets_it_within_reason() -> None:
     assert Budget(Tuning()).spend(faults.rate_limited(42)) == 42
     assert Budget(Tuning()).spend(faults.rate_limited(10**9)) == 300
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        ({"retry-after": "7"}, 7),
-        ({"retry-after": "-3"}, 0),
-        ({"retry-after": formatdate(0, usegmt=True)}, 0),
-        ({"retry-after": "soon"}, None),
-        ({"ratelimit": '"api";r=0;t=55'}, 55),
-        ({"ratelimit": "t=x"}, None),
-        ({}, None),
-    ],
-)
-def test_pauses_are_read_in_every_form(headers: dict[str, str], expected: float | None) -> None:
-    assert retry_after_s(headers) == expected
 
 
 def test_a_token_is_for_one_origin_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelhub_tui import identifiers
-from modelhub_tui.identifiers import BadIdentifier, OutsideError, below, is_blob_name, is_checksum, whole_number
+from modelhub_tui.identifiers import (
+    BadIdentifier,
+    OutsideError,
+    below,
+    is_blob_name,
+    is_checksum,
+    plain_number,
+    whole_number,
+)
 
 SHA1, SHA256 = "0a" * 20, "0b" * 32
 HOSTILE = [
@@ -148,3 +157,32 @@ def test_whole_numbers(text: object, value: int | None) -> None:
 def test_whole_numbers_have_a_most() -> None:
     assert whole_number("65535", 65535) == 65535
     assert whole_number("65536", 65535) is None
+
+
+NO_NUMBERS = ["", " ", "²", "١", "1_0", "9" * 400, "nan", "inf", "1e999", "-1", "+1", "0x1", " 1", "1\n", None, 1, 1.5]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS, ids=ascii)
+def test_what_is_no_number(text: object) -> None:
+    assert whole_number(text) is None
+    assert plain_number(text) is None
+
+
+@pytest.mark.parametrize("text", ["1.", ".5", "1.5.0", "1.²", "1.1_0", "1,5", "1.-5"])
+def test_what_is_no_number_with_a_point(text: str) -> None:
+    assert plain_number(text) is None
+
+
+def test_numbers_with_a_point() -> None:
+    assert (plain_number("0"), plain_number("90"), plain_number("0.05")) == (0, 90, 0.05)
+
+
+def test_nobody_else_asks_whether_a_text_is_digits() -> None:
+    """What `isdigit()` takes, `int()` may refuse; so both stand in one place."""
+    source = Path(identifiers.__file__).parent
+    files = [path for path in source.rglob("*.py") if path.name != "identifiers.py"]
+    assert len(files) > 100
+    found = [path for path in files if re.search(r"\.is(?:digit|decimal|numeric)\(", path.read_text())]
+    assert found == []
+    unbounded = [path for path in files if re.search(r"\\d", path.read_text())]
+    assert unbounded == [], "in a pattern for text, this matches the digits of all scripts; write [0-9]"

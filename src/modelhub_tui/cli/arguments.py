@@ -11,6 +11,8 @@ from modelhub_tui import __version__
 from modelhub_tui.cli.output import columns
 from modelhub_tui.config import SETTINGS
 from modelhub_tui.domain import ModelState, Place
+from modelhub_tui.identifiers import whole_number
+from modelhub_tui.untrusted import clean
 
 GLOBAL_FLAGS = tuple(each.name for each in SETTINGS if each.flag)
 _METAVARS = {"router": "URL", "api_key": "KEY", "theme": "NAME"}
@@ -264,6 +266,7 @@ def _add_trash(add: Callable[..., Any]) -> None:
 
 
 def _port(text: str) -> Any:
-    if text.isascii() and text.isdigit() and int(text) < 65536:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 0 to 65535")
+    port = whole_number(text, 65535)
+    if port is None:
+        raise argparse.ArgumentTypeError(f"{clean(text, 40)!r} is no port; give a number from 0 to 65535")
+    return port

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 from modelhub_tui.domain import ModelState
+from modelhub_tui.identifiers import whole_number
 
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
 _LEAST_CELLS = 12
@@ -160,10 +161,8 @@ def cut(text: str, width: int) -> str:
 
 def columns() -> int:
     """How wide the terminal is, as `shutil` says it, which comes with every kind of compression: 3 ms of 130."""
-    try:
-        return int(os.environ["COLUMNS"]) or 80
-    except (KeyError, ValueError):
-        pass
+    if "COLUMNS" in os.environ and (said := whole_number(os.environ["COLUMNS"], 10_000)) is not None:
+        return said or 80
     try:
         return os.get_terminal_size(1).columns or 80
     except OSError:

@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.widgets import Button, Input, Static
 
 from modelhub_tui.domain import Limits
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.screens.dialog import Dialog
 from modelhub_tui.units import human_size, parse_duration, parse_size
 from modelhub_tui.values import dataclass
@@ -54,9 +55,10 @@ def _exact_time(seconds: int) -> str:
 
 
 def _parallel(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_PARALLEL:
+    count = whole_number(text, MOST_PARALLEL)
+    if not count:
         raise ValueError(f"Transfers at a time: a number from 1 to {MOST_PARALLEL}.")
-    return int(text)
+    return count
 
 
 def _bandwidth(text: str) -> int:

@@ -12,9 +12,11 @@ def run() -> None:
     gc.disable()
     from modelhub_tui.config import load_settings
     from modelhub_tui.errors import BadSettings
+    from modelhub_tui.identifiers import whole_number
     from modelhub_tui.service.daemon import exit_now, main, tell
 
-    ready_fd = int(sys.argv[2]) if len(sys.argv) == 3 and sys.argv[1] == "--ready-fd" and sys.argv[2].isdigit() else -1
+    said = whole_number(sys.argv[2], 2**20) if len(sys.argv) == 3 and sys.argv[1] == "--ready-fd" else None
+    ready_fd = -1 if said is None else said
     try:
         settings = load_settings()
     except BadSettings as error:

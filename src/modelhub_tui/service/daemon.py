@@ -23,6 +23,7 @@ from modelhub_tui import __version__
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import BadCatalog, BadSettings, ServiceFailed, explain
+from modelhub_tui.identifiers import plain_number, whole_number
 from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.service.listen import LOOPBACK, listen, local_url
 from modelhub_tui.service.logs import start_log
@@ -135,7 +136,7 @@ def _run_locked(
             node_key = store.remember("node_key", lambda: secrets.token_urlsafe(32))
             formatter.secrets += [admin_key, node_key, os.environ.get("HF_TOKEN", "")]
             last_port = store.get_meta("port") or ""
-            listener = listen(host, port, int(last_port) if last_port.isdigit() and int(last_port) < 65536 else 0)
+            listener = listen(host, port, whole_number(last_port, 65535) or 0)
             port = listener.getsockname()[1]
             if last_port != str(port):
                 store.set_meta("port", str(port))
@@ -327,22 +328,18 @@ def _server_until(stopping: asyncio.Event, closing: Callable[[], None], announce
 
 def _idle_exit_s(foreground: bool) -> float | None:
     """Seconds without use after which the service exits; None means never."""
-    said = os.environ.get("MODELHUB_IDLE_EXIT_S", "")
-    try:
-        seconds = float(said) if said else (0.0 if foreground else IDLE_EXIT_S)
-    except ValueError:
+    said = os.environ.get("MODELHUB_IDLE_EXIT_S", "").strip()
+    seconds = plain_number(said)
+    if said and seconds is None:
         log.warning("MODELHUB_IDLE_EXIT_S is no number of seconds; the default is used")
+    if seconds is None:
         seconds = 0.0 if foreground else IDLE_EXIT_S
-    return seconds if 0 < seconds < float("inf") else None
+    return seconds or None
 
 
 def _seconds(name: str, default: float) -> float:
     """A number of seconds from the environment, for tests; the default if it is none."""
-    try:
-        said = float(os.environ.get(name, default))
-    except ValueError:
-        return default
-    return said if 0 < said < float("inf") else default
+    return plain_number(os.environ.get(name)) or default
 
 
 def _node_command() -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from modelhub_tui import __version__
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ServiceFailed
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.service.statefile import (
     LOCK_FILE,
@@ -220,7 +221,7 @@ def _newer(one: str, other: str) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     """The numbers of a release; what follows them (`.dev3`, `rc1`) does not count."""
-    return tuple(int(each) for each in re.match(r"\d{0,9}(?:\.\d{1,9})*", version)[0].split(".") if each)  # type: ignore[index]
+    return tuple(int(each) for each in re.match(r"[0-9]{0,9}(?:\.[0-9]{1,9})*", version)[0].split(".") if each)  # type: ignore[index]
 
 
 def _replace(settings: Settings, found: ServiceState, wanted: Identity) -> bool:
@@ -395,9 +396,10 @@ def _ask(url: str, method: str, path: str, key: str = "") -> tuple[int, bytes]:
                 raise ValueError("too long")
     head, _, body = bytes(answer).partition(b"\r\n\r\n")
     words = head.split(b"\r\n", 1)[0].split(b" ")
-    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+    status = whole_number(words[1], 999) if len(words) > 1 and words[0].startswith(b"HTTP/1.") else None
+    if status is None:
         raise ValueError("not HTTP")
-    return int(words[1]), body
+    return status, body
 
 
 __all__ = ["LOCK_FILE", "ServiceInfo", "ensure_service", "find_service", "serve", "silent_holder", "stop_service"]

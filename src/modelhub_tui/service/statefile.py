@@ -18,6 +18,7 @@ from pathlib import Path
 
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ServiceFailed
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.values import dataclass
 
 STATE_FILE, LOCK_FILE, START_LOCK_FILE, LOG_FILE, DATABASE = (
@@ -236,8 +237,9 @@ class Lock:
 
     def holder(self) -> int | None:
         """The pid written by whoever took the lock last."""
-        with contextlib.suppress(OSError, ValueError):
-            return int(os.pread(self._fd, 32, 0))
+        with contextlib.suppress(OSError):
+            # 0 and negative numbers are whole groups of processes.
+            return whole_number(os.pread(self._fd, 32, 0)) or None
         return None
 
     def close(self) -> None:

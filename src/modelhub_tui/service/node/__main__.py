@@ -11,6 +11,7 @@ import sys
 
 from modelhub_tui.config import load_settings
 from modelhub_tui.errors import ModelHubError, explain
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.service.node.runner import run_node
 
 
@@ -31,7 +32,7 @@ def main() -> int:
             router_url=settings.router,
             key=key,
             name=os.environ.get("MODELHUB_NODE_NAME"),
-            lifeline=int(said) if said.isdigit() else None,
+            lifeline=whole_number(said, 2**20),
         )
     except OSError as error:  # its folder or its log cannot be written
         _complain(str(explain(error)))

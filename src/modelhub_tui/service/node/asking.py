@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from urllib.parse import urljoin, urlsplit
 
+from modelhub_tui.identifiers import whole_number
+from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.node import faults
-from modelhub_tui.service.node.hub import Hub, retry_after_s, safe_hop
+from modelhub_tui.service.node.hub import Hub, safe_hop
 from modelhub_tui.service.node.transport import Body, Transport
 
 _MAX_REDIRECTS = 5
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,20})-([0-9]{1,20})/([0-9]{1,20}|\*)\Z")
 
 
 class Expired(Exception):
@@ -55,12 +57,12 @@ def bytes_to_skip(body: Body, start: int, size: int, host: str) -> int:
         raise faults.bad_answer(host, "it compresses the file")
     if body.status == 206:
         told = _CONTENT_RANGE.match(body.headers.get("content-range", ""))
-        if told is None or int(told[1]) != start or told[3] not in ("*", str(size)):
+        if told is None or whole_number(told[1]) != start or told[3] not in ("*", str(size)):
             raise faults.bad_answer(host, "another range than the one asked for")
         return 0
     if body.status == 200:
         length = body.headers.get("content-length", "")
-        if length.isdigit() and int(length) != size:
+        if length and whole_number(length) != size:
             raise faults.bad_answer(host, "a file of another length")
         # Range ignored. What is on disk stays there: the total must not go backwards, and the checksum decides anyway.
         return start

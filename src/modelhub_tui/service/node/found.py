@@ -30,13 +30,13 @@ _LOOK_CLOSER_EVERY = 10
 """A folder's time tells of new names in it, but not in the folders below: now and then every repo is read again."""
 _MAX_NOTES_BYTES = 16 * 1024 * 1024
 _ETAG = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.[a-z]+)\Z", re.IGNORECASE)
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})(?P<suffix>\.[a-z]+)\Z", re.IGNORECASE)
 _COMPANION = re.compile(r"(^|[-_./])mmproj", re.IGNORECASE)
 _NO_MODEL = re.compile(r"(^|[-_./])imatrix", re.IGNORECASE)
 _GGML = re.compile(r"(^|/)ggml-[^/]*\.bin\Z")
 _WEIGHTS = re.compile(r"(\.safetensors|\.onnx|(^|/)pytorch_model[^/]*\.bin)\Z", re.IGNORECASE)
 _SUPPORT = re.compile(
-    r"(\.json|\.txt|\.model|\.jinja|\.tiktoken|\.vocab|\.bpe|\.py|\.spm|\.onnx_data(_\d+)?|\.onnx\.data)\Z",
+    r"(\.json|\.txt|\.model|\.jinja|\.tiktoken|\.vocab|\.bpe|\.py|\.spm|\.onnx_data(_[0-9]+)?|\.onnx\.data)\Z",
     re.IGNORECASE,
 )
 _CONFIGS = ("config.json", "model_index.json", "params.json")

@@ -12,6 +12,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
@@ -137,13 +138,12 @@ def _amd(drm: Path) -> tuple[Card, ...]:
         if _line(device / "vendor") != _AMD:
             continue
         total, used, load = (
-            _line(device / each) for each in ("mem_info_vram_total", "mem_info_vram_used", "gpu_busy_percent")
+            whole_number(_line(device / each))
+            for each in ("mem_info_vram_total", "mem_info_vram_used", "gpu_busy_percent")
         )
-        if total.isdigit():
+        if total is not None:
             model = _line(device / "product_name") or "AMD graphics"
-            cards.append(
-                Card(model, int(total), int(used) if used.isdigit() else None, float(load) if load.isdigit() else None)
-            )
+            cards.append(Card(model, total, used, None if load is None else float(load)))
     return tuple(cards)
 
 

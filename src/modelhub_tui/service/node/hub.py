@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from modelhub_tui import identifiers
+from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.xet import XetFile, xet_file
 from modelhub_tui.values import dataclass
@@ -143,28 +144,6 @@ def safe_hop(url: str, target: str) -> bool:
     """Whether one may be sent from one address to the other: http or https, and never from https back to http."""
     scheme = urlsplit(target).scheme
     return scheme == "https" or (scheme == "http" and urlsplit(url).scheme == "http")
-
-
-def retry_after_s(headers: Any) -> float | None:
-    """The pause a server asks for: `Retry-After` (seconds or a date), or the hub's own `RateLimit: "api";r=0;t=55`."""
-    said = headers.get("retry-after")
-    if said:
-        try:
-            return max(float(said), 0.0)
-        except ValueError:
-            pass
-        import time
-        from email.utils import parsedate_to_datetime
-
-        try:
-            return max(parsedate_to_datetime(said).timestamp() - time.time(), 0.0)
-        except (ValueError, TypeError):
-            pass
-    for part in (headers.get("ratelimit") or "").split(";"):
-        name, _, value = part.strip().partition("=")
-        if name == "t" and value.isdigit():
-            return float(value)
-    return None
 
 
 def quiet_library() -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from modelhub_tui.domain import Limits
+from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.manifest import Wanted, read_list
 from modelhub_tui.untrusted import clean
@@ -148,9 +149,8 @@ class RouterLink:
             if response.is_success:
                 raise RouterTrouble("its answer is not JSON", response.status_code) from None
         if not response.is_success and response.status_code != 304:
-            after = response.headers.get("retry-after", "")
             raise RouterTrouble(
-                f"error {response.status_code}", response.status_code, parsed, float(after) if after.isdigit() else None
+                f"error {response.status_code}", response.status_code, parsed, retry_after_s(response.headers)
             )
         return parsed, response
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from modelhub_tui.values import dataclass
 
-_RANGE = re.compile(r"bytes=(\d+)-\d*\Z")
+_RANGE = re.compile(r"bytes=([0-9]{1,20})-[0-9]*\Z")
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _WATCH_S = 0.5

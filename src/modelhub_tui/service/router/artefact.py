@@ -10,8 +10,8 @@ from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
-_GGUF_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z", re.IGNORECASE)
-_WEIGHT_SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors\Z")
+_GGUF_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf\Z", re.IGNORECASE)
+_WEIGHT_SHARD = re.compile(r"(?P<stem>.+)-[0-9]{5}-of-[0-9]{5}\.safetensors\Z")
 _QUANT = re.compile(
     r"(?<![A-Za-z0-9])((?:UD-)?(?:IQ[1-8]|TQ[12]|Q[1-8])(?:_(?:K|[01]))?(?:_(?:XXS|XS|XL|S|M|L|NL))?(?:_4_[48]|_8_8)?|BF16|FP?16|FP?32|MXFP4)(?![A-Za-z0-9])",
     re.IGNORECASE,

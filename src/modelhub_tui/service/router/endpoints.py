@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.service.router.auth import NODE, ROLE
 from modelhub_tui.service.router.bodies import AdoptBody, Body, Heartbeat, LimitsBody, MoveBody, NodeBody, RegisterBody
 from modelhub_tui.service.router.core import Router
@@ -25,7 +26,7 @@ from modelhub_tui.untrusted import clean
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_WAIT_S = 30.0
-_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
+_WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,6})(?:$|[,;\s])")
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 B = TypeVar("B", bound=Body)
 
@@ -253,8 +254,7 @@ async def _body(request: Request, form: type[B]) -> B:
     """
     if not _JSON.match(request.headers.get("content-type", "")):
         raise BadBody(415, "Expected request with `Content-Type: application/json`")
-    told = request.headers.get("content-length", "0")
-    if told.isdigit() and int(told) > MAX_BODY_BYTES:
+    if (whole_number(request.headers.get("content-length")) or 0) > MAX_BODY_BYTES:
         raise BadBody(413, "The request body is too large")
     raw = bytearray()
     try:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.router.artefact import RepoFile
 from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.untrusted import clean
@@ -205,7 +206,7 @@ class Hub:
     def _explain_status(self, error: Any) -> tuple[Refused, bool]:
         status = error.response.status_code
         if status == 429:
-            wait_s = _retry_after_s(error.response.headers)
+            wait_s = retry_after_s(error.response.headers)
             told = f" Try again in {wait_s:.0f} s." if wait_s else " Try again in a few minutes."
             refused = Refused("rate_limited", f"The hub asks us to slow down.{told}", retry_after_s=wait_s or 60.0)
             return refused, False
@@ -262,12 +263,3 @@ def _file(sibling: Any) -> RepoFile:
 
 def _positive(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `RateLimit: ...;t=55` or a numeric `Retry-After`; None if not told."""
-    for part in headers.get("ratelimit", "").split(";"):
-        if part.strip().startswith("t=") and part.strip()[2:].isdigit():
-            return float(part.strip()[2:])
-    told = headers.get("retry-after", "")
-    return float(told) if told.isdigit() else None
