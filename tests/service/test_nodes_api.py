@@ -213,11 +213,11 @@ async def test_an_upstream_node_is_understood(service: Service) -> None:
 async def test_a_silent_node_is_offline_and_its_transfers_stand_still(service: Service) -> None:
     await service.router.registry.add(registration())
     await service.router.registry.add(registration("acme/one-gguf", "acme/One-GGUF", "one.Q8_0.gguf"))
-    ours, strange = FakeNode(service.node), FakeNode(service.admin, machine_name="far")
+    ours, strange = FakeNode(service.node, heartbeat_s=10.0), FakeNode(service.admin, machine_name="far")
     await ours.register()
     await strange.register()
     await ours.beat(transfers=[FETCHING], placements=[{"name": "acme/one-gguf"}])
-    service.clock.now += 11
+    service.clock.now += 31
     service.router.fleet.tick()
     assert {each["machine_name"]: each["status"] for each in await nodes(service)} == {
         "box": "offline",
@@ -227,11 +227,31 @@ async def test_a_silent_node_is_offline_and_its_transfers_stand_still(service: S
     [transfer] = models[NAME]["transfers"]
     assert (transfer["bytes_done"], transfer["bytes_per_s"], transfer["eta_s"]) == (10, None, None)
     assert models["acme/one-gguf"]["placements"][0]["node"] == "box"
-    service.clock.now += 50
+    service.clock.now += 30
     service.router.fleet.tick()
     assert {each["status"] for each in await nodes(service)} == {"offline"}
     await ours.beat(transfers=[FETCHING], placements=[])
     assert (await service.models())[NAME]["transfers"][0]["bytes_per_s"] == 5.0
+
+
+@pytest.mark.parametrize(("every_s", "silent_s"), [(10.0, 30.0), (1.0, 3.0), (20, 60.0), (None, 60.0), (3600.0, 300.0)])
+async def test_a_node_is_offline_once_it_has_missed_several_of_the_reports_it_announced(
+    service: Service, every_s: float | None, silent_s: float
+) -> None:
+    node = FakeNode(service.node, **({} if every_s is None else {"heartbeat_s": every_s}))
+    await node.register()
+    await node.beat(transfers=[], placements=[])
+    for seconds, status in ((silent_s, "online"), (0.001, "offline")):
+        service.clock.now += seconds
+        service.router.fleet.tick()
+        assert [each["status"] for each in await nodes(service)] == [status]
+    await node.beat(transfers=[], placements=[])
+    assert [each["status"] for each in await nodes(service)] == ["online"]
+
+
+@pytest.mark.parametrize("every_s", [0, -1, 1e9, "10", True])
+async def test_an_interval_that_makes_no_sense_is_refused(service: Service, every_s: object) -> None:
+    assert (await FakeNode(service.node, heartbeat_s=every_s).register()).status_code == 422
 
 
 async def test_the_last_speed_of_a_node_that_fell_silent_is_not_shown_for_a_minute(service: Service) -> None:

@@ -230,6 +230,8 @@ class Agent:
             # Half of a node's identity upstream: one number for each state folder, for good.
             "runtime_port": 20_000 + zlib.crc32(str(self._settings.state_dir).encode()) % 20_000,
             "supported_runtimes": ["llama_cpp"],
+            # At least a second: what is allowed for is time on the way, too.
+            "heartbeat_s": max(self._tuning.heartbeat_s, 1.0),
             "models_dir": str(self._settings.hub_cache),
             **await in_thread(self._hardware.describe, "describe"),
         }

@@ -102,6 +102,8 @@ class NodeBody(Body):
     ip_address: Annotated[str, Field(max_length=64), AfterValidator(_address)]
     runtime_version: Line
     runtime_port: Annotated[int, Field(ge=0, le=65535)]
+    heartbeat_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = None
+    """Longest time between two of its heartbeats, as far as it has a say in that."""
     gpu_available: bool
     gpu_devices: Annotated[list[GpuBody], Field(max_length=64)] = []
     gpu_count: Count | None = None

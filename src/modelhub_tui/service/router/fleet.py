@@ -19,9 +19,12 @@ from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 
+MISSED_REPORTS = 3
+"""A node is offline once it has missed this many: one alone that comes late says nothing."""
 SILENCE_S = 60.0
-"""A node not heard of for this long is offline."""
-SUPERVISED_SILENCE_S = 10.0
+"""What a node that names no interval may be silent for."""
+LONGEST_SILENCE_S = 300.0
+"""Whatever interval a node names."""
 QUIET_S = 10.0
 """A node that works on transfers speaks every second: after this long its last speed is no news any more."""
 ORPHAN_S = 15.0
@@ -81,6 +84,12 @@ class LiveNode:
     @property
     def name(self) -> str:
         return self.record.machine_name
+
+    @property
+    def silence_s(self) -> float:
+        """How long it may be silent before it is offline: as many of the intervals that it names itself."""
+        every_s = self.body.heartbeat_s
+        return SILENCE_S if every_s is None else min(MISSED_REPORTS * every_s, LONGEST_SILENCE_S)
 
     @property
     def last_seen_shown(self) -> float:
@@ -373,11 +382,10 @@ class Fleet:
         """Notice who has fallen silent, and forgive retries that led nowhere. Called about once a second."""
         now = self._monotonic()
         for node in self.nodes.values():
-            limit = SUPERVISED_SILENCE_S if node.record.supervised else SILENCE_S
             if node.transfers and not node.quiet and now - node.heard_at > QUIET_S:
                 node.quiet = True
                 self._changes.touch()
-            if node.status is not NodeStatus.OFFLINE and now - node.heard_at > limit:
+            if node.status is not NodeStatus.OFFLINE and now - node.heard_at > node.silence_s:
                 self._lose(node)
             if node.status is NodeStatus.OFFLINE and not node.given_up and now - node.heard_at > ORPHAN_S:
                 node.given_up = True
