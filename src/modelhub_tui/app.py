@@ -27,7 +27,7 @@ from modelhub_tui.app_control import ControlActions
 from modelhub_tui.app_watcher import Asked, FleetWatcherLike
 from modelhub_tui.away import while_away
 from modelhub_tui.domain import Ability, Connection, Fleet, Limits, Link, Model, Place
-from modelhub_tui.errors import AlreadyRegistered, ModelHubError, Unauthorised, explain
+from modelhub_tui.errors import AlreadyRegistered, ModelHubError, Unauthorised, Unforeseen, explain
 from modelhub_tui.screens.main import MainScreen
 from modelhub_tui.screens.wording import cancel_question, delete_question, fetched, goodbye, titles
 from modelhub_tui.terminal.repairs import mend
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Waits between attempts to open the watcher."""
+"""Waits between attempts to open the watcher; it starts over with the first once one has worked for the last."""
 PAINTED_S = 0.3
 """By then the first screen is painted, or covered by another one."""
 AT_ONCE = 4
@@ -202,28 +202,34 @@ class ModelHubApp(RouterActions, ControlActions, App[None]):
 
     @work(exclusive=True, group="watch", exit_on_error=False, description="watch the fleet")
     async def follow_fleet(self) -> None:
-        """Open the watcher, and show what it says; after a failure wait, and try again."""
-        failures = 0
+        """Open the watcher, and show what it says; after any failure, a bug too, wait, and try again."""
+        failures, clock = 0, asyncio.get_running_loop().time
         while True:
             self._again.clear()
+            begun = clock()
             try:
                 self._watcher = await self._open_watcher()
-            except ModelHubError as error:
-                wait_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
-                failures += 1
-                self._open_error = error
+                self._open_error = None
                 self._opened.set()
-                self._lose(error, wait_s)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._again.wait(), wait_s)
-                self._opened.clear()
-                continue
-            failures, self._open_error = 0, None
+                async for fleet in self._watcher.fleets():
+                    self._hear(fleet)
+                    self._watcher.pace_s = self.pace_s
+                return
+            except Exception as error:  # a job's boundary: nothing may leave a screen that says the same for ever
+                problem = _as_ours(error)
+            failures = 0 if clock() - begun > RETRY_S[-1] else failures
+            wait_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
+            failures += 1
+            await self._close_watcher()
+            self._open_error = problem
             self._opened.set()
-            async for fleet in self._watcher.fleets():
-                self._hear(fleet)
-                self._watcher.pace_s = self.pace_s
-            return
+            try:
+                self._lose(problem, wait_s)
+            except Exception:  # what cannot show a fleet may not be able to show that either
+                log.exception("the loss of the watcher is not shown")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._again.wait(), wait_s)
+            self._opened.clear()
 
     def _hear(self, fleet: Fleet) -> None:
         """The router said something."""
@@ -428,5 +434,19 @@ class ModelHubApp(RouterActions, ControlActions, App[None]):
     async def _close_watcher(self) -> None:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
-            with suppress(ModelHubError, TimeoutError):
+            try:
                 await asyncio.wait_for(watcher.aclose(), 1.0)
+            except (ModelHubError, TimeoutError):
+                pass
+            except Exception:  # there is nobody to tell, and no reason to stay
+                log.exception("the watcher does not close")
+
+
+def _as_ours(error: Exception) -> ModelHubError:
+    """The error itself, or one of ours that it is the cause of, once the log has it."""
+    if isinstance(error, ModelHubError):
+        return error
+    log.error("following the fleet failed", exc_info=error)
+    bug = Unforeseen()
+    bug.__cause__ = error
+    return bug

@@ -108,6 +108,10 @@ class RouterFault(ModelHubError):
         self.detail = detail
 
 
+class Unforeseen(ModelHubError):
+    """A bug of ours, at the edge of a job that goes on; whoever raises it has logged what it was."""
+
+
 class NotSupported(ModelHubError):
     """This router generation cannot do that. `what` completes "This router cannot ..."."""
 
@@ -159,6 +163,9 @@ class Advice:
         return f"{self.what} {self.todo}".strip()
 
 
+_UNEXPECTED = Advice("Something unexpected went wrong.", "The log has the details; `modelhub status` says where it is.")
+
+
 def explain(error: BaseException) -> Advice:
     """Word an error for a person. The only place with user-facing error text; never a traceback, never a token."""
     match error:
@@ -207,12 +214,12 @@ def explain(error: BaseException) -> Advice:
             return Advice(f"The catalog cannot be used: {first}{more}.", todo)
         case ServiceFailed(reason=reason, todo=todo):
             return Advice(reason, todo)
+        case Unforeseen():
+            return _UNEXPECTED
         case PermissionError(filename=str(name)):
             return Advice(f"No permission for {clean(name)}.", "Change its owner or mode, or choose another folder.")
         case OSError(filename=str(name), strerror=str(why)):
             return Advice(f"{clean(name)}: {clean(why)}.")
         case _:
             log.error("unexpected", exc_info=error)
-            return Advice(
-                "Something unexpected went wrong.", "The log has the details; `modelhub status` says where it is."
-            )
+            return _UNEXPECTED

@@ -55,12 +55,11 @@ class Intent:
     done_at: int | None = None
     """Number of the last request for news begun before the router agreed; None while it has not."""
     agreed_at: float = 0.0
-    """When it did, in seconds since the epoch."""
+    """When it did, on a clock that nobody sets."""
 
     def decided(self, number: int, now: float) -> bool:
         """Whether a report requested as `number` tells how it went."""
-        # A clock that was put back must not make us wait for it.
-        waits = 0 <= now - self.agreed_at < self.patience_s
+        waits = now - self.agreed_at < self.patience_s
         return self.done_at is not None and number > self.done_at and not waits
 
 

@@ -225,7 +225,7 @@ def _count(value: Any) -> int | None:
 
 
 def _age(row: Row, now: float) -> float:
-    """Seconds since the row was written; infinite if a clock was set back since, so that it is fetched again."""
+    """Seconds since the row was written; one from the future, before a clock was set back, is due to be fetched."""
     age = now - float(row["at"])
     return age if age >= 0 else FRESH_S
 
@@ -242,6 +242,7 @@ class HubStatsService:
         endpoint: The hub, such as `https://huggingface.co`.
         token: The current hub token, or None; sent to the endpoint's own host only.
         transport: Replaces the network, in tests.
+        monotonic: Clock for pauses: one that is set back would make them last for hours.
     """
 
     def __init__(
@@ -251,14 +252,16 @@ class HubStatsService:
         token: Callable[[], str | None] = lambda: None,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cache, self._endpoint, self._token, self._transport = cache, endpoint.rstrip("/"), token, transport
+        self._monotonic = monotonic
         cache.bind(self._endpoint, token)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hub-stats")
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._busy: set[str] = set()
         self._held: dict[str, float] = {}
-        self._quiet_until = 0.0
+        self._quiet_until = float("-inf")
         self._failures = 0
         self._http: httpx.AsyncClient | None = None
         self._opening = asyncio.Lock()
@@ -279,11 +282,11 @@ class HubStatsService:
         asked = tuple(repos)
         if self._is_quiet():
             return False
-        now = self._cache.clock()
+        now = self._monotonic()
         due = [
             repo
             for repo in await self._in_worker(self._cache.stale, asked)
-            if repo.lower() not in self._busy and self._held.get(repo.lower(), 0.0) <= now and _is_repo(repo)
+            if repo.lower() not in self._busy and self._held.get(repo.lower(), now) <= now and _is_repo(repo)
         ]
         if not due:
             return False
@@ -307,7 +310,7 @@ class HubStatsService:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work, *arguments)
 
     def _is_quiet(self) -> bool:
-        return self._cache.clock() < self._quiet_until
+        return self._monotonic() < self._quiet_until
 
     async def _fetch(self, repo: str) -> None:
         async with self._slots:
@@ -326,7 +329,7 @@ class HubStatsService:
 
         if status == 429:
             wait_s = net.retry_after_s(headers, self._cache.clock())
-            self._quiet_until = max(self._quiet_until, self._cache.clock() + (60.0 if wait_s is None else wait_s))
+            self._quiet_until = max(self._quiet_until, self._monotonic() + (60.0 if wait_s is None else wait_s))
             log.debug("hub statistics: the hub asks to wait %s s", wait_s)
             return
         if status in _NEGATIVE:
@@ -349,7 +352,7 @@ class HubStatsService:
     def _failed(self, repo: str, why: str) -> None:
         """Note a failure of the network or the hub: it overwrites nothing, and a dead hub is not hammered."""
         log.debug("hub statistics of %s: %s", repo, why)
-        now = self._cache.clock()
+        now = self._monotonic()
         self._held[repo.lower()] = now + _HOLD_S
         if self._is_quiet():
             return  # one of several that were under way when the first failed: one outage, counted once

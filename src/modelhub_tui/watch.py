@@ -30,8 +30,8 @@ from modelhub_tui.domain import (
 from modelhub_tui.errors import (
     Forbidden,
     ModelHubError,
-    RouterFault,
     Unauthorised,
+    Unforeseen,
     Unreachable,
     explain,
 )
@@ -75,6 +75,7 @@ class FleetWatcher(Wishes):
         kept: What an earlier session, or watcher, knew last; shown until the router has answered, else the catalog is.
         stats: Asked for hub stats if the router does not supply them.
         clock: Seconds since the epoch.
+        monotonic: Clock for pauses and deadlines.
         sleep: Waits for so many seconds.
     """
 
@@ -86,13 +87,14 @@ class FleetWatcher(Wishes):
         kept: Fleet | None = None,
         stats: StatsSource | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         super().__init__()
         self._connect, self._stats = connect, stats
         self.pace_s: float | None = None
         """Seconds between two snapshots at least; None means `PACE_S`."""
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._monotonic, self._sleep = clock, monotonic, sleep
         self._client: RouterClient | None = None
         self._leases: Counter[RouterClient] = Counter()
         self._router = kept.router if kept else RouterInfo(label="")
@@ -120,10 +122,15 @@ class FleetWatcher(Wishes):
         """Yield a snapshot at once, and a new one whenever something changed, at most four a second.
 
         Models and nodes that did not change are the same objects as in the snapshot before.
+
+        Raises:
+            Exception: The following has ended by a bug; without an end here everybody would wait for ever.
         """
         if self._closed or self._tasks:
             raise RuntimeError("a FleetWatcher is followed once")
-        self._tasks = [asyncio.create_task(self._follow(), name="follow the router")]
+        following = asyncio.create_task(self._follow(), name="follow the router")
+        following.add_done_callback(lambda _: self._changed.set())
+        self._tasks = [following]
         if self._stats is not None:
             self._tasks.append(asyncio.create_task(self._follow_stats(self._stats), name="follow hub stats"))
         try:
@@ -136,6 +143,8 @@ class FleetWatcher(Wishes):
                     yield fleet
                     await self._unless(self._urgent, self._sleep(self.pace_s or PACE_S))
                 await self._changed.wait()
+                if following.done() and not self._closed:
+                    following.result()
         finally:
             await self.aclose()
 
@@ -150,7 +159,7 @@ class FleetWatcher(Wishes):
         return self._problem
 
     def _now(self) -> float:
-        return self._clock()
+        return self._monotonic()
 
     def refresh(self) -> None:
         """Ask the router now: ends a wait for news as well as a wait before the next attempt to connect."""
@@ -188,7 +197,7 @@ class FleetWatcher(Wishes):
             self._show(urgent=True)
             raise
         finally:
-            intent.done_at, intent.agreed_at = self._requests, self._clock()
+            intent.done_at, intent.agreed_at = self._requests, self._monotonic()
             self.refresh()
 
     async def _connected(self) -> RouterClient:
@@ -215,7 +224,7 @@ class FleetWatcher(Wishes):
                 problem = error
             except Exception as error:  # a job's boundary: a bug here must not leave a silent, frozen screen
                 log.exception("following the router failed")
-                problem = RouterFault(type(error).__name__)
+                problem = Unforeseen()
                 problem.__cause__ = error
             finally:
                 self._client = None
@@ -256,13 +265,13 @@ class FleetWatcher(Wishes):
         while True:
             self._wake.clear()
             self._requests += 1
-            number, began = self._requests, self._clock()
+            number, began = self._requests, self._monotonic()
             report = await self._unless(self._wake, client.report(wait_s=wait_s))
             if report is None:  # woken: what was on its way may be older than what woke us
                 wait_s = 0.0
                 continue
             unchanged = report is self._report
-            if wait_s and unchanged and self._clock() - began < POLL_S:
+            if wait_s and unchanged and self._monotonic() - began < POLL_S:
                 holds = False
             if not unchanged and self._router.generation != "local":
                 # What it can do depends on what it has listed, such as endpoints that take downloads. No request.
@@ -283,7 +292,7 @@ class FleetWatcher(Wishes):
     def _apply(self, number: int, report: RouterReport) -> None:
         """Take over what request `number` brought."""
         self._heard_at = self._clock()
-        settled = self._intents.settle(number, self._clock())
+        settled = self._intents.settle(number, self._monotonic())
         if report is not self._report:
             self._note_undone(report)
             self._report, self._unlisted = report, 0
@@ -297,7 +306,7 @@ class FleetWatcher(Wishes):
         if not self._deleted or self._router.generation not in ("G1", "G2"):
             self._deleted.clear()
             return
-        now = self._clock()
+        now = self._monotonic()
         before = {each.name for each in self._report.models if each.registered} if self._report else set()
         for each in report.models:
             at = self._deleted.get(each.name)

@@ -38,7 +38,7 @@ class Wishes(ABC):
 
     @abstractmethod
     def _now(self) -> float:
-        """Seconds since the epoch."""
+        """Seconds on a clock that nobody sets."""
 
     async def pull(self, model: Model) -> None:
         """Have a model fetched. One that failed is tried again; one that is registered already is fine.

@@ -56,8 +56,12 @@ def cache(tmp_path: Path, clock: Clock) -> Iterator[HubStatsCache]:
     cache.close()
 
 
-def service(cache: HubStatsCache, hub: Hub, token: str | None = None, endpoint: str = HUB) -> HubStatsService:
-    return HubStatsService(cache, endpoint, lambda: token, transport=httpx.MockTransport(hub))
+def service(
+    cache: HubStatsCache, hub: Hub, token: str | None = None, endpoint: str = HUB, monotonic: Clock | None = None
+) -> HubStatsService:
+    """A service whose pauses pass as the cache's clock does, unless told otherwise."""
+    transport = httpx.MockTransport(hub)
+    return HubStatsService(cache, endpoint, lambda: token, transport=transport, monotonic=monotonic or cache.clock)
 
 
 def test_a_row_is_fresh_for_exactly_ten_minutes(cache: HubStatsCache, clock: Clock) -> None:
@@ -278,6 +282,25 @@ async def test_a_dead_hub_is_not_hammered_and_nobody_hears_of_it(
     hub.answer = lambda _: httpx.Response(200, json={"downloads": 1, "likes": 1})
     assert await stats.refresh(repos)
     assert len(hub.requests) == first + 100
+    await stats.aclose()
+
+
+@pytest.mark.parametrize("trouble", [httpx.Response(429), httpx.Response(500)])
+async def test_a_clock_set_back_by_hours_prolongs_no_pause(
+    cache: HubStatsCache, clock: Clock, trouble: httpx.Response
+) -> None:
+    hub, passed = Hub(lambda _: trouble), Clock()
+    stats = service(cache, hub, monotonic=passed)
+    assert not await stats.refresh(["owner/one", "owner/two", "owner/three"])
+    clock.now -= 5 * 3600
+    passed.now += 61
+    hub.answer = lambda _: httpx.Response(200, json={"downloads": 1, "likes": 1})
+    assert await stats.refresh(["owner/one"])
+    # What was fetched before the jump is from the future now: old, not fresh for hours.
+    clock.now -= 5 * 3600
+    hub.answer = lambda _: httpx.Response(200, json={"downloads": 2, "likes": 2})
+    assert await stats.refresh(["owner/one"])
+    assert await stats.load(["owner/one"]) == {"owner/one": HubStats(2, 2)}
     await stats.aclose()
 
 

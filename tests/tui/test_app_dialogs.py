@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
 from textual.widgets import Input, OptionList, Static
 
 from modelhub_tui.client.base import Registered, RegisterRequest
-from modelhub_tui.domain import Link, ModelState
+from modelhub_tui.domain import Fleet, Link, ModelState
 from modelhub_tui.errors import AlreadyRegistered, Rejected, Unauthorised, Unreachable
 from modelhub_tui.filtering import Filter
 from modelhub_tui.screens.api_key import ApiKeyScreen
@@ -289,6 +290,65 @@ async def test_a_watcher_that_does_not_open_is_tried_again(make_app: MakeApp) ->
         await pilot.pause()
         assert app.fleet == fleets.busy()
         assert len(attempts) == 2
+
+
+class Breaking(FakeWatcher):
+    """One whose stream ends in a bug, after what it has to say."""
+
+    async def fleets(self) -> AsyncIterator[Fleet]:
+        while not self._queue.empty():
+            yield self._queue.get_nowait()
+        raise KeyError("a bug")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        Breaking,
+        lambda: Breaking(fleets.busy()),
+        lambda: FakeWatcher(replace(fleets.busy(), notices=None)),  # type: ignore[arg-type]
+        lambda: 1 / 0,  # type: ignore[list-item]
+    ],
+    ids=["at once", "after news", "while it is shown", "when it opens"],
+)
+async def test_a_bug_in_following_the_fleet_is_said_and_followed_anew(
+    make_app: MakeApp, first: Callable[[], FakeWatcher]
+) -> None:
+    sound, opened = FakeWatcher(fleets.busy()), []
+
+    async def open_watcher() -> FakeWatcher:
+        opened.append(1)
+        return first() if len(opened) == 1 else sound
+
+    app = make_app(fleets.first_start(), open_watcher=open_watcher)
+    async with app.run_test(size=SIZE) as pilot:
+        await settle(pilot)
+        connection = app.fleet.connection
+        assert (connection.link, connection.problem) == (Link.LOST, "Something unexpected went wrong.")
+        assert connection.retry_at == fleets.NOW + 1
+        await pilot.press("ctrl+r")
+        await settle(pilot)
+        assert app.fleet == fleets.busy()
+        assert len(opened) == 2
+        await pilot.press("ctrl+r")  # goes to the watcher that works, not to the broken one
+        await settle(pilot)
+        assert sound.refreshed == 1 and len(opened) == 2
+
+
+async def test_a_bug_that_stays_is_met_with_growing_pauses(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelhub_tui.app.RETRY_S", (0.0, 0.0, 0.0, 600.0))
+    opened = []
+
+    async def open_watcher() -> FakeWatcher:
+        opened.append(1)
+        return Breaking(fleets.busy())
+
+    app = make_app(fleets.first_start(), open_watcher=open_watcher)
+    async with app.run_test(size=SIZE) as pilot:
+        async with asyncio.timeout(30):
+            while app.fleet.connection.retry_at != fleets.NOW + 600:
+                await pilot.pause()
+        assert len(opened) == 4
 
 
 async def test_a_pull_before_the_router_is_there_waits_for_it(make_app: MakeApp) -> None:

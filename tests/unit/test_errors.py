@@ -27,6 +27,7 @@ from modelhub_tui.errors import (
     RouterFault,
     ServiceFailed,
     Unauthorised,
+    Unforeseen,
     Unreachable,
     explain,
 )
@@ -68,6 +69,10 @@ WORDED: list[tuple[ModelHubError, str]] = [
     (RateLimited(retry_after_s=0), "The hub asks us to slow down. Try again in 0 s."),
     (RouterFault("500 oops"), "The router failed: 500 oops. Its log says more."),
     (RouterFault("Too old."), "The router failed: Too old. Its log says more."),
+    (
+        Unforeseen(),
+        "Something unexpected went wrong. The log has the details; `modelhub status` says where it is.",
+    ),
     (NotSupported("retry"), "This router cannot retry."),
     (BadReference("Type owner/name."), "Type owner/name."),
     (BadSettings("No."), "No."),
