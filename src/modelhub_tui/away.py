@@ -14,6 +14,8 @@ def while_away(before: Fleet, now: Fleet) -> str:
     Args:
         before: What was last shown; its `connection.heard_at` says when that was true.
         now: What the router says now.
+
+    What a person deleted here is no news: it is `deleting` in what was last shown.
     """
     was = {model.key: model for model in before.models}
     counts = dict.fromkeys(("downloaded", "failed", "paused for lack of room", "started", "gone"), 0)

@@ -74,6 +74,10 @@ class NotPulled(NotFound):
     """The model is known, but nobody asked for it yet: there is no download of it."""
 
 
+class NotDownloaded(NotFound):
+    """The model is known, but nobody asked for it yet: there is nothing of it to delete."""
+
+
 class AlreadyRegistered(ModelHubError):
     """The model is registered already; a pull treats this as success."""
 
@@ -191,6 +195,10 @@ def explain(error: BaseException) -> Advice:
             return Advice("This API key may not do that.", "Use a key with admin rights.")
         case NotPulled(name=name):
             return Advice(f"{name} is not being downloaded.", f"Start it with `modelhub pull {name}`.")
+        case NotDownloaded(name=name):
+            return Advice(
+                f"{name} is not downloaded, so there is nothing to delete.", "`modelhub local` shows what is."
+            )
         case NotFound(name=name):
             return Advice(f"The router knows no model {name}.", "`modelhub list` shows the names.")
         case AlreadyRegistered(name=name):

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from itertools import chain, compress, count, islice, starmap
 from math import isfinite
@@ -249,6 +249,22 @@ def load_fleet(path: Path) -> Kept | None:
         return Kept(Fleet(models, nodes, router, connection, unlisted=unlisted), raw["catalog"])
     except (OSError, ValueError, KeyError, RecursionError, MemoryError, _Untrusted):
         return None
+
+
+def forget(path: Path, keys: Collection[str]) -> None:
+    """Let the kept fleet know of a person's own deletions, so that the next start does not call them news.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    kept = load_fleet(path)
+    if kept is None or not any(each.key in keys and each.is_local() for each in kept.fleet.models):
+        return
+    models = tuple(
+        replace(each, state=ModelState.DELETING) if each.key in keys and each.is_local() else each
+        for each in kept.fleet.models
+    )
+    save_fleet(path, replace(kept.fleet, models=models), kept.catalog)
 
 
 def rejoin(catalog: Iterable[CatalogEntry], kept: Fleet | None) -> Fleet:

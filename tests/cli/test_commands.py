@@ -9,10 +9,23 @@ from types import SimpleNamespace
 
 import pytest
 
+from modelhub_tui.away import while_away
+from modelhub_tui.catalog import catalog_path
 from modelhub_tui.cli.connect import connector
 from modelhub_tui.client.base import RegisterRequest
-from modelhub_tui.config import Settings
-from modelhub_tui.domain import Node, NodeStatus, Phase, Placement, RouterInfo, RouterReport, Transfer
+from modelhub_tui.config import Settings, load_settings
+from modelhub_tui.domain import (
+    Connection,
+    Fleet,
+    Link,
+    Node,
+    NodeStatus,
+    Phase,
+    Placement,
+    RouterInfo,
+    RouterReport,
+    Transfer,
+)
 from modelhub_tui.errors import (
     AlreadyRegistered,
     Forbidden,
@@ -23,8 +36,10 @@ from modelhub_tui.errors import (
     Unauthorised,
     Unreachable,
 )
+from modelhub_tui.snapshot import fleet_path, load_fleet, save_fleet
+from modelhub_tui.states import join_models
 from tests.cli.conftest import CommandLine, Connect, ScriptedClient
-from tests.client.fakes import NODE, told
+from tests.client.fakes import ENTRY, NODE, OTHER, told
 
 PLACED = told(placements=(Placement("gpu-01", "/m/tiny-Q4.gguf", ("/m/tiny-Q4.gguf",), 1000),))
 FETCHING = told(transfers=(Transfer("gpu-01", Phase.FETCHING, 400, 1000, 50.0, 12.0, "tiny-Q4.gguf", 1, 1),))
@@ -303,6 +318,39 @@ def test_rm_of_what_is_not_here_is_not_found(modelhub: CommandLine) -> None:
     assert modelhub("rm", "other", "--yes").code == 5
     assert modelhub("rm", "nonsense", "--yes").code == 5
     assert modelhub.client.asked("delete") == []
+
+
+def test_rm_of_what_nobody_pulled_says_so(modelhub: CommandLine) -> None:
+    modelhub.client.say(PLACED)
+    result = modelhub("rm", "other", "--yes")
+    assert (result.code, result.out) == (5, "")
+    assert result.err == (
+        "modelhub: other is not downloaded, so there is nothing to delete. `modelhub local` shows what is.\n"
+    )
+
+
+def test_rm_of_what_begins_to_move_meanwhile_speaks_in_flags(modelhub: CommandLine) -> None:
+    modelhub.client.say(PLACED)
+    modelhub.client.refusal = Rejected("Ask for both with ?cancel=true.", code="transfer_running")
+    result = modelhub("rm", "tiny", "--yes")
+    assert (result.code, result.out) == (1, "")
+    assert "Add --cancel to stop that" in result.err and "?" not in result.err
+
+
+def test_what_was_deleted_here_is_no_news_for_the_dashboard(modelhub: CommandLine) -> None:
+    """It calls gone what others deleted."""
+    both = (PLACED, replace(PLACED, name="acme/other-gguf", repo="Acme/Other-GGUF", file="other.gguf"))
+    before = Fleet(join_models((ENTRY, OTHER), RouterReport(both, (NODE,))), (NODE,))
+    settings = load_settings({})
+    path = fleet_path(settings.cache_dir, None, str(catalog_path(settings.catalog)))
+    save_fleet(path, replace(before, connection=Connection(Link.LIVE, heard_at=1.0)), "stamp")
+    modelhub.client.say(*both)
+    modelhub.client.then((both[1],))
+    assert modelhub("rm", "tiny", "--yes").code == 0
+    kept = load_fleet(path)
+    assert kept is not None and kept.catalog == "stamp"
+    now = Fleet(join_models((ENTRY, OTHER), RouterReport((), (NODE,))), (NODE,), connection=Connection(Link.LIVE))
+    assert while_away(kept.fleet, now) == "While you were away: 1 gone."
 
 
 def test_rm_does_not_wait_for_a_node_that_is_away(modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

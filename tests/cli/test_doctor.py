@@ -232,6 +232,19 @@ def test_at_which_step_the_hub_fails(doctor: Doctor, monkeypatch: pytest.MonkeyP
         assert "the proxy does not let us through" in said()[1]
 
 
+def test_a_wish_to_be_offline_is_named(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+    for name, value, status in (
+        ("HF_HUB_OFFLINE", "1", PROBLEM),
+        ("TRANSFORMERS_OFFLINE", "yes", PROBLEM),
+        ("HF_HUB_OFFLINE", "0", OK),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            check = doctor()[1]["hub"]
+        assert check["status"] == status, value
+        assert status == OK or (f"{name} is set" in check["what"] and f"Unset {name}" in check["todo"])
+
+
 def test_the_token_is_tried_and_not_told(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch, machine: Path, hub: Hub
 ) -> None:

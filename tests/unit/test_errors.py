@@ -18,6 +18,7 @@ from modelhub_tui.errors import (
     LoginNeeded,
     ModelHubError,
     NotARouter,
+    NotDownloaded,
     NotFound,
     NotPulled,
     NotSupported,
@@ -61,6 +62,10 @@ WORDED: list[tuple[ModelHubError, str]] = [
     (Forbidden(), "This API key may not do that. Use a key with admin rights."),
     (NotFound("a/b"), "The router knows no model a/b. `modelhub list` shows the names."),
     (NotPulled("a/b"), "a/b is not being downloaded. Start it with `modelhub pull a/b`."),
+    (
+        NotDownloaded("a-b"),
+        "a-b is not downloaded, so there is nothing to delete. `modelhub local` shows what is.",
+    ),
     (AlreadyRegistered("a/b"), "a/b is registered already."),
     (Rejected("No."), "No."),
     (Rejected("Several files.", candidates=("x", "y")), "Several files. Choose one of: x, y."),

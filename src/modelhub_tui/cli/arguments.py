@@ -109,7 +109,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
         "download models, and wait until they are there",
         "pull qwen2.5-7b",
         "pull bartowski/Phi-3-mini-4k-instruct-GGUF:Phi-3-mini-4k-instruct-Q4_K_M.gguf",
-        "pull phi-3 gemma-2-9b --no-wait",
+        "pull phi-4-mini gemma-2-9b --no-wait",
         more=f"{_NAMES} Anything else with a slash is registered as a HuggingFace repo or URL. "
         "Prints the path of each. Ctrl+C stops the waiting, not the download, and so does a full disk.",
     )
@@ -124,7 +124,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
         "rm",
         "delete models, or cancel their download",
         "rm phi-3-mini",
-        "rm phi-3-mini gemma --yes",
+        "rm phi-3-mini gemma-2-9b --yes",
         "rm qwen2.5-7b --cancel --yes",
         more=f"{_NAMES} A deleted model can be had back for a while with `modelhub undo`.",
     )
@@ -211,12 +211,14 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
 
 def _add_queue(add: Callable[..., Any]) -> None:
     """What changes the queue of downloads, and what they may take."""
-    examples = ("pause qwen2.5-7b", "pause phi-3 gemma")
+    examples = ("pause qwen2.5-7b", "pause phi-3-mini gemma-2-9b")
     pause = add("pause", "hold downloads; what they have fetched stays", *examples, more=_NAMES)
     pause.add_argument("names", nargs="+", metavar="NAME")
     resume = add("resume", "let held downloads go on", "resume qwen2.5-7b", more=_NAMES)
     resume.add_argument("names", nargs="+", metavar="NAME")
-    move = add("move", "change a download's place in the queue", "move phi-3 first", "move gemma later", more=_NAMES)
+    move = add(
+        "move", "change a download's place in the queue", "move phi-3-mini first", "move gemma-2-9b later", more=_NAMES
+    )
     move.add_argument("name", metavar="NAME")
     places = [str(each) for each in Place]
     move.add_argument("to", metavar="|".join(places), choices=places, help="where to")

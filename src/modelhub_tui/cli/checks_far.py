@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from modelhub_tui.cli.checks import OK, PROBLEM, WARNING, Check
 from modelhub_tui.config import Settings
-from modelhub_tui.domain import NodeStatus, Phase
+from modelhub_tui.domain import NodeStatus, Phase, Transfer
 from modelhub_tui.net import USER_AGENT
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
@@ -68,6 +68,7 @@ def _fleet(url: str, key: str, details: dict[str, Any], notices: tuple[str, ...]
         "models": len(report.models),
         "transfers": sum(len(each.transfers) for each in report.models),
         "failed": failed,
+        "why": {each.name: told for each in report.models if (told := _trouble(each.transfers))},
     }
     what = f"Version {details['version']}, process {details['pid']}, answers in {details['answer_ms']} ms"
     if not any(each.status is NodeStatus.ONLINE for each in report.nodes):
@@ -80,6 +81,10 @@ def _fleet(url: str, key: str, details: dict[str, Any], notices: tuple[str, ...]
         todo = "`modelhub list --status failed` says why; `modelhub pull` tries again."
         return Check("service", WARNING, f"{what}; {len(failed)} downloads have failed.", todo, details)
     return Check("service", OK, f"{what}.", "", details)
+
+
+def _trouble(transfers: tuple[Transfer, ...]) -> str:
+    return next((each.error for each in transfers if each.error), "")
 
 
 def _router(settings: Settings) -> Check:
@@ -96,7 +101,12 @@ def _router(settings: Settings) -> Check:
 
 
 def hub(settings: Settings) -> Check:
-    """Whether the hub answers; if not, at which step that fails."""
+    """Whether the hub answers, and may be asked at all; if not, at which step that fails."""
+    wish = next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)), "")
+    if os.environ.get(wish, "").upper() in ("1", "ON", "YES", "TRUE"):  # as huggingface_hub reads them
+        what = f"{wish} is set: a service started like this asks the hub for nothing, so nothing is downloaded."
+        details = {"url": settings.hf_endpoint, "offline": wish}
+        return Check("hub", PROBLEM, what, f"Unset {wish}, then restart the service (`modelhub stop`).", details)
     answer, told = _ask("HEAD", settings.hf_endpoint)
     details = {"url": settings.hf_endpoint, **told}
     if answer is None:

@@ -10,7 +10,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from modelhub_tui.actions import running
-from modelhub_tui.catalog import load_catalog
+from modelhub_tui.catalog import catalog_path, load_catalog
 from modelhub_tui.cli import FAILED, OK
 from modelhub_tui.cli.fleet import Connect, Followed, follow
 from modelhub_tui.cli.look import look
@@ -21,7 +21,8 @@ from modelhub_tui.cli.shapes import trashed_json
 from modelhub_tui.cli.trouble import BadUsage
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Ability, CatalogEntry, Fleet, Limits, Model, ModelState, NodeStatus, Trashed
-from modelhub_tui.errors import ModelHubError, NotFound, Rejected
+from modelhub_tui.errors import ModelHubError, NotDownloaded, NotFound, Rejected
+from modelhub_tui.snapshot import fleet_path, forget
 from modelhub_tui.units import human_size
 from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.moments import in_words, moment
@@ -60,15 +61,12 @@ def remove(arguments: Namespace, settings: Settings, console: Console, connect: 
             console.say("Nothing was deleted.")
             return FAILED
     elif moving and not arguments.cancel:
-        names = ", ".join(handle(model) for model in moving)
-        one = "it" if len(moving) == 1 else "them"
-        raise Rejected(
-            f"{names}: being downloaded just now. Add --cancel to stop that, or hold {one} with `modelhub pause`.",
-            code="transfer_running",
-        )
+        raise _being_downloaded(moving)
     patience_s = OFFLINE_PATIENCE_S if settings.embedded else 0.0
     stop = {model.key for model in moving} | ({model.key for model in chosen} if arguments.cancel else set())
     result = asyncio.run(_delete(chosen, stop, keep, console, connect, catalog, patience_s))
+    with suppress(OSError):  # at worst the dashboard tells of it
+        forget(fleet_path(settings.cache_dir, settings.router, str(catalog_path(settings.catalog))), result.gone)
     if console.as_json:
         console.json([_json(model, result) for model in chosen])
     else:
@@ -139,7 +137,11 @@ async def _delete(
         for model in chosen:
             if model.state is ModelState.DELETING:
                 continue
-            await (watcher.cancel(model, keep) if model.key in stop else watcher.delete(model, keep))
+            try:
+                await (watcher.cancel(model, keep) if model.key in stop else watcher.delete(model, keep))
+            except Rejected as error:
+                # It began since we looked. The router's words are for those who speak HTTP with it.
+                raise _being_downloaded([model]) if error.code == "transfer_running" else error from error
         result = _Result(await _until_gone(followed, chosen, console, patience_s=patience_s))
         if keep and any(model.placements for model in chosen):
             with suppress(ModelHubError):  # an older service has no trash: then nothing is kept
@@ -149,13 +151,23 @@ async def _delete(
         return result
 
 
+def _being_downloaded(moving: list[Model]) -> Rejected:
+    """What to do about models that cannot be deleted as they are."""
+    names = ", ".join(handle(model) for model in moving)
+    one = "it" if len(moving) == 1 else "them"
+    return Rejected(
+        f"{names}: being downloaded just now. Add --cancel to stop that, or hold {one} with `modelhub pause`.",
+        code="transfer_running",
+    )
+
+
 def _present(fleet: Fleet, name: str) -> Model:
     """The model a name means: of those that are there, if it means one of them."""
     present = tuple(model for model in fleet.models if model.state is not ModelState.AVAILABLE)
     try:
         model = resolve(present, name)
     except NotFound:
-        raise NotHere(handle(resolve(fleet.models, name))) from None  # or says who is unknown, or ambiguous
+        raise NotDownloaded(handle(resolve(fleet.models, name))) from None  # or says who is unknown, or ambiguous
     if model.found:
         said = handle(model)
         raise Rejected(
@@ -163,10 +175,6 @@ def _present(fleet: Fleet, name: str) -> Model:
             f"`modelhub adopt {said}` registers it; then it can be deleted."
         )
     return model
-
-
-class NotHere(NotFound):
-    """A supported model that nobody pulled."""
 
 
 async def _until_gone(

@@ -75,6 +75,12 @@ def hub_unreachable(endpoint: str, why: str = "") -> Fault:
     return Fault("hub_unreachable", f"{endpoint} cannot be reached{detail}; check the network.", passing=True)
 
 
+def offline_by_wish() -> Fault:
+    """Not passing: what a process was started with stays as long as the process."""
+    what = "HF_HUB_OFFLINE is set for this node, so nothing is fetched"
+    return Fault("hub_unreachable", f"{what}: unset it, restart the service (`modelhub stop`) and retry.")
+
+
 def hub_failed(host: str, status: int, retry_after_s: float | None = None) -> Fault:
     return Fault("hub_unreachable", f"{host} answers with error {status}.", passing=True, retry_after_s=retry_after_s)
 

@@ -118,7 +118,7 @@ class Hub:
             case errors.DisabledRepoError():
                 return faults.disabled(repo)
             case errors.OfflineModeIsEnabled():
-                return faults.hub_unreachable(self.endpoint, "HF_HUB_OFFLINE is set")
+                return faults.offline_by_wish()
             case errors.HfHubHTTPError() if status == 429:
                 return faults.rate_limited(retry_after_s(response.headers))
             case errors.HfHubHTTPError() if status == 401:

@@ -191,7 +191,9 @@ class Hub:
                 ), False
             case errors.OfflineModeIsEnabled():
                 return Refused(
-                    "hub_unreachable", "HF_HUB_OFFLINE is set, so the hub is not asked; unset it to register models."
+                    "hub_unreachable",
+                    "HF_HUB_OFFLINE is set for the service, so the hub is not asked: unset it, and restart the service "
+                    "(`modelhub stop`) to register models.",
                 ), False
             case errors.HfHubHTTPError():
                 return self._explain_status(error)
