@@ -339,6 +339,8 @@ class RouterModel:
     format: str = ""
     deleting: bool = False
     """Deregistered, but a node has not yet removed its files."""
+    stuck: str = ""
+    """Why a node cannot remove them so far, in one sentence; empty if it has not said so."""
     paused: bool = False
     """A person wants its transfer held."""
     queue_position: int | None = None
@@ -373,6 +375,9 @@ class RouterReport:
     nodes: tuple[Node, ...] = ()
     notices: tuple[str, ...] = ()
     """What the user should know about these answers, one sentence each: a list that may not be read, for instance."""
+    unheard: str = ""
+    """Why a node that belongs to the router has not told yet what it holds; empty once it has. Until then nobody knows
+    that something is *not* there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,6 +481,8 @@ class Fleet:
     """Sentences to show once each, such as that the router has undone a delete."""
     unlisted: int = 0
     """Models the router had when it was last heard that are not among these: too many to be kept between sessions."""
+    unheard: str = ""
+    """Why what is on the disk is not known yet, in one sentence; see `RouterReport.unheard`."""
 
     @property
     def transferring(self) -> tuple[Model, ...]:

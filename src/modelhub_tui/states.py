@@ -217,7 +217,7 @@ def _joined(
     return replace(
         base,
         state=state,
-        reason=reason,
+        reason=told.stuck if state is ModelState.DELETING else reason,
         registered=told.registered,
         paused=told.paused,
         queue_position=told.queue_position,

@@ -377,16 +377,21 @@ class FleetWatcher(Wishes):
                 and self._router == last.router
                 and self._notices == last.notices
                 and self._connection == connection
+                and self._unheard == last.unheard
             ):
                 return last
         connection = self._connection
         if connection.link is Link.LIVE:
             connection = replace(connection, heard_at=self._heard_at)
-        return Fleet(models, self._nodes, self._router, connection, self._notices, self._unlisted)
+        return Fleet(models, self._nodes, self._router, connection, self._notices, self._unlisted, self._unheard)
 
     @property
     def _notices(self) -> tuple[str, ...]:
         return (self._report.notices if self._report else ()) + self._undone
+
+    @property
+    def _unheard(self) -> str:
+        return self._report.unheard if self._report else ""
 
     async def _unless(self, event: asyncio.Event, work: Awaitable[T]) -> T | None:
         """Await `work`, but give up, cancel it and return None as soon as `event` is set."""

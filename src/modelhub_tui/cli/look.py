@@ -27,7 +27,8 @@ def look(connect: Connect, catalog: tuple[CatalogEntry, ...]) -> Fleet:
 
         seen = asyncio.run(_ask(connect))
     router, report = seen
-    return Fleet(join_models(catalog, report), report.nodes, router, Connection(Link.LIVE))
+    models = join_models(catalog, report)
+    return Fleet(models, report.nodes, router, Connection(Link.LIVE), unheard=report.unheard)
 
 
 async def _ask(connect: Connect) -> tuple[RouterInfo, RouterReport]:

@@ -41,7 +41,8 @@ async def seen(client: RouterClient, catalog: tuple[CatalogEntry, ...]) -> Fleet
     """The fleet at this moment."""
     router = await client.info()  # first: it knows best what somebody who is no router looks like
     report = await client.report()
-    return Fleet(join_models(catalog, report), report.nodes, router, Connection(Link.LIVE))
+    models = join_models(catalog, report)
+    return Fleet(models, report.nodes, router, Connection(Link.LIVE), unheard=report.unheard)
 
 
 def choose(likely: Sequence[Model], models: Sequence[Model], names: Sequence[str]) -> tuple[Model, ...]:

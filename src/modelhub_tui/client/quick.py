@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from modelhub_tui.client import wire
 from modelhub_tui.domain import RouterReport
+from modelhub_tui.untrusted import clean
 
 TIMEOUT_S = 5.0
 BODY_LIMIT = 64 * 1024 * 1024
@@ -30,15 +31,17 @@ def report(url: str, api_key: str) -> RouterReport:
         NotSimpleError: Any answer but the two plain lists.
     """
     try:
-        models = wire.models_reader().read(_get(url, "/v0/models", api_key))
-        nodes = wire.nodes_reader().read(_get(url, "/v0/nodes", api_key))
+        headers, body = _get(url, "/v0/models", api_key)
+        models = wire.models_reader().read(body)
+        nodes = wire.nodes_reader().read(_get(url, "/v0/nodes", api_key)[1])
     except (OSError, ValueError) as error:
         raise NotSimpleError from error
-    return RouterReport(models, nodes)
+    said = (each.partition(b":")[2] for each in headers if each.lower().startswith(b"x-modelhub-unheard:"))
+    return RouterReport(models, nodes, unheard=clean(next(said, b"").decode("ascii", "replace"), 300))
 
 
-def _get(url: str, path: str, api_key: str) -> bytes:
-    """The body of a plain 200 answer.
+def _get(url: str, path: str, api_key: str) -> tuple[list[bytes], bytes]:
+    """The header lines and the body of a plain 200 answer.
 
     Raises:
         OSError: Nobody answers in time.
@@ -62,7 +65,8 @@ def _get(url: str, path: str, api_key: str) -> bytes:
             if size > BODY_LIMIT:
                 raise ValueError("too large")
     told, _, body = b"".join(chunks).partition(b"\r\n\r\n")
-    first, *headers = told.lower().split(b"\r\n")
-    if first.split()[1:2] != [b"200"] or f"content-length: {len(body)}".encode() not in headers:
+    first, *headers = told.split(b"\r\n")
+    lengths = [each for each in headers if each.lower().startswith(b"content-length:")]
+    if first.split()[1:2] != [b"200"] or [each.split(b":")[1].strip() for each in lengths] != [b"%d" % len(body)]:
         raise ValueError("not a plain answer")
-    return body
+    return headers, body

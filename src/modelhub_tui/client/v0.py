@@ -84,10 +84,11 @@ class V0Client:
         else:
             await self._first_change(wait_s)
         models, nodes = self._models.value, self._nodes.value
-        if self._report is None or self._report.models is not models or self._report.nodes is not nodes:
+        last, unheard = self._report, self._models.unheard
+        if last is None or last.models is not models or last.nodes is not nodes or last.unheard != unheard:
             told = (*self._notices, self._models.notice) if self._models.notice else self._notices
-            self._report = RouterReport(models, nodes, tuple(dict.fromkeys(told)))
-        return self._report
+            last = self._report = RouterReport(models, nodes, tuple(dict.fromkeys(told)), unheard)
+        return last
 
     async def register(self, request: RegisterRequest) -> Registered:
         """Register a model, by `POST /v0/models/register`; see `RouterClient.register`."""
@@ -236,6 +237,8 @@ class Feed(Generic[T]):
         self.value: tuple[T, ...] = ()
         self.notice = ""
         """What the router says of itself with the list: that it had to repair something at its start."""
+        self.unheard = ""
+        """What the router says of a node that has not told yet what it holds."""
         self._http, self._path, self._reader = http, path, reader
         self._etag = ""
         self._body: bytes | None = None
@@ -263,12 +266,13 @@ class Feed(Generic[T]):
             if answer.status == 404:
                 raise NotARouter(self._http.url, "some other server")
             raise to_error(answer.status, answer.headers, answer.body)
+        before, self.unheard = self.unheard, clean(answer.headers.get("x-modelhub-unheard", ""), 300)
         etag = answer.headers.get("etag", "")
         if not (len(etag) < 200 and etag.isascii() and etag.isprintable()):
             etag = ""
         if answer.body == self._body:
             self._etag = etag
-            return False
+            return self.unheard != before
         self.notice = clean(answer.headers.get("x-modelhub-notice", ""), 300)
         try:
             if len(answer.body) > _LARGE_BYTES:
@@ -280,7 +284,7 @@ class Feed(Generic[T]):
         # All or nothing: a tag without its list would answer "unchanged" for ever.
         self._etag, self._body = etag, answer.body
         if _same(value, self.value):
-            return False
+            return self.unheard != before
         self.value = value
         return True
 

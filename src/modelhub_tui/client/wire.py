@@ -208,6 +208,7 @@ def read_model(value: Any) -> RouterModel:
         capabilities=read_lines(told.get("capabilities")),
         format=read_line(told.get("format")) or _FORMATS.get(read_line(told.get("source")), ""),
         deleting=status == "deleting",
+        stuck=read_line(told.get("reason")) if status == "deleting" else "",
         paused=told.get("paused") is True,
         queue_position=read_count(told.get("queue_position")) or None,
         found=told.get("found") is True,
@@ -245,6 +246,7 @@ def read_node(value: Any) -> Node:
         trash_bytes=read_count(told.get("trash_bytes")),
         disk_floor_bytes=read_count(told.get("disk_floor_bytes")),
         version=read_line(told.get("runtime_version")),
+        problem=read_line(told.get("problem")),
     )
 
 

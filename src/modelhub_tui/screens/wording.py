@@ -18,11 +18,19 @@ def empty_text(fleet: Fleet, wanted: Filter, *, local: bool) -> str:
     """What an empty list says: what happened on the first line, what to do on the next ones."""
     if wanted.text or wanted.choices:
         return _no_match(wanted)
+    if local and (unheard := _unheard(fleet)):
+        return f"Looking at the disk…\n\n{unheard}"
     if local:
         return "Nothing here yet\n\nPress 1, choose a model, press p."
     if fleet.connection.link is Link.CONNECTING:
         return "No models yet\n\nThe catalog is empty, and the router has not answered so far."
     return "No models\n\nThe catalog is empty. Press r to register a HuggingFace repo."
+
+
+def _unheard(fleet: Fleet) -> str:
+    """Why nobody can say yet that nothing is there; empty once somebody has looked."""
+    never = fleet.connection.link is not Link.LIVE and fleet.connection.heard_at is None
+    return "The router has not answered so far." if never else fleet.unheard
 
 
 def _no_match(wanted: Filter) -> str:

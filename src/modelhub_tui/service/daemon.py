@@ -230,6 +230,7 @@ class Service:
             timeout_graceful_shutdown=CLOSING_S,
         )
         server = _server_until(self._stopping, self._closing, self._announce)(config)
+        router.fleet.expects_own = True
         router.start()
         self._supervisor = Supervisor(
             self._node_env(),

@@ -136,6 +136,15 @@ def disk_trouble(error: OSError) -> Fault:
     return Fault("disk", f"{name} cannot be written: {clean(error.strerror or error, 120)}.", passing=True)
 
 
+def not_removed(error: Exception) -> Fault:
+    """Files of a deleted model that are still there; the node tries again."""
+    if isinstance(error, OSError):
+        name = clean(error.filename, 160) if isinstance(error.filename, str) else "a file of it"
+        why = clean(error.strerror or error, 120)
+        return Fault("disk", f"{name} cannot be removed: {why}.", passing=True)
+    return Fault("internal", f"It cannot be removed ({type(error).__name__}); the node's log says more.", passing=True)
+
+
 def vanished(path: object) -> Fault:
     return Fault("disk", f"{clean(path, 160)} was removed while it was being written; it starts again.", passing=True)
 

@@ -41,6 +41,9 @@ class Held:
     halted: faults.Fault | None = None
     """Why its job was told to stop, where the job itself could not know."""
 
+    stuck: str = ""
+    """Why it cannot be removed so far, in one sentence."""
+
     @property
     def order(self) -> Order:
         """Place in the queue; the smaller goes first."""

@@ -19,6 +19,7 @@ from modelhub_tui.service.node.job import in_thread
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
 from modelhub_tui.service.node.trash import Trash
+from modelhub_tui.untrusted import clean
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Keeping:
         """(bytes of whole models, bytes of unfinished ones beside them); None before they were counted."""
         self._stamp = 0
         self._looked = False
+        self.problem = ""
+        """Why the cache cannot be looked at, in one sentence; empty while it can."""
         self._look_now = asyncio.Event()
 
     @property
@@ -53,8 +56,14 @@ class Keeping:
             self._look_now.clear()
             try:
                 await in_thread(self._look, "look at cache")
+                problem = ""
             except OSError as error:
-                log.warning("the model folder cannot be read: %s", error)
+                problem = f"The model folder cannot be read: {clean(error.strerror or error, 120)}."
+                log.warning("%s", problem)
+            if problem != self.problem:
+                self.problem = problem
+                self._stamp += 1
+                self._on_change()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self._look_now.wait()
@@ -115,7 +124,7 @@ class Keeping:
             listed: Whether the router's list was seen, and `store` is known.
         """
         heap = self.trash.heap
-        told: dict[str, Any] = {"trash_bytes": heap.bytes}
+        told: dict[str, Any] = {"trash_bytes": heap.bytes, "problem": self.problem}
         if listed:
             told["trash"] = [{"name": name, "bytes": size} for name, owner, size in heap.names if owner == store]
         if self._used is not None:

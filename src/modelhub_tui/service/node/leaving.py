@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.held import Held, Holdings
 from modelhub_tui.service.node.job import in_thread
 from modelhub_tui.service.node.manifest import File
@@ -55,12 +56,20 @@ class Leaving:
             try:
                 await in_thread(lambda entry=entry, keep=keep: self._remove_files(entry, keep), "remove")  # type: ignore[misc]
                 break
-            except OSError as error:
-                log.warning("%s cannot be removed yet: %s", entry.name, error)
+            except Exception as error:  # whatever it is: nobody else would try again, and somebody waits for it
+                log.warning("%s cannot be removed yet: %r", entry.name, error)
+                self._say(held, error)
                 await asyncio.sleep(REMOVAL_RETRY_S)
         self._holdings.drop(held)
         self._holdings.on_change()
         self._on_gone(held.entry)
+
+    def _say(self, held: Held, error: Exception) -> None:
+        """Let the router know why a model is still here."""
+        why = faults.not_removed(error).sentence
+        if why != held.stuck:
+            held.stuck = why
+            self._holdings.on_change()
 
     def _remove_files(self, entry: Entry, keep: list[File]) -> None:
         if entry.whole and entry.store is not None:

@@ -15,22 +15,26 @@ _MOVING = (Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING)
 
 def report(models: Iterable[Held], cache: Cache) -> dict[str, Any]:
     """Members of a heartbeat: transfers in the queue's order, placements, and the upstream's single progress."""
-    transfers, placements, loaded = [], [], []
+    transfers, stuck, placements, loaded = [], [], [], []
     failed = False
     for held in sorted(models, key=lambda each: each.order):
         entry = held.entry
         if is_placed(entry):
-            placements.append(_placement(entry, cache))
+            placements.append({**_placement(entry, cache), "error": held.stuck or None})
             loaded.append(entry.name)
         else:
             snapshot = held.progress.snapshot()
             failed |= snapshot.phase is Phase.FAILED
+            stuck.append(held.stuck)
             transfers.append(snapshot)
     moving = [each for each in transfers if each.phase in _MOVING]
     told: dict[str, Any] = {
         "loaded_models": loaded,
         "sync_state": "running" if moving else "failed" if failed else "success",
-        "transfers": [each.as_wire() for each in transfers],
+        "transfers": [
+            {**each.as_wire(), "error": why} if why else each.as_wire()
+            for each, why in zip(transfers, stuck, strict=True)
+        ],
         "placements": placements,
     }
     if moving:

@@ -180,6 +180,8 @@ class PlacementBody(Body):
     path: Path | None = None
     paths: Annotated[list[Path], Field(max_length=2000)] = []
     disk_bytes: Bytes | None = None
+    error: Line | None = None
+    """Why it is still there although it was deleted."""
 
 
 class SyncProgress(Body):
@@ -213,6 +215,8 @@ class Heartbeat(Body):
     placements: Annotated[list[PlacementBody], Field(max_length=MAX_MODELS)] | None = None
     found: Annotated[list[FoundBody], Field(max_length=500)] | None = None
     trash: Annotated[list[TrashBody], Field(max_length=MAX_MODELS)] | None = None
+    problem: Line | None = None
+    """Why it cannot tell what is in its cache; empty if it can."""
     ram_bytes: Bytes | None = None
     disk_free_bytes: Bytes | None = None
     disk_total_bytes: Bytes | None = None

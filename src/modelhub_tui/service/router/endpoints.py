@@ -55,7 +55,7 @@ class Endpoints:
     async def list_models(self, request: Request) -> Response:
         """All supported and registered models, with their state."""
         if request.scope.get(ROLE) == NODE:
-            return await self._list(request, self._router.listing.models_for_nodes)
+            return await self._list(request, self._router.listing.models_for_nodes, to_people=False)
         if self._router.stats is not None:
             self._router.stats.looked()
         return await self._list(request, self._router.listing.models)
@@ -84,7 +84,7 @@ class Endpoints:
         del told["download_progress"]
         return _json(told)
 
-    async def _list(self, request: Request, page: Callable[[], Page]) -> Response:
+    async def _list(self, request: Request, page: Callable[[], Page], *, to_people: bool = True) -> Response:
         """Answer a list; hold it back while it is what the caller has already, for as long as it asked for."""
         has = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")} - {""}
         match = _WAIT.search(request.headers.get("prefer", ""))
@@ -103,6 +103,8 @@ class Endpoints:
                 found = page()
                 break
         headers = {"ETag": found.etag, "Cache-Control": "no-cache", **self._store_headers}
+        if to_people and (unheard := self._router.fleet.unheard):
+            headers["X-Modelhub-Unheard"] = unheard.encode("ascii", "replace").decode()
         if wait_s:
             headers["Preference-Applied"] = f"wait={wait_s:.0f}"
         if found.etag in has or "*" in has:

@@ -66,6 +66,12 @@ class LiveNode:
     """Bytes it could put back, by the name of the deleted model."""
     told: bool = False
     """It has said what it holds and what is in its trash: it is not only known from before."""
+    looked: bool = False
+    """It has said what it found in its cache since this router was started."""
+    problem: str = ""
+    """Why it cannot look there, in one sentence."""
+    stuck: dict[str, str] = field(default_factory=dict)
+    """Why deleted models are still there, by name, in one sentence each."""
     loaded_models: tuple[str, ...] = ()
     ready_models: tuple[int, int] | None = None
     initializing: bool = False
@@ -124,6 +130,7 @@ class LiveNode:
             trash_bytes=self.body.trash_bytes,
             disk_floor_bytes=self.body.disk_floor_bytes,
             version=self.body.runtime_version,
+            problem=self.problem,
         )
 
     def visible(self) -> tuple[object, ...]:
@@ -138,6 +145,9 @@ class LiveNode:
             self.placements,
             self.found,
             self.trash,
+            self.looked,
+            self.problem,
+            self.stuck,
             self.loaded_models,
             self.ready_models,
             self.initializing,
@@ -165,6 +175,8 @@ class Fleet:
         self._changes = changes
         self._clock, self._monotonic = clock, monotonic
         self._retried: dict[str, float] = {}
+        self.expects_own = False
+        """This machine has a node of its own, which is started with the router."""
         self.trouble = ""
         """Why this machine's own node does not come online; empty if nothing is known to be wrong."""
         self.nodes: dict[str, LiveNode] = {}
@@ -209,6 +221,20 @@ class Fleet:
         for node in self.nodes.values():
             if node.status is NodeStatus.OFFLINE and node.transfers.pop(name, None) is not None:
                 self._changes.touch()
+
+    def why_kept(self, name: str) -> str:
+        """Why a deleted model is still there, as far as a node has said; empty otherwise."""
+        told = (node.stuck.get(name, "") for node in self.nodes.values() if node.status is not NodeStatus.OFFLINE)
+        return next(filter(None, told), "")
+
+    @property
+    def unheard(self) -> str:
+        """Why what our own node holds is not known yet, in one sentence; empty once it has told since our start."""
+        ours = [node for node in self.nodes.values() if node.record.supervised]
+        if not self.expects_own or any(node.looked for node in ours):
+            return ""
+        problem = next((f"{node.name}: {node.problem}" for node in ours if node.problem), "")
+        return problem or self.trouble or "The node of this machine has just been started and has not reported yet."
 
     def trash_of(self, name: str) -> list[tuple[LiveNode, int]]:
         """Who could put a deleted model back, with the bytes that takes."""
@@ -300,6 +326,7 @@ class Fleet:
             # What it held and fetched stays until its first heartbeat says otherwise: no flicker on a restart.
             node.transfers, node.placements, node.online_since = known.transfers, known.placements, known.online_since
             node.found, node.trash, node.told = known.found, known.trash, known.told
+            node.looked, node.problem, node.stuck = known.looked, known.problem, known.stuck
         node.heard_at = self._monotonic()
         self._settle(node, online=trusted)
         self.nodes[node.id] = node
@@ -358,10 +385,13 @@ class Fleet:
                 each.name: Placement(node.name, each.path, tuple(each.paths), each.disk_bytes)
                 for each in beat.placements
             }
+            node.stuck = {each.name: each.error for each in (*beat.placements, *(beat.transfers or ())) if each.error}
         elif node.loaded_models:
             node.placements = _upstream_placements(node, names)
         if beat.found is not None and tuple(beat.found) != node.found:
             node.found = tuple(beat.found)  # else the same object stays, by which others see that nothing changed
+        node.looked |= beat.found is not None
+        node.problem = beat.problem or ""
         if beat.trash is not None:
             node.trash = {each.name: each.bytes for each in beat.trash}
         # A node of ours leaves its trash out until it has seen the list; an upstream node has none and says nothing.

@@ -80,7 +80,7 @@ class Listing:
 
     def models(self) -> Page:
         """`GET /v0/models` for people: everything supported or registered."""
-        return self._page("models", lambda: self._joined("models", self.rows(), model_json))
+        return self._page("models", lambda: self._joined("models", self.rows(), model_json), self._fleet.unheard)
 
     def models_for_nodes(self) -> Page:
         """`GET /v0/models` for nodes: what is registered, without what nodes reported (it would wake them)."""
@@ -169,6 +169,8 @@ class Listing:
             transfers=[each for _, _, each in transfers],
             nodes=nodes,
         )
+        if state is ModelState.DELETING:
+            reason = self._fleet.why_kept(name)
         return Row(name, entry, record, _STATUS[state], reason, transfers, placements, stats, position)
 
     def offer(self, name: str) -> Registration | None:
@@ -344,6 +346,7 @@ def node_json(node: LiveNode, found_bytes: int) -> dict[str, Any]:
         "unfinished_bytes": body.unfinished_bytes,
         "trash_bytes": body.trash_bytes,
         "disk_floor_bytes": body.disk_floor_bytes,
+        "problem": node.problem or None,
         "transfers": [
             {"name": name, **_transfer_json(node.id, node.name, each)} for name, each in node.transfers.items()
         ],

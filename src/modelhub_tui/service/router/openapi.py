@@ -262,6 +262,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "disk_free_bytes": _nullable(_INTEGER),
             "disk_total_bytes": _nullable(_INTEGER),
             "models_dir": _nullable(_STRING),
+            "problem": _nullable(_STRING),
             "transfers": _list_of("Transfer"),
             "placements": _list_of("Placement"),
         }
