@@ -155,8 +155,10 @@ def _open_closed_streams() -> None:
 
 
 def _say(sentence: str) -> None:
+    from modelhub_tui.untrusted import printable
+
     try:
-        os.write(2, f"modelhub: {sentence}\n".encode(errors="replace"))
+        os.write(2, f"modelhub: {printable(sentence)}\n".encode(errors="replace"))
     except OSError:
         pass  # nobody can be told
 

@@ -6,6 +6,7 @@ written. They are cleaned once, where they enter, and drawn as plain text ever a
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -46,6 +47,23 @@ def clean_block(text: object, limit: int = BLOCK) -> str:
     ]
     block = "\n".join(lines).strip("\n")
     return block if len(block) <= limit else block[: limit - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return `text` as a terminal may get it, layout included: without what `clean()` drops, except line feeds.
+
+    The last line before an output, for texts that were put together from cleaned ones: nearly all pass as they are.
+    """
+    if "\n" in text:
+        return "\n".join(map(printable, text.split("\n")))
+    return text if text.isprintable() else _scrub(text)
+
+
+def escaped(json_text: str) -> str:
+    """Return JSON with what a terminal must not get as escapes of JSON: it says the same as before."""
+    if json_text.replace("\n", "").isprintable():
+        return json_text
+    return "".join(char if char == "\n" or char.isprintable() else json.dumps(char)[1:-1] for char in json_text)
 
 
 def _text(value: object) -> str:

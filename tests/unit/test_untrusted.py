@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 
@@ -10,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelhub_tui.identifiers import safe_repo_path
-from modelhub_tui.untrusted import clean, clean_block
+from modelhub_tui.untrusted import clean, clean_block, escaped, printable
 
 # Plain `st.text()` rarely meets what matters here.
 NASTY = "\x00\x07\x1b\x7f\x85\x9b\xa0\xad\u0301\u0489\u061c\u1160\u200b\u200d\u200e\u2028\u202e\u2066\u2800\u3164\ufe0f"
@@ -206,3 +207,16 @@ class TestSafeRepoPath:
         assert os.path.normpath(f"/base/{safe}") == f"/base/{safe}"
         assert os.path.commonpath(["/base", os.path.normpath(os.path.join("/base", safe))]) == "/base"
         assert "\x00" not in safe and "\\" not in safe
+
+
+def test_json_says_the_same_without_raw_characters() -> None:
+    said = {"a": "x\x00\x1b\x7f\x9b\u202e\u2028\u200b\ud800\U000e0001 é漢 ok\n", "b": ["\u00a0"]}
+    for indent in (None, 2):
+        text = escaped(json.dumps(said, ensure_ascii=False, indent=indent))
+        assert json.loads(text) == said
+        assert text.replace("\n", "").isprintable() and "é漢 ok" in text
+
+
+def test_what_is_printed_keeps_its_layout() -> None:
+    assert printable("a   b\n  c") == "a   b\n  c"
+    assert printable("a\x1b[2J\u202e  b\r\nc\x9b") == "a[2J  b \nc"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from modelhub_tui import __version__
 from modelhub_tui.cli.output import columns
@@ -18,6 +18,13 @@ GLOBAL_FLAGS = tuple(each.name for each in SETTINGS if each.flag)
 _METAVARS = {"router": "URL", "api_key": "KEY", "theme": "NAME"}
 _EXAMPLES = "examples:"
 _NAMES = "NAME is a catalog id, a registered name, or any part that only one model has."
+
+
+class _Parser(argparse.ArgumentParser):
+    """Does not repeat to the terminal what somebody else may have put into an argument."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(clean(message, 500))
 
 
 class _WithExamples(argparse.RawDescriptionHelpFormatter):
@@ -50,9 +57,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
     """
     width = columns() - 2  # as argparse has it, which would find it out anew for each argument
     formatter = partial(argparse.HelpFormatter, width=width)
-    common = argparse.ArgumentParser(
-        add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False, formatter_class=formatter
-    )
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False, formatter_class=formatter)
     group = common.add_argument_group("global flags")
     for each in SETTINGS:
         if each.flag:
@@ -60,7 +65,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
             text = f"{each.help} (or {each.env})".replace("%", "%%")
             group.add_argument(each.flag, dest=each.name, metavar=metavar, help=text)
     group.add_argument("--version", "-V", action="version", version=f"modelhub {__version__}")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="modelhub",
         parents=[common],
         formatter_class=formatter,

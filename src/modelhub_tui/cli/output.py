@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from modelhub_tui.domain import ModelState
 from modelhub_tui.identifiers import whole_number
+from modelhub_tui.untrusted import escaped, printable
 
 _COLOURS = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
 _LEAST_CELLS = 12
@@ -47,21 +48,21 @@ class Console:
     def print(self, text: str = "", colour: str = "") -> None:
         """Print a line of data."""
         self.clear_live()
-        _write(sys.stdout, self._paint(text, colour, sys.stdout) + "\n")
+        _write(sys.stdout, self._paint(printable(text), colour, sys.stdout) + "\n")
 
     def json(self, value: Any) -> None:
         """Print a value as JSON, indented."""
-        _write(sys.stdout, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        _write(sys.stdout, escaped(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
 
     def json_line(self, value: Any) -> None:
         """Print a value as JSON on one line, at once."""
-        _write(sys.stdout, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        _write(sys.stdout, escaped(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n")
         sys.stdout.flush()
 
     def say(self, text: str, colour: str = "") -> None:
         """Print a message for a person."""
         self.clear_live()
-        _tell(self._paint(text, colour, sys.stderr) + "\n")
+        _tell(self._paint(printable(text), colour, sys.stderr) + "\n")
 
     def error(self, text: str) -> None:
         """Print what went wrong."""
@@ -75,7 +76,7 @@ class Console:
     def show_live(self, text: str) -> None:
         """Show a line that the next one replaces; does nothing without a terminal."""
         if self.live and text != self._shown:
-            _tell(f"\r{cut(text, self.live_width)}\x1b[K")
+            _tell(f"\r{cut(printable(text), self.live_width)}\x1b[K")
             self._shown = text
 
     def clear_live(self) -> None:
@@ -88,7 +89,7 @@ class Console:
         """Ask a yes-or-no question; None if nobody is there to answer."""
         if not (_is_tty(sys.stdin) and _is_tty(sys.stderr)):
             return None
-        _tell(f"{question} [y/N] ")
+        _tell(f"{printable(question)} [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def table(
@@ -109,6 +110,7 @@ class Console:
             drop: Columns that are left out, first one first, if that is not enough.
             colours: The colour of the first cell of each row.
         """
+        rows = [[printable(cell) for cell in row] for row in rows]
         columns = [name for at, name in enumerate(head) if any(row[at] for row in rows)]
         widths = {name: max(cell_width(line[head.index(name)]) for line in (head, *rows)) for name in columns}
         for name in (None, *drop):
@@ -131,7 +133,8 @@ class Console:
                 if number and not line and colours:
                     text = self._paint(text, colours[number - 1], sys.stdout)
                 line += (gap + text if name in to_right else text + gap) + "  "
-            self.print(line.rstrip(), "" if number else "bold")
+            self.clear_live()
+            _write(sys.stdout, self._paint(line.rstrip(), "" if number else "bold", sys.stdout) + "\n")
 
     def _paint(self, text: str, colour: str, stream: IO[str]) -> str:
         plain = not colour or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not _is_tty(stream)

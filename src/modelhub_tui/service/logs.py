@@ -1,4 +1,8 @@
-"""The logs of all processes: in the state folder, rotated, readable by us alone, and without secrets."""
+"""The logs of all processes: in the state folder, rotated, readable by us alone, and without secrets.
+
+A log is an output like a screen: what hubs, routers and files say reaches it, and the terminal of `modelhub serve` and
+`modelhub node`, through `Redacting` alone.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,24 @@ import time
 from pathlib import Path
 
 from modelhub_tui.service.redact import known_secrets, redact
+from modelhub_tui.untrusted import clean
 
 MAX_BYTES, KEPT = 2_000_000, 3
-MAX_RECORD = 64 * 1024
-"""Longest record, in characters: a hub's error page must not be all that the log holds."""
+MAX_RECORD = 8 * 1024
+"""Longest record, in bytes: a hub's error page must not be all that the log holds."""
+_READ = 2 * MAX_RECORD
+"""Characters of a record that are looked at, so that its cost is bounded."""
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_MORE = "\n  | "
+"""Begins each further line of a record, so that none can be taken for a record."""
 
 
 class Redacting(logging.Formatter):
-    """Formats, then hides: tracebacks and other libraries' records pass through here too."""
+    """Formats, cleans and hides: tracebacks and other libraries' records pass through here too.
+
+    Every record is one line without control, format or bidi characters; what had several goes on in lines that are
+    marked as such.
+    """
 
     converter = staticmethod(time.gmtime)
 
@@ -29,9 +42,32 @@ class Redacting(logging.Formatter):
         """Strings that are hidden wherever they stand."""
 
     def format(self, record: logging.LogRecord) -> str:
-        # Cut before, too, for the patterns' sake; not at the same place, where half a secret could be left.
-        text = redact(super().format(record)[: 2 * MAX_RECORD], self.secrets)
-        return text if len(text) <= MAX_RECORD else f"{text[:MAX_RECORD]} (cut)"
+        """One record, ready to be written."""
+        # Cleaned first: a character that is not shown must not hide a secret from the patterns.
+        lines = map(_clean_line, _first(super().format(record)).replace("\r\n", "\n").split("\n"))
+        text = redact("\n".join(line for line in lines if line), self.secrets)
+        return _capped(text.replace("\n", _MORE))
+
+
+def _first(text: str) -> str:
+    """What is looked at of a text: never half a word at its end, which could be half a secret."""
+    return text if len(text) <= _READ else f"{(text[:_READ].rsplit(None, 1) or [''])[0]} …"
+
+
+def _clean_line(line: str) -> str:
+    indent = len(line) - len(line.lstrip(" "))
+    said = clean(line, _READ)
+    return f"{' ' * min(indent, 40)}{said}" if said else ""
+
+
+def _capped(text: str) -> str:
+    """At most `MAX_RECORD` bytes: the middle is left out, as what matters of a traceback is its end."""
+    raw = text.encode()
+    if len(raw) <= MAX_RECORD:
+        return text
+    part = MAX_RECORD // 2 - 50
+    first, last = (each.decode(errors="ignore") for each in (raw[:part], raw[-part:]))
+    return f"{first.rstrip(_MORE)}{_MORE}({len(raw) - 2 * part} bytes are left out here){_MORE}{last}"
 
 
 class LogFile(logging.Handler):
@@ -142,10 +178,10 @@ class _Stream:
 
 
 def start_log(path: Path, *, foreground: bool, fds: tuple[int, ...] = (1, 2)) -> Redacting:
-    """Send all logging to `path`, and to stderr as well in the foreground.
+    """Send all logging and all that is printed to `path`, and to the present stderr as well in the foreground.
 
     Args:
-        fds: Descriptors that follow the file in the background.
+        fds: Descriptors that follow the file: what native code prints when it crashes lands there.
 
     Returns:
         The formatter; strings put into its `secrets` are hidden from then on.
@@ -157,9 +193,11 @@ def start_log(path: Path, *, foreground: bool, fds: tuple[int, ...] = (1, 2)) ->
     logging.raiseExceptions = False
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    handlers: list[logging.Handler] = [LogFile(path, () if foreground else fds)]
+    handlers: list[logging.Handler] = []
     if foreground:
-        handlers.append(logging.StreamHandler())
+        # A descriptor of its own: the usual one is about to follow the file.
+        handlers.append(logging.StreamHandler(os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")))
+    handlers.append(LogFile(path, fds))
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)
@@ -167,7 +205,5 @@ def start_log(path: Path, *, foreground: bool, fds: tuple[int, ...] = (1, 2)) ->
     for name in ("httpx", "httpx2", "httpcore", "httpcore2", "asyncio", "uvicorn.error", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    if not foreground and fds:
-        stream = _Stream(logging.getLogger("output"))
-        sys.stdout = sys.stderr = stream
+    sys.stdout = sys.stderr = _Stream(logging.getLogger("output"))
     return formatter

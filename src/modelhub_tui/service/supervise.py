@@ -11,6 +11,8 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Callable, Mapping, Sequence
 
+from modelhub_tui.untrusted import clean
+
 log = logging.getLogger(__name__)
 node_log = logging.getLogger("node")
 
@@ -168,7 +170,7 @@ async def _copy(output: asyncio.StreamReader) -> str:
 
 
 def _say(line: bytes) -> str:
-    text = line[:_MAX_LINE].decode("utf-8", "replace").rstrip()
+    text = clean(line[:_MAX_LINE].decode("utf-8", "replace"), _MAX_LINE)
     if text:
         node_log.info("%s", text)
     return text

@@ -13,6 +13,7 @@ from modelhub_tui.config import load_settings
 from modelhub_tui.errors import ModelHubError, explain
 from modelhub_tui.identifiers import whole_number
 from modelhub_tui.service.node.runner import run_node
+from modelhub_tui.untrusted import printable
 
 
 def main() -> int:
@@ -41,7 +42,7 @@ def main() -> int:
 
 def _complain(sentence: str) -> int:
     try:
-        sys.stderr.write(sentence + "\n")
+        sys.stderr.write(printable(sentence) + "\n")
     except (OSError, AttributeError, ValueError):
         pass
     return 2

@@ -110,5 +110,5 @@ def _set_up_logging(path: Path, key: str) -> None:
     at_terminal = False
     with contextlib.suppress(AttributeError, ValueError, OSError):
         at_terminal = sys.stderr.isatty()
-    start_log(path, foreground=at_terminal, fds=()).secrets.append(key)
+    start_log(path, foreground=at_terminal, fds=(1, 2) if at_terminal else ()).secrets.append(key)
     quiet_library()
