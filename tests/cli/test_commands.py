@@ -285,7 +285,15 @@ def test_rm_json(modelhub: CommandLine) -> None:
     modelhub.client.say(FETCHING)
     modelhub.client.then(())
     assert modelhub("rm", "tiny", "-y", "--cancel", "--json").json == [
-        {"id": "tiny", "name": "acme/tiny-gguf", "deleted": True, "freed_bytes": 400, "left_on": [], "trash": None}
+        {
+            "id": "tiny",
+            "name": "acme/tiny-gguf",
+            "deleted": True,
+            "reason": None,
+            "freed_bytes": 400,
+            "left_on": [],
+            "trash": None,
+        }
     ]
 
 
@@ -452,7 +460,7 @@ def test_a_bad_file_name_is_a_usage_error(modelhub: CommandLine) -> None:
 def test_status_of_a_remote_router(modelhub: CommandLine) -> None:
     modelhub.client.say(FETCHING)
     told_back = modelhub("status", "--json", "--router", "http://r:1").json
-    assert told_back.keys() == {"version", "mode", "router", "service", "nodes", "transfers"}
+    assert told_back.keys() == {"version", "mode", "router", "service", "unheard", "nodes", "transfers"}
     assert (told_back["mode"], told_back["service"]) == ("remote", None)
     assert told_back["router"].keys() == {"url", "generation", "version"}
     assert (
