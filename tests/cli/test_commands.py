@@ -126,6 +126,22 @@ def test_list_prints_the_catalog_if_no_service_starts(modelhub: CommandLine) -> 
     assert "The port is taken." in result.err
 
 
+@pytest.mark.parametrize(("verified", "said"), [(True, False), (None, False), (False, True)])
+def test_what_cannot_be_verified_is_said(modelhub: CommandLine, verified: bool | None, said: bool) -> None:
+    paths = ("/m/tiny-Q4.gguf", "/m/config.json")
+    bare = paths[1:] if said else ()
+    place = Placement("gpu-01", paths[0], paths, 1000, verified=verified, unverified=bare)
+    modelhub.client.say(told(placements=(place,)))
+    for command in ("local", "list"):
+        (shown,) = next(each for each in modelhub(command, "--json").json if each["placements"])["placements"]
+        assert (shown["verified"], shown["unverified"]) == (verified, list(bare))
+    result = modelhub("local")
+    assert ("not verifiable" in result.out, "1 of them cannot be verified" in result.err) == (said, said)
+    result = modelhub("pull", "tiny")
+    assert ("cannot be verified" in result.err) == said
+    assert "erified" not in result.out.replace("cannot be verified", "")
+
+
 def test_local_lists_only_what_is_on_disk(modelhub: CommandLine) -> None:
     modelhub.client.say(PLACED, STRANGER)
     (tiny,) = modelhub("local", "--json").json

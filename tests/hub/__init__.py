@@ -33,6 +33,9 @@ Faults: `hub.fault(server="cdn", path="*.gguf", reset_after=MIB, times=3)`; `fau
     stall.stalled.wait(30)      # a response now stands still after its first MiB
     stall.release()
 
+A mirror: `hub.api.mirror_etag = lambda repo, blob: '"deadbeef"'` serves files directly, with that ETag;
+`hub.api.untold = lambda repo, path: True` leaves their checksums out of the metadata.
+
 What was asked: `hub.log` and `hub.requests("*.gguf", server="cdn", method="GET")` give `Record`s (`headers`, `range`,
 `authorization`, `status`, `sent`, `complete`); `hub.served_bytes(glob or sha256)` counts file bytes.
 """

@@ -86,6 +86,11 @@ def list_local(arguments: Namespace, settings: Settings, console: Console, conne
             f"`modelhub adopt {handle(found[0])}`{'' if one else ' or `modelhub adopt --all`'} "
             f"lets the router know {'it' if one else 'them'}."
         )
+    if bare := sum(model.is_unverifiable for model in models):
+        console.say(
+            f"{bare} of them cannot be verified: for some of their files the hub gives no checksum "
+            "(`modelhub local --json` names these)."
+        )
     return OK
 
 
@@ -132,7 +137,8 @@ def _row(model: Model, fleet: Fleet) -> tuple[str, ...]:
 def _local_row(model: Model) -> tuple[str, ...]:
     told: dict[str, Any] = local_json(model)
     nodes = ", ".join(each.node for each in model.placements)
-    return (handle(model), _size(model.disk_bytes), nodes, "not registered" if model.found else "", told["path"] or "")
+    notes = ("not registered" if model.found else "", "not verifiable" if model.is_unverifiable else "")
+    return (handle(model), _size(model.disk_bytes), nodes, ", ".join(filter(None, notes)), told["path"] or "")
 
 
 def _size(count: int | None) -> str:

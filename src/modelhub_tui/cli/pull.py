@@ -311,6 +311,8 @@ def _take(target: _Target, model: Model, console: Console) -> None:
     if model.state is ModelState.DOWNLOADED:
         size = f", {human_size(model.disk_bytes)}" if model.disk_bytes else ""
         console.say(f"{target.name} is downloaded{size}.", "green")
+        if model.is_unverifiable:
+            console.say("It cannot be verified: for some of its files the hub gives no checksum.", "yellow")
         path = next((each.path for each in model.placements if each.path), None)
         if path:
             console.print(path)

@@ -2,6 +2,7 @@
 
 Layout, as `huggingface_hub` 2.4 writes and scans it:
 `models--owner--name/{blobs/<etag>, snapshots/<commit>/<path> -> ../../blobs/<etag>, refs/main}`, locks under `.locks/`.
+A blob's name is its checksum (what the real hub's etag is), or `unverified-…` where nobody tells one.
 An unfinished file is `blobs/<etag>.modelhub.part`: the name contains the content's checksum, so it can only ever belong
 to those bytes (and `hf cache prune`, which deletes every `*.incomplete`, leaves it alone).
 While its bytes come over several connections it has gaps, and `blobs/<etag>.modelhub.map` beside it says which.
@@ -17,6 +18,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+from modelhub_tui.identifiers import is_blob_name, is_checksum
 from modelhub_tui.service.node.chunkmap import mapped_bytes, new_map
 from modelhub_tui.service.node.manifest import File
 
@@ -92,6 +94,15 @@ class Cache:
             return self.path_of(file).stat().st_size == file.size
         except OSError:
             return False
+
+    def linked_name(self, file: File) -> str | None:
+        """Name of this repo's blob that a file's link leads to, unless it is a checksum: nobody has compared that."""
+        link = self.path_of(file)
+        with contextlib.suppress(OSError):
+            blob = Path(os.path.normpath(link.parent / link.readlink()))
+            if blob.parent == Path(os.path.normpath(self.repo_dir(file.repo) / "blobs")):
+                return blob.name if is_blob_name(blob.name) and not is_checksum(blob.name) else None
+        return None
 
     def publish(self, file: File, fd: int) -> None:
         """Turn a verified part into a blob and link it. `fd` is the open part.

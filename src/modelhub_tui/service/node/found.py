@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from modelhub_tui.identifiers import is_commit, safe_repo_path
+from modelhub_tui.identifiers import is_blob_id, is_blob_name, is_commit, is_sha256, safe_repo_path
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.values import dataclass
@@ -29,7 +29,6 @@ _MAX_REPO = 200
 _LOOK_CLOSER_EVERY = 10
 """A folder's time tells of new names in it, but not in the folders below: now and then every repo is read again."""
 _MAX_NOTES_BYTES = 16 * 1024 * 1024
-_ETAG = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})(?P<suffix>\.[a-z]+)\Z", re.IGNORECASE)
 _COMPANION = re.compile(r"(^|[-_./])mmproj", re.IGNORECASE)
 _NO_MODEL = re.compile(r"(^|[-_./])imatrix", re.IGNORECASE)
@@ -62,8 +61,8 @@ class Group:
                 {
                     "path": file.path,
                     "size": file.size,
-                    "sha256": file.etag if file.etag and len(file.etag) == 64 else None,
-                    "blob_id": file.etag if file.etag and len(file.etag) == 40 else None,
+                    "sha256": file.etag if is_sha256(file.etag) else None,
+                    "blob_id": file.etag if is_blob_id(file.etag) else None,
                 }
                 for file in self.files
             ],
@@ -176,8 +175,9 @@ def _groups_of(cache: Cache, home: Path) -> Iterator[Group]:
 
 
 def _files_of(cache: Cache, repo: str, snapshot: Path) -> dict[str, File]:
-    """The whole files of a snapshot, by path: links into this repo's blobs whose names are checksums.
+    """The whole files of a snapshot, by path: links into this repo's blobs.
 
+    A blob whose name is no checksum came from a mirror that gives none: such a file can be adopted, but not verified.
     What a user linked from elsewhere is not the cache's to give away; what is shorter or longer than the library's own
     notes say was never finished.
     """
@@ -191,7 +191,7 @@ def _files_of(cache: Cache, repo: str, snapshot: Path) -> dict[str, File]:
             try:
                 path = safe_repo_path(link.relative_to(snapshot).as_posix())
                 hop = Path(os.path.normpath(link.parent / link.readlink()))
-                if str(hop.parent) != blobs or not _ETAG.match(hop.name):
+                if str(hop.parent) != blobs or not is_blob_name(hop.name):
                     continue
                 size = hop.stat().st_size
                 if hop.is_symlink() and not os.path.realpath(hop).startswith(root):

@@ -7,12 +7,21 @@ name neither repo nor size.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from modelhub_tui import identifiers
 from modelhub_tui.hub_refs import HUB_HOSTS
-from modelhub_tui.identifiers import BadIdentifier, is_blob_id, is_commit, is_sha256, repo_id, safe_repo_path
+from modelhub_tui.identifiers import (
+    BadIdentifier,
+    is_blob_id,
+    is_checksum,
+    is_commit,
+    is_sha256,
+    repo_id,
+    safe_repo_path,
+)
 from modelhub_tui.service.node import faults
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
@@ -45,14 +54,22 @@ class File:
     path: str
     size: int | None = None
     etag: str | None = None
-    """The hub's name of the content: sha256 (64 hex) or git blob sha1 (40 hex). Also the name of the blob on disk."""
+    """Name of the blob on disk. Where a checksum is known it is that: the sha256 (64 hex) or git blob sha1 (40 hex) of
+    the registration, else of the first ETag that is one; whatever the hub says later. Else a name that is none."""
     priority: int = 0
     commit: str | None = None
     """Full commit; None while `revision` is a branch nobody has resolved yet."""
     done: bool = False
-    """Whole on disk and its checksum seen to be right."""
+    """Whole on disk and, where there is a checksum, seen to be what it names."""
     fetched: bool = False
     """We brought it; False for a file that was in the cache before us."""
+    by_etag: bool = False
+    """The registration told no checksum: that in `etag` is from the ETag of the file's first answer."""
+
+    @property
+    def digest(self) -> str | None:
+        """What the content is compared with; None: nobody told a checksum, and the file cannot be verified."""
+        return self.etag if is_checksum(self.etag) else None
 
     def as_json(self) -> dict[str, Any]:
         """For the record. `from_json` reads it back."""
@@ -61,6 +78,11 @@ class File:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> File:
         return cls(**{name: raw[name] for name in cls.__slots__ if name in raw})
+
+
+def unverifiable_name(commit: str, path: str) -> str:
+    """A blob's name where no checksum is known. One for each file: an ETag that is none may be the same for many."""
+    return f"unverified-{hashlib.sha256(f'{commit}/{path}'.encode()).hexdigest()[:32]}"
 
 
 def read_list(raw: object) -> dict[str, Wanted]:
