@@ -104,7 +104,8 @@ def test_every_form_of_etag_with_every_pin_and_a_flipped_byte(
         else:
             ok = placed is not None and placed["verified"] is known
             ok = ok and placed["unverified"] == ([] if known else placed["paths"])
-            ok = ok and empty_hub.served_bytes(f"{repos[name].id}/m.gguf") == SIZE  # at the first try
+            # At the first try. (One that makes way for another is asked for once more, from where it was.)
+            ok = ok and SIZE <= empty_hub.served_bytes(f"{repos[name].id}/m.gguf") < 2 * SIZE
             if ok and pin != "none":
                 ok = blob_of(placed["path"]) == (blob.sha256 if pin != "blob_id" else git(blob))
             if ok and not known:
