@@ -27,7 +27,8 @@ _HEX_64 = re.compile(r"[0-9a-f]{64}\Z")
 # 1-96 characters of [A-Za-z0-9._-], no `--`, no `..`, no edge `-` or `.`.
 _REPO_PART = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
 _REVISION = re.compile(r"(?![-/.])(?!.*(?:\.\.|//|@\{|/\.))[^\s~^:?*\[\\]{1,250}(?<![/.])\Z")
-_BLOB_NAME = re.compile(r"(?!.*\.(?:modelhub|incomplete|lock|tmp)(?:\.|\Z))[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_BLOB_NAME = re.compile(r"(?!.*\.(?i:modelhub|incomplete|lock|tmp)(?:\.|\Z))[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+"""Our endings in any case: to many file systems they are the same name."""
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 """Names that are devices in every folder on Windows, where a cache folder may be mounted from."""
@@ -82,7 +83,7 @@ def is_blob_id(text: object) -> bool:
 
 def is_blob_name(text: object) -> bool:
     """Whether a file in `blobs/` may have this name: a hub's etag of any kind, and none of our own file endings."""
-    return isinstance(text, str) and bool(_BLOB_NAME.match(text))
+    return isinstance(text, str) and bool(_BLOB_NAME.match(text)) and not _DEVICE.fullmatch(text)
 
 
 def revision(text: object) -> str:

@@ -51,8 +51,7 @@ T = TypeVar("T")
 
 _TEXT, _TEXT_OR_NONE, _TEXTS = "text", "text?", "texts"
 _ABILITIES = "abilities"
-_INT, _INT_OR_NONE, _FLOAT, _FLOAT_OR_NONE = "int", "int?", "float", "float?"
-_BOOL, _BOOL_OR_NONE = "bool", "bool?"
+_INT, _INT_OR_NONE, _FLOAT, _FLOAT_OR_NONE, _BOOL = "int", "int?", "float", "float?", "bool"
 _NONE = type(None)
 _TYPES: dict[Any, set[type]] = {
     _TEXT: {str},
@@ -64,7 +63,6 @@ _TYPES: dict[Any, set[type]] = {
     _FLOAT: {int, float},
     _FLOAT_OR_NONE: {int, float, _NONE},
     _BOOL: {bool},
-    _BOOL_OR_NONE: {bool, _NONE},
 }
 NOT_KEPT = frozenset(
     {
@@ -104,15 +102,7 @@ SHAPES: dict[type, dict[str, Any]] = {
         "history": (Event,),
         "node_id": _TEXT,
     },
-    Placement: {
-        "node": _TEXT,
-        "path": _TEXT_OR_NONE,
-        "paths": _TEXTS,
-        "disk_bytes": _INT_OR_NONE,
-        "node_id": _TEXT,
-        "verified": _BOOL_OR_NONE,
-        "unverified": _TEXTS,
-    },
+    Placement: {"node": _TEXT, "path": _TEXT_OR_NONE, "paths": _TEXTS, "disk_bytes": _INT_OR_NONE, "node_id": _TEXT},
     Node: {
         "id": _TEXT,
         "name": _TEXT,
@@ -372,7 +362,7 @@ def _column(kind: Any, column: tuple[Any, ...]) -> Iterable[Any]:
         known = {str(each) for each in Ability}
         # One of a later version is left out: the router will be asked again anyhow.
         return [frozenset(Ability(each) for each in told if each in known) for told in column]
-    if kind in (_BOOL, _BOOL_OR_NONE):
+    if kind is _BOOL:
         return column
     if kind in (_INT, _INT_OR_NONE, _FLOAT, _FLOAT_OR_NONE):
         numbers = [each for each in column if each is not None]

@@ -33,8 +33,10 @@ Faults: `hub.fault(server="cdn", path="*.gguf", reset_after=MIB, times=3)`; `fau
     stall.stalled.wait(30)      # a response now stands still after its first MiB
     stall.release()
 
-A mirror: `hub.api.mirror_etag = lambda repo, blob: '"deadbeef"'` serves files directly, with that ETag;
-`hub.api.untold = lambda repo, path: True` leaves their checksums out of the metadata.
+A hub that lies: any header, and any member of any JSON answer, says what the test wants, as often as it wants::
+
+    hub.fault(method="HEAD", headers={"X-Repo-Commit": "../../x"}, times=None)
+    hub.fault(path="/api/models/acme/tiny*", json={"sha": "main", "siblings.*.rfilename": "../x"}, times=None)
 
 What was asked: `hub.log` and `hub.requests("*.gguf", server="cdn", method="GET")` give `Record`s (`headers`, `range`,
 `authorization`, `status`, `sent`, `complete`); `hub.served_bytes(glob or sha256)` counts file bytes.
@@ -43,12 +45,13 @@ What was asked: `hub.log` and `hub.requests("*.gguf", server="cdn", method="GET"
 from __future__ import annotations
 
 from tests.hub.blobs import MIB, Blob, Generated
-from tests.hub.faults import RATE_LIMITED, Fault
+from tests.hub.faults import DROP, RATE_LIMITED, Fault
 from tests.hub.messages import Record
 from tests.hub.repos import HubRepo
 from tests.hub.server import GOOD_TOKEN, STRANGER_TOKEN, LoopbackHub
 
 __all__ = [
+    "DROP",
     "GOOD_TOKEN",
     "MIB",
     "RATE_LIMITED",

@@ -10,7 +10,7 @@ import fnmatch
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Server = Literal["hub", "cdn"]
 
@@ -20,6 +20,24 @@ RATE_LIMITED: Mapping[str, str] = {
     "Retry-After": "1",
 }
 """Headers of the live hub's 429, with a wait that a test can afford."""
+
+DROP = object()
+"""In `Fault.json`: leave this member out."""
+
+
+def retold(told: Any, way: str, word: Any) -> None:
+    """Put `word` into a JSON document at each place that `way` leads to (see `Fault.json`)."""
+    first, _, rest = way.partition(".")
+    if first == "*":
+        for each in told if isinstance(told, list) else ():
+            retold(each, rest, word)
+    elif isinstance(told, dict):
+        if rest:
+            retold(told.get(first), rest, word)
+        elif word is DROP:
+            told.pop(first, None)
+        else:
+            told[first] = word
 
 
 @dataclass
@@ -42,6 +60,9 @@ class Fault:
     headers: Mapping[str, str | None] = field(default_factory=dict)
     """Headers to set, or to drop where the value is None: a wrong Content-Length, Content-Range or etag, no
     X-Repo-Commit, Retry-After. A Content-Length given here does not change how many bytes are sent."""
+    json: Mapping[str, Any] = field(default_factory=dict)
+    """Members of a JSON answer to tell otherwise, by their way there: `sha`, `siblings.*.rfilename`, `*.lfs.oid`
+    (`*` is each row of a list); `DROP` leaves a member out. What is not there is added: any word fits anywhere."""
     delay_s: float = 0.0
     """Wait before the first byte of the answer, or until `release()`."""
     reset_after: int | None = None

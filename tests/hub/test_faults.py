@@ -14,7 +14,7 @@ import httpx
 import pytest
 from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-from tests.hub import MIB, RATE_LIMITED, Fault, Generated, HubRepo, LoopbackHub
+from tests.hub import DROP, MIB, RATE_LIMITED, Fault, Generated, HubRepo, LoopbackHub
 
 SIZE = 3 * MIB + 17
 FILE = "acme/big/big.bin"
@@ -351,3 +351,17 @@ def test_rules_are_thread_safe():
     with ThreadPoolExecutor(8) as pool:
         used = pool.map(lambda _: rule.take("cdn", "GET", "/x", ""), itertools.repeat(None, 1000))
     assert sum(used) == rule.hits == 500
+
+
+def test_a_hub_that_lies_says_any_word_in_any_member(hub: LoopbackHub) -> None:
+    words = {"sha": "main", "siblings.*.rfilename": "../x", "likes": DROP, "new": [1]}
+    hub.fault(path="/api/models/acme/big", json=words, times=None)
+    told = httpx.get(f"{hub.url}/api/models/acme/big").json()
+    assert (told["sha"], told["new"], "likes" in told) == ("main", [1], False)
+    assert [each["rfilename"] for each in told["siblings"]] == ["../x", "../x"] and told["id"] == "acme/big"
+    hub.fault(path="*/tree/*", json={"*.lfs.oid": "deadbeef", "*.path": "/etc/passwd"}, times=None)
+    tree = httpx.get(f"{hub.url}/api/models/acme/big/tree/main").json()
+    assert {each["path"] for each in tree} == {"/etc/passwd"}
+    assert [each["lfs"]["oid"] for each in tree if "lfs" in each] == ["deadbeef"]
+    hub.fault(method="HEAD", headers={"X-Repo-Commit": "../../x"}, times=None)
+    assert httpx.head(hub.resolve_url("acme/big", "big.bin")).headers["x-repo-commit"] == "../../x"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import http.client
+import json
 import select
 import socket
 import struct
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 
 from tests.hub.blobs import MIB
-from tests.hub.faults import Fault, Server
+from tests.hub.faults import Fault, Server, retold
 from tests.hub.messages import EXPIRED, Answer, Record
 
 _RESET = struct.pack("ii", 1, 0)
@@ -210,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
             headers.setdefault("Connection", "close")
         reason = http.client.responses.get(answer.status, "On Purpose")
         lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-        self.connection.sendall("\r\n".join(lines).encode("latin-1"))
+        self.connection.sendall("\r\n".join(lines).encode("latin-1", "replace"))
 
     def _send_body(self, answer: Answer, fault: Fault | None, record: Record) -> None:
         pieces: Iterator[memoryview] = iter(answer.pieces()) if self.command != "HEAD" else iter(())
@@ -277,6 +278,11 @@ def _spoil(answer: Answer, fault: Fault) -> Answer:
         answer = Answer(200, headers, blob=answer.blob, stop=answer.blob.size)
     if fault.expired:
         return Answer(403, {"Content-Type": "application/xml"}, EXPIRED)
+    if fault.json and answer.body and "json" in answer.headers.get("Content-Type", ""):
+        told = json.loads(answer.body)
+        for way, word in fault.json.items():
+            retold(told, way, word)
+        answer = Answer(answer.status, answer.headers, json.dumps(told).encode())
     if fault.status is not None:
         answer = Answer(fault.status, {"Content-Type": "application/json"}, fault.body or b'{"error":"on purpose"}')
     return answer

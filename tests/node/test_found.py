@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from modelhub_tui.service.node import found
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.disk_use import freed_by_removing, used_by
+from modelhub_tui.service.node.folders import Folder
 from modelhub_tui.service.node.found import Finder
 from modelhub_tui.service.node.manifest import File
 from tests.hub import HubRepo, LoopbackHub
@@ -130,7 +131,7 @@ def test_a_users_own_files_and_foreign_folders_are_left_alone(cache: Cache, tmp_
     blob = cache.blob("acme/linked", "c" * 64)
     blob.symlink_to(own)  # a blob that leads out of the cache
     cache.link("acme/linked", commit, "led-out.gguf").symlink_to(
-        os.path.relpath(blob, cache.link("acme/linked", commit, ""))
+        os.path.relpath(blob, cache.link("acme/linked", commit, "led-out.gguf").parent)
     )
     cache.link("acme/linked", commit, "plain.gguf").write_bytes(b"GGUF no checksum known")
     (cache.root / "models--odd" / "snapshots" / "not-a-commit").mkdir(parents=True)
@@ -177,9 +178,9 @@ def test_an_unchanged_repo_is_not_read_again(
     read: list[str] = []
     real = found._files_of
 
-    def counted(cache: Cache, name: str, snapshot: Path) -> dict[str, File]:
+    def counted(cache: Cache, home: Folder, name: str, commit: str) -> dict[str, File]:
         read.append(name)
-        return real(cache, name, snapshot)
+        return real(cache, home, name, commit)
 
     monkeypatch.setattr(found, "_files_of", counted)
     assert names(finder) == [["a.gguf"]] and read == []

@@ -245,7 +245,9 @@ if "-m" in sys.orig_argv and "modelhub_tui.service.node" in sys.orig_argv:
     def hook(real):
         def called(path, *args, **more):
             global left
-            if "models--acme--pair" in str(path):
+            folder = more.get("dir_fd", more.get("src_dir_fd"))
+            place = str(path) if folder is None else os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
+            if "models--acme--pair" in place:
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -89,7 +89,7 @@ def test_kill_nine_costs_no_more_than_what_was_on_its_way(
         process.kill()
         process.wait()
     part, mapping = sorted(tmp_path.rglob("*.modelhub.*"), key=lambda each: each.suffix == ".map")
-    there = mapped_bytes(mapping, part.stat().st_size)
+    there = mapped_bytes(mapping, part.stat().st_size, SIZE)
     assert there is not None and SIZE // 3 < there < SIZE
     asked = len(empty_hub.log)
     pull(router, empty_hub, tmp_path, repo, connections=8 if after == "several connections" else 1)
@@ -263,7 +263,7 @@ def test_after_a_reboot_only_what_was_flushed_counts(tmp_path: Path, monkeypatch
     assert again is not None and again.total == MIB + 1500
     again.close()
     boot.write_text("2" * 36)
-    assert mapped_bytes(path, 5 * MIB) == MIB + 1000
+    assert mapped_bytes(path, 5 * MIB, 10 * MIB) == MIB + 1000
     for _ in range(2):  # the second time it is of this boot
         rebooted = ChunkMap.load(path, 10 * MIB)
         assert rebooted is not None
@@ -302,7 +302,7 @@ def test_the_map_agrees_with_a_plain_model_of_it(
         chunks.add(start, count)
         there[start : start + count] = b"x" * count
     chunks.close()
-    again = ChunkMap.load(path, size)
+    again = ChunkMap.load(path, size, chunk)
     assert again is not None
     assert again.total == there.count(b"x")
     assert again.prefix() == (size if (first := there.find(b"\0")) < 0 else first)

@@ -95,6 +95,8 @@ def test_what_is_no_revision(text: object) -> None:
 def test_a_blob_is_never_called_like_a_file_of_ours() -> None:
     for name in ("x.modelhub.part", "x.modelhub.trash", "x.incomplete", "x.lock", "../x", ".x", "x/y", "", None):
         assert not is_blob_name(name)
+    for name in (f"{SHA256}.MODELHUB.PART", f"{SHA256}.Incomplete", "CON", "nul.x"):
+        assert not is_blob_name(name), "the same name to many file systems, or a device"
     for name in (SHA1, SHA256, f"{SHA256}-gzip", "deadbeef", "0123456789abcdef0123456789abcdef"):
         assert is_blob_name(name)
 

@@ -11,7 +11,6 @@ from modelhub_tui.cli import OK
 from modelhub_tui.cli.orders import order
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.trouble import BadUsage
-from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Limits
 from modelhub_tui.limit_texts import LIMIT_TEXTS
@@ -33,8 +32,7 @@ def limits(arguments: Namespace, settings: Settings, console: Console, connect: 
         told = await client.limits()
         return await client.set_limits(replace(told, **wanted)) if wanted else told
 
-    catalog = load_catalog(settings.catalog, settings.cache_dir)
-    told = order(connect, catalog, work, Patience(arguments, console))
+    told = order(connect, load_catalog(settings.catalog, settings.cache_dir), work)
     if console.as_json:
         console.json(asdict(told))
         return OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import sys
 import time
@@ -13,7 +14,6 @@ from modelhub_tui.cli import OK
 from modelhub_tui.cli.fleet import Connect
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.trouble import BadUsage
-from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.client import auth
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ModelHubError, PasswordChangeNeeded
@@ -30,9 +30,7 @@ def login(arguments: Namespace, settings: Settings, console: Console, connect: C
         password = sys.stdin.readline().rstrip("\r\n")
     else:
         password = _ask_password(f"Password of {username}: ")
-    patience = Patience(arguments, console)
-    patience.why = f"Waiting for {url} to answer."
-    session = patience.run(auth.login(url, username, password))
+    session = asyncio.run(auth.login(url, username, password))
     if session.must_change_password:
         if arguments.password_stdin:
             raise PasswordChangeNeeded
@@ -40,7 +38,7 @@ def login(arguments: Namespace, settings: Settings, console: Console, connect: C
         new = _ask_password("New password: ")
         if new != _ask_password("The same again: "):
             raise BadUsage("The two passwords differ; nothing was changed.")
-        session = patience.run(_change(url, session, username, new))
+        session = asyncio.run(_change(url, session, username, new))
     auth.Sessions(settings.state_dir).store(url, session)
     lasts = human_duration(max(session.expires_at - time.time(), 0.0))
     role = f" ({session.role})" if session.role else ""
@@ -56,9 +54,7 @@ def logout(arguments: Namespace, settings: Settings, console: Console, connect: 
     there = sessions.forget(url)
     if session is not None:
         with suppress(ModelHubError):  # it only takes note; what counts is that the token is gone here
-            patience = Patience(arguments, console)
-            patience.why = f"Waiting for {url} to answer."
-            patience.run(auth.logout(url, session))
+            asyncio.run(auth.logout(url, session))
     console.say(f"Logged out of {url}." if there else f"Nobody is logged in to {url}.")
     return OK
 

@@ -2,31 +2,44 @@
 
 Layout, as `huggingface_hub` 2.4 writes and scans it:
 `models--owner--name/{blobs/<etag>, snapshots/<commit>/<path> -> ../../blobs/<etag>, refs/main}`, locks under `.locks/`.
-A blob's name is its checksum (what the real hub's etag is), or `unverified-…` where nobody tells one.
 An unfinished file is `blobs/<etag>.modelhub.part`: the name contains the content's checksum, so it can only ever belong
 to those bytes (and `hf cache prune`, which deletes every `*.incomplete`, leaves it alone).
 While its bytes come over several connections it has gaps, and `blobs/<etag>.modelhub.map` beside it says which.
+
+Links: the cache, a repo's folder in it and `blobs` may be links, as people move large files to other disks. Nothing
+else below a repo's folder is entered through one (`folders.py`), and nothing in `blobs` is opened, written or removed
+but by its own name there. Words that become names are those that `identifiers.py` lets through.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
+import logging
 import os
 import shutil
+import stat
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-from modelhub_tui.identifiers import is_blob_name, is_checksum
+from modelhub_tui import identifiers
+from modelhub_tui.identifiers import BadIdentifier, is_blob_name, safe_repo_path
 from modelhub_tui.service.node.chunkmap import mapped_bytes, new_map
+from modelhub_tui.service.node.folders import Folder
 from modelhub_tui.service.node.manifest import File
+
+log = logging.getLogger(__name__)
 
 PART_SUFFIX = ".modelhub.part"
 MAP_SUFFIX = ".modelhub.map"
 TRASH_SUFFIX = ".modelhub.trash"
 """A blob of a deleted model that can be had back; see `trash.py`."""
 _LOCK_WAIT_S = 5.0
+_LOCK_POLL_S = 0.05
 _NO_SYMLINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory holds HuggingFace models; backups may skip it.\n"
 
@@ -38,124 +51,199 @@ class Cache:
         self.root = root
 
     def repo_dir(self, repo: str) -> Path:
-        """`repo` is `owner/name`, already checked."""
-        return self.root / f"models--{repo.replace('/', '--')}"
+        """`repo` is `owner/name`.
+
+        Raises:
+            BadIdentifier: It is not. So do all that make a path of words which cannot be a name.
+        """
+        return self.root / folder_name(repo)
 
     def blob(self, repo: str, etag: str) -> Path:
-        return self.repo_dir(repo) / "blobs" / etag
+        return self._in_blobs(repo, etag, "")
 
     def part(self, repo: str, etag: str) -> Path:
-        return self.repo_dir(repo) / "blobs" / (etag + PART_SUFFIX)
+        return self._in_blobs(repo, etag, PART_SUFFIX)
 
     def map(self, repo: str, etag: str) -> Path:
         """Beside a part that has gaps: which of its bytes are there (`chunkmap.py`)."""
-        return self.repo_dir(repo) / "blobs" / (etag + MAP_SUFFIX)
+        return self._in_blobs(repo, etag, MAP_SUFFIX)
+
+    def trashed(self, repo: str, etag: str) -> Path:
+        return self._in_blobs(repo, etag, TRASH_SUFFIX)
+
+    def _in_blobs(self, repo: str, etag: str, suffix: str) -> Path:
+        if not is_blob_name(etag):
+            raise BadIdentifier("that is no name of a blob")
+        return self.repo_dir(repo) / "blobs" / (etag + suffix)
+
+    def link(self, repo: str, commit: str, path: str) -> Path:
+        """Where engines find a file. To be told and compared; `snapshot()` is the way to change anything there."""
+        return self.repo_dir(repo).joinpath("snapshots", identifiers.commit(commit), safe_repo_path(path))
+
+    def path_of(self, file: File) -> Path:
+        """As `link()`; `file.commit` is known."""
+        return self.link(file.repo, file.commit or "", file.path)
+
+    def home(self, repo: str) -> Folder:
+        """A repo's folder, open. Raises OSError when there is none."""
+        return Folder.at(self.repo_dir(repo))
+
+    def snapshot(self, file: File, *, make: bool = False) -> Folder:
+        """The folder of its snapshot that a file is in, open, and reached through no link.
+
+        Raises:
+            OutsideError: A folder on the way is a link.
+            OSError: It is not there, or cannot be entered or made.
+        """
+        folders = safe_repo_path(file.path).split("/")[:-1]
+        with self.home(file.repo) as home:
+            return home.enter("snapshots", identifiers.commit(file.commit), *folders, make=make)
+
+    def blob_behind(self, repo: str, where: tuple[str, ...], target: str | None) -> str | None:
+        """The blob to which a link in a snapshot leads.
+
+        Args:
+            where: Folders from `snapshots` to the link: the commit, and more. None of them is a link, so words decide.
+            target: What the link says; None if it is no link.
+
+        Returns:
+            A name in this repo's `blobs`; None if it leads elsewhere.
+        """
+        if target is None:
+            return None
+        home = os.path.normpath(self.repo_dir(repo))
+        folder, _, name = os.path.normpath("/".join((home, "snapshots", *where, target))).rpartition("/")
+        if target.startswith("/"):
+            folder, _, name = os.path.normpath(target).rpartition("/")
+        return name if folder == f"{home}/blobs" and is_blob_name(name) else None
 
     def drop_part(self, repo: str, etag: str) -> None:
         """Remove an unfinished file. Its map goes last: a part with gaps must not be found without it."""
-        self.part(repo, etag).unlink(missing_ok=True)
-        for each in (self.map(repo, etag), new_map(self.map(repo, etag))):
-            each.unlink(missing_ok=True)
-
-    def trashed(self, repo: str, etag: str) -> Path:
-        return self.repo_dir(repo) / "blobs" / (etag + TRASH_SUFFIX)
-
-    def link(self, repo: str, commit: str, path: str) -> Path:
-        """Where engines find a file. `path` has been through `safe_repo_path`."""
-        return self.repo_dir(repo) / "snapshots" / commit / path
-
-    def path_of(self, file: File) -> Path:
-        return self.link(file.repo, file.commit or file.revision, file.path)
+        for each in (self.part(repo, etag), self.map(repo, etag), new_map(self.map(repo, etag))):
+            drop_file(each)
 
     def prepare(self, repo: str, commit: str) -> None:
-        """Make a repo's folders. Snapshots come first: a repo with blobs alone is called corrupt by a scan."""
+        """Make a repo's folders. Snapshots come first: a repo with blobs alone is called corrupt by a scan.
+
+        Raises:
+            OutsideError: One of them is a link that may not be one.
+            OSError: The disk says no.
+        """
+        home = self.repo_dir(repo)
         new = not self.root.exists()
         self.root.mkdir(parents=True, exist_ok=True)
         if new:
-            with contextlib.suppress(OSError):
-                (self.root / "CACHEDIR.TAG").write_text(_TAG)
-        (self.repo_dir(repo) / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
-        (self.repo_dir(repo) / "blobs").mkdir(exist_ok=True)
+            with contextlib.suppress(OSError), Folder.at(self.root) as root:
+                root.write("CACHEDIR.TAG", _TAG.encode())
+        home.mkdir(exist_ok=True)
+        with Folder.at(home) as opened:
+            opened.enter("snapshots", identifiers.commit(commit), make=True).close()
+        (home / "blobs").mkdir(exist_ok=True)
 
     def part_bytes(self, file: File) -> int:
-        """Bytes of an unfinished file that are on disk; 0 without one."""
+        """Bytes of an unfinished file that are on disk; 0 without one, or while its size is not known."""
         with contextlib.suppress(OSError):
-            if file.etag:
-                length = self.part(file.repo, file.etag).stat().st_size
-                mapped = mapped_bytes(self.map(file.repo, file.etag), length)
-                return length if mapped is None else mapped
+            if file.etag and file.size is not None:
+                told = self.part(file.repo, file.etag).lstat()
+                if stat.S_ISREG(told.st_mode):
+                    mapped = mapped_bytes(self.map(file.repo, file.etag), told.st_size, file.size)
+                    return told.st_size if mapped is None else mapped
         return 0
 
     def is_whole(self, file: File) -> bool:
-        """Whether the file is where engines look for it, with the right length. Cheap: reads no content."""
+        """Whether the file is where engines look for it, with the right length. Cheap: reads no content.
+
+        It may be a link to anywhere, as some people keep files of their own; the folders on the way may not.
+        """
         if file.commit is None or file.size is None:
             return False
         try:
-            return self.path_of(file).stat().st_size == file.size
+            with self.snapshot(file) as folder:
+                told = os.stat(file.path.rpartition("/")[2], dir_fd=folder.fd)
         except OSError:
             return False
-
-    def linked_name(self, file: File) -> str | None:
-        """Name of this repo's blob that a file's link leads to, unless it is a checksum: nobody has compared that."""
-        link = self.path_of(file)
-        with contextlib.suppress(OSError):
-            blob = Path(os.path.normpath(link.parent / link.readlink()))
-            if blob.parent == Path(os.path.normpath(self.repo_dir(file.repo) / "blobs")):
-                return blob.name if is_blob_name(blob.name) and not is_checksum(blob.name) else None
-        return None
+        return stat.S_ISREG(told.st_mode) and told.st_size == file.size
 
     def publish(self, file: File, fd: int) -> None:
         """Turn a verified part into a blob and link it. `fd` is the open part.
 
         The library's lock is taken as a courtesy to a library call fetching the same file, but not waited for long:
         that call ends with the same bytes under the same name, and both replace atomically.
-        """
-        from filelock import FileLock, Timeout
 
+        Raises:
+            OSError: The disk says no, or what has the part's name is another file by now.
+        """
         assert file.etag
         os.fsync(fd)
         # Before the part is the blob: killed in between, we leave nothing over, and a whole part needs no map.
         self.map(file.repo, file.etag).unlink(missing_ok=True)
-        blob = self.blob(file.repo, file.etag)
-        lock_path = self.root / ".locks" / blob.parent.parent.name / f"{file.etag}.lock"
-        lock_path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as held:
-            with contextlib.suppress(Timeout, NotImplementedError):
-                held.enter_context(FileLock(lock_path, timeout=_LOCK_WAIT_S, mode=0o664))
-            self.part(file.repo, file.etag).replace(blob)
+        part, blob = self.part(file.repo, file.etag), self.blob(file.repo, file.etag)
+        with self._library_lock(file.repo, file.etag):
+            if not os.path.samestat(os.fstat(fd), part.lstat()):
+                raise FileNotFoundError(errno.ENOENT, "another file has taken its name", os.fspath(part))
+            part.replace(blob)
             sync_dir(blob.parent)
         self.make_link(file)
 
+    @contextlib.contextmanager
+    def _library_lock(self, repo: str, etag: str) -> Iterator[None]:
+        """The library's lock for one blob, `.locks/<repo's folder>/<etag>.lock`, taken as the library does.
+
+        Not with its `FileLock`, which takes a path, and empties whatever file it leads to.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                with Folder.at(self.root) as root, root.enter(".locks", folder_name(repo), make=True) as locks:
+                    fd = locks.open_file(f"{etag}.lock", 0o664)
+                    held.callback(os.close, fd)
+                until = time.monotonic() + _LOCK_WAIT_S
+                while not _locked(fd) and time.monotonic() < until:
+                    time.sleep(_LOCK_POLL_S)
+            except OSError as error:
+                log.info("going on without the library's lock: %s", error)
+            yield
+
     def make_link(self, file: File) -> None:
-        """Put the file into its snapshot: a relative link, as the library makes it; replaced atomically."""
+        """Put the file into its snapshot: a relative link, as the library makes it; replaced atomically.
+
+        Raises:
+            OutsideError: A folder on the way is a link.
+            OSError: The disk says no.
+        """
         assert file.etag
-        link, blob = self.path_of(file), self.blob(file.repo, file.etag)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        target = os.path.relpath(blob, link.parent)
-        if link.is_symlink() and str(link.readlink()) == target:
-            return
-        # The same name each time: what a killed process left of it is replaced by the next.
-        temporary = link.with_name(f".{hashlib.blake2b(link.name.encode(), digest_size=6).hexdigest()}.modelhub.tmp")
-        try:
-            if os.path.lexists(link):
-                temporary.unlink(missing_ok=True)
-                temporary.symlink_to(target)
-                temporary.replace(link)
-            else:
-                link.symlink_to(target)
-        except OSError as error:
-            if error.errno not in _NO_SYMLINKS:
-                raise
-            blob.replace(link)  # no links on this file system: the library, too, then keeps the file in the snapshot
-        sync_dir(link.parent)
+        blob, name = self.blob(file.repo, file.etag), file.path.rpartition("/")[2]
+        target = "../" * (2 + file.path.count("/")) + f"blobs/{file.etag}"
+        with self.snapshot(file, make=True) as folder:
+            if folder.target(name) == target:
+                return
+            # The same name each time: what a killed process left of it is replaced by the next.
+            temporary = f".{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}.modelhub.tmp"
+            try:
+                if folder.lstat(name) is not None:
+                    folder.unlink(temporary)
+                    folder.symlink(target, temporary)
+                    folder.rename(temporary, folder, name)
+                else:
+                    folder.symlink(target, name)
+            except OSError as error:
+                if error.errno not in _NO_SYMLINKS:
+                    raise
+                # No links on this file system: the library, too, then keeps the file in the snapshot.
+                os.replace(blob, name, dst_dir_fd=folder.fd)
+            folder.sync()
 
     def write_ref(self, repo: str, ref: str, commit: str) -> None:
-        """Remember which commit a branch is at, as the library does, so that it finds the files offline."""
-        path = self.repo_dir(repo) / "refs" / ref
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        temporary.write_text(commit)
-        temporary.replace(path)
+        """Remember which commit a branch is at, as the library does, so that it finds the files offline.
+
+        Raises:
+            OutsideError: A folder on the way is a link.
+            OSError: The disk says no.
+        """
+        *folders, name = identifiers.revision(ref).split("/")
+        with self.home(repo) as home, home.enter("refs", *folders, make=True) as refs:
+            temporary = f"{name}.{uuid.uuid4().hex[:8]}.tmp"
+            refs.write(temporary, identifiers.commit(commit).encode())
+            refs.rename(temporary, refs, name)
 
     def usage(self) -> tuple[int, int]:
         """Free and total bytes of the file system the cache is on, or will be on."""
@@ -166,6 +254,17 @@ class Cache:
         return 0, 0
 
 
+def drop_file(path: Path) -> None:
+    """Remove what has a name of ours in `blobs`; a folder of that name is not ours.
+
+    Raises:
+        OSError: It is there and cannot be removed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+
+
 def sync_dir(path: Path) -> None:
     """Make a rename last over a power cut, where the file system can."""
     with contextlib.suppress(OSError):
@@ -174,3 +273,24 @@ def sync_dir(path: Path) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def folder_name(repo: str) -> str:
+    """What the folder of a repo, `owner/name`, is called."""
+    return f"models--{identifiers.repo_id(repo).replace('/', '--')}"
+
+
+def repo_of(name: str) -> str | None:
+    """The repo that a folder of the cache is of; None if it is of none."""
+    try:
+        return identifiers.repo_id(name.removeprefix("models--").replace("--", "/", 1))
+    except BadIdentifier:
+        return None
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

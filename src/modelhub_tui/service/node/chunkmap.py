@@ -13,17 +13,21 @@ which are noted after an fdatasync of the data.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import sys
 from array import array
 from pathlib import Path
 
+from modelhub_tui.service.node.folders import PLAIN_FLAGS, is_ours
+
 CHUNK_BYTES = 4 * 1024 * 1024
 _MAGIC = b"modelhub map 1\n\0"
 _HEADER = struct.Struct("<16sQQ36s")
 _ENTRY = struct.Struct("<I")
-_MOST_CHUNKS = 1 << 24
+_MOST_CHUNKS = 1 << 22
+"""More than the largest file that today's file systems hold, 16 TiB, has."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -43,16 +47,21 @@ class ChunkMap:
         """Make the map of a part whose first `prefix` bytes are there, lasting before it has its name.
 
         Raises:
-            OSError: No room, or no permission.
+            OSError: No room, or no permission, or larger than any file is.
         """
-        lengths = _lengths(size, chunk_bytes)
-        return cls._store(
-            path, size, chunk_bytes, array("I", [min(max(prefix - at, 0), length) for at, length in lengths])
-        )
+        if _count(size, chunk_bytes) > _MOST_CHUNKS:
+            raise OSError(errno.EFBIG, "too large", os.fspath(path))
+        full, rest = divmod(prefix, chunk_bytes)
+        written = array("I", [chunk_bytes]) * full
+        written.extend([rest] if rest else [])
+        written.extend(array("I", [0]) * (_count(size, chunk_bytes) - len(written)))
+        return cls._store(path, size, chunk_bytes, written)
 
     @classmethod
-    def load(cls, path: Path, size: int | None = None, *, only_look: bool = False) -> ChunkMap | None:
-        """Open the map of a part of `size` bytes (None: of any size), and bring it up to date after a reboot.
+    def load(cls, path: Path, size: int, chunk_bytes: int = CHUNK_BYTES, *, only_look: bool = False) -> ChunkMap | None:
+        """Open the map of a part that will be `size` bytes long, and bring it up to date after a reboot.
+
+        Nothing is read or allocated before the map's own length is what such a part's map has.
 
         Returns:
             None: there is no map, or none to be trusted.
@@ -61,28 +70,31 @@ class ChunkMap:
             OSError: It is there but cannot be read.
         """
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(path, PLAIN_FLAGS)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP):
+                return None  # a link, a socket: none of ours
+            raise
         try:
+            if not is_ours(fd):
+                raise ValueError
             head = os.pread(fd, _HEADER.size, 0)
             if len(head) < _HEADER.size:
                 raise ValueError
-            magic, told_size, chunk_bytes, boot = _HEADER.unpack(head)
+            magic, told_size, told_chunk, boot = _HEADER.unpack(head)
+            count = _count(size, chunk_bytes)
             if (
-                magic != _MAGIC
-                or size not in (None, told_size)
-                or not 0 < chunk_bytes < 1 << 32
-                or told_size // chunk_bytes > _MOST_CHUNKS
+                (magic, told_size, told_chunk) != (_MAGIC, size, chunk_bytes)
+                or count > _MOST_CHUNKS
+                or os.fstat(fd).st_size != _HEADER.size + 2 * 4 * count
             ):
                 raise ValueError
-            lengths = _lengths(told_size, chunk_bytes)
             same_boot = bool(_boot_id()) and boot == _boot_id()
-            raw = os.pread(fd, 4 * len(lengths), _HEADER.size + (0 if same_boot else 4 * len(lengths)))
-            entries = _entries(raw)
-            if len(entries) != len(lengths) or any(
-                count > length for count, (_, length) in zip(entries, lengths, strict=True)
-            ):
+            entries = _entries(os.pread(fd, 4 * count, _HEADER.size + (0 if same_boot else 4 * count)))
+            last = size - (count - 1) * chunk_bytes
+            if len(entries) != count or (count and (max(entries) > chunk_bytes or entries[-1] > last)):
                 raise ValueError
         except ValueError:
             os.close(fd)
@@ -98,7 +110,8 @@ class ChunkMap:
     @classmethod
     def _store(cls, path: Path, size: int, chunk_bytes: int, written: array[int]) -> ChunkMap:
         temporary = new_map(path)
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        temporary.unlink(missing_ok=True)  # not emptied: whoever made it may have given it a second name
+        fd = os.open(temporary, PLAIN_FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             data = _HEADER.pack(_MAGIC, size, chunk_bytes, _boot_id()) + _bytes(written) * 2
             view = memoryview(data)
@@ -180,10 +193,15 @@ def new_map(path: Path) -> Path:
     return path.with_name(path.name + ".new")
 
 
-def mapped_bytes(path: Path, length: int) -> int | None:
-    """Bytes that are there of a part that is `length` bytes long, according to its map; None without one for it."""
+def mapped_bytes(path: Path, length: int, size: int) -> int | None:
+    """Bytes that are there of a part, according to its map; None without one for it.
+
+    Args:
+        length: Of the part as it is.
+        size: Of the whole file.
+    """
     try:
-        found = ChunkMap.load(path, only_look=True)
+        found = ChunkMap.load(path, size, only_look=True)
     except OSError:
         return None
     if found is None:
@@ -192,8 +210,8 @@ def mapped_bytes(path: Path, length: int) -> int | None:
     return found.total if 0 < found.end() <= length <= found.size else None
 
 
-def _lengths(size: int, chunk_bytes: int) -> list[tuple[int, int]]:
-    return [(at, min(chunk_bytes, size - at)) for at in range(0, size, chunk_bytes)]
+def _count(size: int, chunk_bytes: int) -> int:
+    return -(-size // chunk_bytes)
 
 
 def _entries(raw: bytes) -> array[int]:

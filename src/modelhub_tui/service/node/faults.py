@@ -9,6 +9,7 @@ import errno
 
 from modelhub_tui.disk_plan import DiskPlan
 from modelhub_tui.errors import ModelHubError
+from modelhub_tui.identifiers import OutsideError
 from modelhub_tui.units import human_duration
 from modelhub_tui.untrusted import clean
 
@@ -97,13 +98,10 @@ def bad_answer(host: str, what: str) -> Fault:
     return Fault("connection_lost", f"{host} answered wrongly: {clean(what, 160)}.", passing=True)
 
 
-def changed_upstream(repo: str, path: str, how: str = "") -> Fault:
-    """`how`: what is different, such as `5 bytes instead of 4`."""
-    detail = f" ({clean(how, 120)})" if how else ""
+def changed_upstream(repo: str, path: str) -> Fault:
     return Fault(
         "changed_upstream",
-        f"{clean(path, 120)} in {repo} is not the file that was registered{detail}: "
-        "delete the model and register it again.",
+        f"{clean(path, 120)} in {repo} is not the file that was registered: delete the model and register it again.",
     )
 
 
@@ -111,16 +109,6 @@ def checksum(path: str) -> Fault:
     return Fault(
         "checksum",
         f"{clean(path, 120)} arrived damaged twice (wrong checksum); retry, or check the network and the disk.",
-    )
-
-
-def etag_mismatch(path: str, host: str, etag: str) -> Fault:
-    """Nothing but the ETag tells what the content should be, and it is another."""
-    kind = "a sha256" if len(etag) == 64 else "git's or a plain sha1"
-    return Fault(
-        "checksum",
-        f"{clean(path, 120)} arrived twice with other content than its ETag at {host} tells ({len(etag)} hex digits, "
-        f"read as {kind}), and no other checksum of it is known; retry, or use another hub.",
     )
 
 
@@ -138,6 +126,8 @@ def held() -> Fault:
 def disk_trouble(error: OSError) -> Fault:
     """The file system said no. Passing: a mount may come back, a mode may be changed."""
     name = clean(error.filename, 160) if isinstance(error.filename, str) else "the model folder"
+    if isinstance(error, OutsideError):
+        return Fault("disk", f"{name} is a link, and may lead out of the model cache: put a folder there, then retry.")
     if error.errno in (errno.EACCES, errno.EPERM):
         return Fault(
             "disk", f"No permission to write {name}: change its owner or mode, or set HF_HUB_CACHE.", passing=True

@@ -10,13 +10,16 @@ import json
 import logging
 import os
 import re
+import stat
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-from modelhub_tui.identifiers import is_blob_id, is_blob_name, is_commit, is_sha256, safe_repo_path
-from modelhub_tui.service.node.cache import Cache
+from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_checksum, is_commit, safe_repo_path
+from modelhub_tui.service.node.cache import Cache, repo_of
+from modelhub_tui.service.node.folders import Folder
 from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.removal import read_ref
+from modelhub_tui.small_files import read_small
 from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
@@ -61,8 +64,8 @@ class Group:
                 {
                     "path": file.path,
                     "size": file.size,
-                    "sha256": file.etag if is_sha256(file.etag) else None,
-                    "blob_id": file.etag if is_blob_id(file.etag) else None,
+                    "sha256": file.etag if file.etag and len(file.etag) == 64 else None,
+                    "blob_id": file.etag if file.etag and len(file.etag) == 40 else None,
                 }
                 for file in self.files
             ],
@@ -86,16 +89,20 @@ class Finder:
         closer = self._scans % _LOOK_CLOSER_EVERY == 0
         self._scans += 1
         read: dict[str, tuple[object, tuple[Group, ...]]] = {}
-        for home in self._homes():
-            signature = _signature(home)
-            before = self._read.get(home.name)
-            if before is not None and before[0] == signature and not closer:
-                read[home.name] = before
+        for name in self._names():
+            repo = repo_of(name)
+            if repo is None:
                 continue
             try:
-                read[home.name] = (signature, tuple(_groups_of(self._cache, home)))
+                with self._cache.home(repo) as home:
+                    signature = _signature(home)
+                    before = self._read.get(name)
+                    if before is not None and before[0] == signature and not closer:
+                        read[name] = before
+                    else:
+                        read[name] = (signature, tuple(_groups_of(self._cache, repo, home)))
             except OSError as error:
-                log.info("%s cannot be read: %s", home.name, error)
+                log.info("%s cannot be read: %s", name, error)
         self._read = read
         self.groups = tuple(_within_limits(group for _, groups in read.values() for group in groups))
 
@@ -118,13 +125,12 @@ class Finder:
             if not any((group.repo, etag) in known for etag in group.weights)
         ]
 
-    def _homes(self) -> list[Path]:
+    def _names(self) -> list[str]:
         try:
             with os.scandir(self._cache.root) as entries:
-                names = sorted(each.name for each in entries if each.name.startswith("models--") and each.is_dir())
+                return sorted(each.name for each in entries if each.name.startswith("models--") and each.is_dir())
         except OSError:
             return []  # no cache yet, or not ours to read
-        return [self._cache.root / name for name in names]
 
 
 def _within_limits(groups: Iterable[Group]) -> Iterator[Group]:
@@ -139,73 +145,79 @@ def _within_limits(groups: Iterable[Group]) -> Iterator[Group]:
                 return
 
 
-def _signature(home: Path) -> object:
+def _signature(home: Folder) -> object:
     """Changes when a blob or a file at the top of a snapshot comes or goes, or a branch moves."""
-    found = []
-    for folder in (home, home / "blobs", home / "refs", home / "snapshots"):
-        with contextlib.suppress(OSError):
-            found.append((folder.name, folder.stat().st_mtime_ns))
-    with contextlib.suppress(OSError), os.scandir(home / "snapshots") as entries:
-        found += sorted((each.name, each.stat().st_mtime_ns) for each in entries)
+    found: list[tuple[str, int]] = [("", os.fstat(home.fd).st_mtime_ns)]
     with contextlib.suppress(OSError):
-        found.append(("main", (home / "refs" / "main").stat().st_mtime_ns))
+        found.append(("blobs", os.stat("blobs", dir_fd=home.fd).st_mtime_ns))
+    for name in ("refs", "snapshots"):
+        with contextlib.suppress(OSError), home.enter(name) as folder:
+            found.append((name, os.fstat(folder.fd).st_mtime_ns))
+            inner = folder.names()[0] if name == "snapshots" else ["main"]
+            for each, told in ((each, folder.lstat(each)) for each in inner):
+                if told is not None:
+                    found.append((each, told.st_mtime_ns))
     return found
 
 
-def _groups_of(cache: Cache, home: Path) -> Iterator[Group]:
+def _groups_of(cache: Cache, repo: str, home: Folder) -> Iterator[Group]:
     """The models of one repo. Of the same file in several snapshots, the one `main` is at counts, else the newest."""
-    repo = home.name.removeprefix("models--").replace("--", "/", 1)
-    try:
-        safe_repo_path(repo)
-        snapshots = [each for each in (home / "snapshots").iterdir() if is_commit(each.name) and each.is_dir()]
-    except (OSError, ValueError):
-        return
-    main = ""
-    with contextlib.suppress(OSError, ValueError):
-        main = (home / "refs" / "main").read_text().strip()
+    main, changed = None, {}
+    with contextlib.suppress(OSError), home.enter("refs") as refs:
+        main = read_ref(refs, "main")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, OutsideError), home.enter("snapshots") as snapshots:
+        for commit in filter(is_commit, snapshots.names()[0]):
+            told = snapshots.lstat(commit)
+            changed[commit] = 0.0 if told is None else told.st_mtime
     seen: set[str] = set()
-    for snapshot in sorted(snapshots, key=lambda each: (each.name != main, -each.stat().st_mtime)):
-        files = _files_of(cache, repo, snapshot)
-        for paths, weights in _models(files, snapshot):
+    for commit in sorted(changed, key=lambda each: (each != main, -changed[each])):
+        files = _files_of(cache, home, repo, commit)
+        for paths, weights in _models(files, cache):
             first = paths[0] if not weights else min(weights)
             if first not in seen:
                 seen.add(first)
                 etags = frozenset(files[path].etag or "" for path in weights)
-                yield Group(repo, snapshot.name, tuple(files[path] for path in paths), etags)
+                yield Group(repo, commit, tuple(files[path] for path in paths), etags)
 
 
-def _files_of(cache: Cache, repo: str, snapshot: Path) -> dict[str, File]:
-    """The whole files of a snapshot, by path: links into this repo's blobs.
+def _files_of(cache: Cache, home: Folder, repo: str, commit: str) -> dict[str, File]:
+    """The whole files of a snapshot, by path: links into this repo's blobs whose names are checksums.
 
-    A blob whose name is no checksum came from a mirror that gives none: such a file can be adopted, but not verified.
     What a user linked from elsewhere is not the cache's to give away; what is shorter or longer than the library's own
     notes say was never finished.
     """
-    blobs = os.path.normpath(cache.repo_dir(repo) / "blobs")
     root = os.path.join(os.path.realpath(cache.root), "")  # noqa: PTH118 - a prefix with its slash
-    sizes = _noted_sizes(cache.repo_dir(repo) / "trees" / f"{snapshot.name}.json")
+    sizes = _noted_sizes(home, commit)
     files: dict[str, File] = {}
-    for folder, _, names in os.walk(snapshot):
-        for name in sorted(names):
-            link = Path(folder) / name
-            try:
-                path = safe_repo_path(link.relative_to(snapshot).as_posix())
-                hop = Path(os.path.normpath(link.parent / link.readlink()))
-                if str(hop.parent) != blobs or not is_blob_name(hop.name):
+    try:
+        snapshot = home.enter("snapshots", commit)
+    except (FileNotFoundError, NotADirectoryError, OutsideError):
+        return files
+    with snapshot:
+        for where, folder, names in snapshot.walk():
+            for name in names:
+                etag = cache.blob_behind(repo, (commit, *where), folder.target(name))
+                if etag is None or not is_checksum(etag):
                     continue
-                size = hop.stat().st_size
-                if hop.is_symlink() and not os.path.realpath(hop).startswith(root):
-                    continue
-            except (OSError, ValueError):
-                continue  # no link, leads nowhere, or has a name that no repo file may have
-            if size and sizes.get(path, size) == size:
-                files[path] = File(repo, snapshot.name, path, size, hop.name, commit=snapshot.name)
+                try:
+                    path = safe_repo_path("/".join((*where, name)))
+                    blob = cache.blob(repo, etag)
+                    told = blob.stat()
+                    if blob.is_symlink() and not os.path.realpath(blob).startswith(root):
+                        continue
+                except (OSError, BadIdentifier):
+                    continue  # leads nowhere, or has a name that no repo file may have
+                size = told.st_size
+                if stat.S_ISREG(told.st_mode) and 0 < size < 2**53 and sizes.get(path, size) == size:
+                    files[path] = File(repo, commit, path, size, etag, commit=commit)
     return files
 
 
-def _noted_sizes(path: Path) -> dict[str, int]:
+def _noted_sizes(home: Folder, commit: str) -> dict[str, int]:
     """Lengths by path, as far as the library noted them when it listed the repo."""
-    told = _json(path)
+    told = None
+    with contextlib.suppress(OSError), home.enter("trees") as trees:
+        told = _json(trees.read(f"{commit}.json", _MAX_NOTES_BYTES))
     listed = told.get("files") if isinstance(told, dict) else None
     if not isinstance(listed, dict):
         return {}
@@ -217,7 +229,7 @@ def _noted_sizes(path: Path) -> dict[str, int]:
     return sizes
 
 
-def _models(files: dict[str, File], snapshot: Path) -> Iterator[tuple[list[str], list[str]]]:
+def _models(files: dict[str, File], cache: Cache) -> Iterator[tuple[list[str], list[str]]]:
     """(paths, those of them that are weights) of each model that is whole; a part of one has no weights."""
     rest = dict(files)
     for path in files:
@@ -234,30 +246,32 @@ def _models(files: dict[str, File], snapshot: Path) -> Iterator[tuple[list[str],
         match = _SHARD.match(path)
         if match is None:
             yield [path], [path]
-        elif int(match["number"]) == 1:
-            shards = _shards(match)
-            if all(each in files for each in shards):
-                yield shards, shards
+        elif int(match["number"]) == 1 and all(each in files for each in _shards(match)):
+            shards = [*_shards(match)]
+            yield shards, shards
     weights = [path for path in rest if _WEIGHTS.search(path)]
     configured = any(path.rsplit("/", 1)[-1] in _CONFIGS for path in rest)
     if not configured:
         # One file of a larger whole, such as another model's VAE, or a checkpoint that a catalog knows to be enough.
         yield from (([path], []) for path in weights if not _SHARD.match(path))
-    elif weights and _complete(rest, weights, snapshot):
+    elif weights and _complete(rest, weights, cache):
         yield [path for path in rest if path in weights or _SUPPORT.search(path)], weights
 
 
-def _shards(match: re.Match[str]) -> list[str]:
-    count = min(int(match["count"]), 10_000)
-    return [f"{match['stem']}-{number:05}-of-{match['count']}{match['suffix']}" for number in range(1, count + 1)]
+def _shards(match: re.Match[str]) -> Iterator[str]:
+    """Names of all the shards that one's name speaks of; one after the other, as it may speak of 99,999."""
+    for number in range(1, int(match["count"]) + 1):
+        yield f"{match['stem']}-{number:05}-of-{match['count']}{match['suffix']}"
 
 
-def _complete(files: dict[str, File], weights: list[str], snapshot: Path) -> bool:
+def _complete(files: dict[str, File], weights: list[str], cache: Cache) -> bool:
     """Whether every shard is here that a name or an index speaks of."""
     spoken_of: set[str] = set()
-    for path in files:
+    for path, file in files.items():
         if path.endswith((".safetensors.index.json", ".bin.index.json")):
-            told = _json(snapshot / path)
+            told = None
+            with contextlib.suppress(OSError):
+                told = _json(read_small(cache.blob(file.repo, file.etag or ""), _MAX_NOTES_BYTES, follow_links=True))
             spoken = told.get("weight_map") if isinstance(told, dict) else None
             names = set(map(str, spoken.values())) if isinstance(spoken, dict) else set()
             folder = path.rpartition("/")[0]
@@ -268,14 +282,13 @@ def _complete(files: dict[str, File], weights: list[str], snapshot: Path) -> boo
                 return False
             spoken_of.update(there)
     # Names are asked only where no index tells: some count from 0, some from 1.
-    shards = [match for path in weights if path not in spoken_of and (match := _SHARD.match(path))]
-    return all(each in files for match in shards for each in _shards(match))
+    shards = (match for path in weights if path not in spoken_of and (match := _SHARD.match(path)))
+    sets = {(match["stem"], match["count"], match["suffix"]): match for match in shards}
+    return all(each in files for match in sets.values() for each in _shards(match))
 
 
-def _json(path: Path) -> object:
+def _json(raw: bytes) -> object:
     try:
-        if path.stat().st_size > _MAX_NOTES_BYTES:
-            return None
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return json.loads(raw)
+    except (ValueError, RecursionError):
         return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
+from pathlib import Path
 from types import TracebackType
 
 from modelhub_tui.service.node import faults
-from modelhub_tui.service.node.cache import Cache, sync_dir
+from modelhub_tui.service.node.cache import Cache, drop_file, sync_dir
 from modelhub_tui.service.node.chunkmap import ChunkMap, note_durable
+from modelhub_tui.service.node.folders import PLAIN_FLAGS, is_ours
 from modelhub_tui.service.node.manifest import File
 
 
@@ -25,12 +28,12 @@ class Part:
         self.size = size
         self.map: ChunkMap | None = None
         self._lock = threading.Lock()
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        self.fd = _open(self.path)
         try:
             try:
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Published or removed between open and lock: then this is no longer the file at that path.
-                same = os.path.samestat(os.fstat(self.fd), self.path.stat())
+                same = os.path.samestat(os.fstat(self.fd), self.path.lstat())
             except (BlockingIOError, FileNotFoundError):
                 same = False
             if not same:
@@ -128,7 +131,7 @@ class Part:
 
     def remove(self) -> None:
         """Delete the part and its map."""
-        self.path.unlink(missing_ok=True)
+        drop_file(self.path)
         self._drop_map()
 
     def _drop_map(self) -> None:
@@ -136,7 +139,7 @@ class Part:
         if self.map is not None:
             self.map.close()
             self.map = None
-        self.map_path.unlink(missing_ok=True)
+        drop_file(self.map_path)
 
 
 class Flusher:
@@ -156,6 +159,23 @@ class Flusher:
     def close(self) -> None:
         os.close(self._data)
         os.close(self._map)
+
+
+def _open(path: Path) -> int:
+    """Open a part, made if there is none. What is not ours alone under this name loses the name, and is not written to:
+    a link, a pipe, a device, a file that has another name elsewhere."""
+    for _ in range(3):
+        try:
+            fd = os.open(path, PLAIN_FLAGS | os.O_CREAT, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EOPNOTSUPP):
+                raise
+        else:
+            if is_ours(fd):
+                return fd
+            os.close(fd)
+        drop_file(path)
+    raise faults.elsewhere()
 
 
 def contiguous_bytes(fd: int, length: int) -> int:

@@ -1,23 +1,30 @@
 """Safe deletion: frees exactly one model's bytes.
 
 Never touched: a blob another revision or another placed model uses, a file of the user's own that a snapshot links to,
-anything outside the repo's folder. The plan is `huggingface_hub`'s (it knows its cache best); the guards are ours,
-because the library removes the first hop of a link wherever it leads.
+anything outside the repo's folder. No link is entered, whatever lies behind it; and in our own folders only what has
+the form of ours goes: links that lead into `blobs`, blobs by their names, refs that hold a commit, the library's notes.
+
+Blobs that are links into the library's store for all repos are the library's: it counts the names that lead there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-from collections.abc import Collection, Iterable
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from modelhub_tui.service.node.cache import Cache, sync_dir
+from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_commit, is_sha256, revision
+from modelhub_tui.service.node.cache import Cache, drop_file, folder_name, sync_dir
+from modelhub_tui.service.node.folders import Folder
 from modelhub_tui.service.node.hub import quiet_library
 from modelhub_tui.service.node.manifest import File
 
-log = logging.getLogger(__name__)
+_REF_BYTES = 256
+_NOTES_BYTES = 16 * 1024 * 1024
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, OutsideError)
+"""Why there is nothing of ours in some place: no such folder, or none that we enter."""
 
 
 def remove_files(cache: Cache, files: Iterable[File], keep: Collection[File] = ()) -> None:
@@ -31,115 +38,147 @@ def remove_files(cache: Cache, files: Iterable[File], keep: Collection[File] = (
         OSError: Something could not be removed; calling again goes on where it ended.
     """
     files = tuple(files)
-    kept_links = {cache.path_of(each) for each in keep}
-    kept_etags = {(each.repo, each.etag) for each in keep if each.etag}
+    kept_links = {_place(each) for each in keep}
+    kept_blobs = {(each.repo, each.etag) for each in keep if each.etag}
     for file in files:
-        if file.etag and (file.repo, file.etag) not in kept_etags:
+        if file.etag and (file.repo, file.etag) not in kept_blobs:
             cache.drop_part(file.repo, file.etag)
     for repo in {file.repo for file in files}:
-        links = {cache.path_of(each) for each in files if each.repo == repo and each.commit}
-        links = {each for each in links if os.path.lexists(each)}
-        spare_blobs = {cache.blob(repo, etag) for owner, etag in kept_etags if owner == repo}
-        _remove_links(cache, repo, {each for each in links - kept_links if _is_ours(cache, repo, each)}, spare_blobs)
+        mine = [file for file in files if file.repo == repo]
+        going = {blob for file in mine if _place(file) not in kept_links and (blob := _remove_link(cache, file))}
         # A blob may be there without its link: published, and the process killed before the link was made.
-        for file in files:
-            if file.repo == repo and file.etag and file.fetched and (repo, file.etag) not in kept_etags:
-                _remove_unlinked_blob(cache, repo, cache.blob(repo, file.etag))
+        going |= {file.etag for file in mine if file.etag and file.fetched}
+        going -= {etag for owner, etag in kept_blobs if owner == repo}
+        for etag in going - (linked_blobs(cache, repo) if going else set()):
+            _remove_blob(cache, repo, etag)
         tidy(cache, repo)
 
 
-def _is_ours(cache: Cache, repo: str, link: Path) -> bool:
-    """Whether a snapshot entry is the cache's own: a link into this repo's blobs, or the file itself."""
-    if not link.is_symlink():
-        return link.is_file()
-    return _first_hop(link).parent == _blobs(cache, repo)
+def _place(file: File) -> tuple[str, str | None, str]:
+    return file.repo, file.commit, file.path
 
 
-def _first_hop(link: Path) -> Path:
-    return Path(os.path.normpath(link.parent / link.readlink()))
+def _remove_link(cache: Cache, file: File) -> str | None:
+    """Take a file out of its snapshot, if it is the cache's own there; returns the blob to which it led."""
+    with _snapshot(cache, file) as folder:
+        if folder is None:
+            return None
+        name = _name(file)
+        blob = _blob_behind(cache, file, folder)
+        if blob is not None or folder.is_plain(name):
+            folder.unlink(name)
+        return blob
 
 
-def _blobs(cache: Cache, repo: str) -> Path:
-    return Path(os.path.normpath(cache.repo_dir(repo))) / "blobs"
+@contextlib.contextmanager
+def _snapshot(cache: Cache, file: File) -> Iterator[Folder | None]:
+    """The folder that a file is in; None if there is none that we enter."""
+    try:
+        folder = cache.snapshot(file) if file.commit else None
+    except _NOT_THERE:
+        folder = None
+    try:
+        yield folder
+    finally:
+        if folder is not None:
+            folder.close()
 
 
-def _remove_links(cache: Cache, repo: str, links: set[Path], spare_blobs: set[Path]) -> None:
-    if not links:
-        return
-    quiet_library()
-    from huggingface_hub import scan_cache_dir
+def _name(file: File) -> str:
+    return file.path.rpartition("/")[2]
 
-    wanted = {Path(os.path.normpath(each)) for each in links}
-    info = scan_cache_dir(cache.root)
-    selected = [
-        file
-        for cached in info.repos
-        if cached.repo_id == repo and cached.repo_type == "model"
-        for revision in cached.revisions
-        for file in revision.files
-        if Path(os.path.normpath(file.file_path)) in wanted
+
+def _blob_behind(cache: Cache, file: File, folder: Folder) -> str | None:
+    return cache.blob_behind(file.repo, (file.commit or "", *file.path.split("/")[:-1]), folder.target(_name(file)))
+
+
+def linked_blobs(cache: Cache, repo: str, besides: Collection[tuple[str, ...]] = ()) -> set[str]:
+    """The blobs to which any snapshot of this repo links, apart from the links in `besides`: (commit, folder, …, name).
+
+    Raises:
+        OSError: A folder cannot be read, so nobody knows.
+    """
+    found = set()
+    try:
+        with cache.home(repo) as home, home.enter("snapshots") as snapshots:
+            for where, folder, names in snapshots.walk():
+                for name in names:
+                    if (*where, name) not in besides:
+                        found.add(cache.blob_behind(repo, where, folder.target(name)))
+    except _NOT_THERE:
+        pass
+    return {blob for blob in found if blob is not None}
+
+
+def _remove_blob(cache: Cache, repo: str, etag: str) -> None:
+    blob = cache.blob(repo, etag)
+    if _is_shared(cache, blob):
+        quiet_library()
+        from huggingface_hub import DeleteCacheStrategy
+
+        none: frozenset[Path] = frozenset()
+        DeleteCacheStrategy(0, frozenset({blob}), refs=none, repos=none, snapshots=none, cache_dir=cache.root).execute()
+    drop_file(blob)
+
+
+def _is_shared(cache: Cache, blob: Path) -> bool:
+    """Whether a blob is a link into the library's store, and everything there is as the library leaves it.
+
+    What the library reads and locks there must be small files: it would wait for a pipe, and read a device for ever.
+    """
+    if not blob.is_symlink():
+        return False
+    content, store = Path(os.path.realpath(blob)), Path(os.path.realpath(cache.root)) / "blobs"
+    if not is_sha256(content.name) or content.parent != store / content.name[:2]:
+        return False
+    notes = [
+        store / ".huggingface-shared-blobs",
+        *(content.with_name(content.name + end) for end in (".refs", ".lock")),
     ]
-    plan = info.delete_files(*selected) if selected else None
-    if plan is not None and {Path(os.path.normpath(each)) for each in plan.blobs}.isdisjoint(spare_blobs):
-        plan.execute()
-    # What the library does not list (one broken link, and it gives up on the whole repo), or must not free whole.
-    for link in links:
-        if link.is_symlink():
-            blob = _first_hop(link)
-            link.unlink(missing_ok=True)
-            if blob not in spare_blobs:
-                _remove_unlinked_blob(cache, repo, blob)
-        else:
-            link.unlink(missing_ok=True)
+    return all(map(_is_small, notes))
 
 
-def _remove_unlinked_blob(cache: Cache, repo: str, blob: Path) -> None:
-    """Remove a blob of this repo unless any snapshot still links to it."""
-    blob = Path(os.path.normpath(blob))
-    if blob.parent == _blobs(cache, repo) and not is_linked(cache, repo, blob):
-        blob.unlink(missing_ok=True)
-
-
-def is_linked(cache: Cache, repo: str, blob: Path, besides: Collection[Path] = ()) -> bool:
-    """Whether any snapshot of this repo links to a blob, apart from the links in `besides`."""
-    blob = Path(os.path.normpath(blob))
-    for folder, _, names in os.walk(cache.repo_dir(repo) / "snapshots"):
-        for name in names:
-            link = Path(folder) / name
-            if link not in besides and link.is_symlink() and _first_hop(link) == blob:
-                return True
-    return False
+def _is_small(path: Path) -> bool:
+    """Whether this is a regular file of a reasonable size, or nothing."""
+    try:
+        told = path.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(told.st_mode) and told.st_size <= _NOTES_BYTES
 
 
 def put_aside_plan(
     cache: Cache, files: Iterable[File], keep: Collection[File]
-) -> tuple[tuple[tuple[File, Path], ...], tuple[tuple[str, str], ...]]:
-    """What moving a model to the trash would do: the links that go, and the blobs that nothing else uses.
+) -> tuple[tuple[File, ...], tuple[tuple[str, str], ...]]:
+    """What moving a model to the trash would do: the files whose links go, and the blobs that nothing else uses.
 
     A blob that is itself a link (into the library's store of shared blobs) stays out: the library counts the names that
     lead there, so only the library may take one away. Removal then asks it to.
     """
-    kept_links = {cache.path_of(each) for each in keep}
+    kept_links = {_place(each) for each in keep}
     kept_blobs = {(each.repo, each.etag) for each in keep}
     links, blobs = [], []
     for file in files:
-        if not file.etag or (file.repo, file.etag) in kept_blobs or cache.path_of(file) in kept_links:
+        if not file.etag or (file.repo, file.etag) in kept_blobs or _place(file) in kept_links:
             continue
-        blob = cache.blob(file.repo, file.etag)
-        link = cache.path_of(file) if file.commit else None
-        if link is not None and link.is_symlink():
-            if Path(os.path.normpath(link.parent / link.readlink())) == Path(os.path.normpath(blob)) and _plain(blob):
-                links.append((file, link))
-        elif link is not None and _plain(link):
-            links.append((file, link))  # a file system without links: the file itself is in the snapshot
+        with _snapshot(cache, file) as folder:
+            entry = folder.lstat(_name(file)) if folder is not None else None
+            led_to = _blob_behind(cache, file, folder) if folder is not None else None
+        whole = _plain(cache.blob(file.repo, file.etag))
+        if entry is None:
+            whole = whole and file.fetched
+        elif stat.S_ISREG(entry.st_mode):
+            whole = True  # a file system without links: the file itself is in the snapshot
+            links.append(file)
+        elif whole and led_to == file.etag:
+            links.append(file)
+        if whole:
             blobs.append((file.repo, file.etag))
-            continue
-        elif not file.fetched:
-            continue
-        if _plain(blob):
-            blobs.append((file.repo, file.etag))
-    going = {link for _, link in links}
-    free = [blob for blob in dict.fromkeys(blobs) if not is_linked(cache, blob[0], cache.blob(*blob), going)]
+    free = []
+    for repo in {file.repo for file in links} | {repo for repo, _ in blobs}:
+        going = {(file.commit or "", *file.path.split("/")) for file in links if file.repo == repo}
+        used = linked_blobs(cache, repo, going)
+        free += [blob for blob in dict.fromkeys(blobs) if blob[0] == repo and blob[1] not in used]
     return tuple(links), tuple(free)
 
 
@@ -150,16 +189,28 @@ def _plain(path: Path) -> bool:
 def refs_of(cache: Cache, files: Iterable[File]) -> tuple[tuple[str, str, str], ...]:
     """The branches that point at these files' commits."""
     found = []
-    for repo, commit in {(file.repo, file.commit) for file in files if file.commit}:
-        folder = cache.repo_dir(repo) / "refs"
-        for path in folder.rglob("*"):
-            with contextlib.suppress(OSError, ValueError):
-                if path.is_file() and path.suffix != ".tmp" and path.read_text().strip() == commit:
-                    found.append((repo, path.relative_to(folder).as_posix(), commit))
+    commits = {(file.repo, file.commit) for file in files if file.commit}
+    for repo in {repo for repo, _ in commits}:
+        with contextlib.suppress(OSError), cache.home(repo) as home, home.enter("refs") as refs:
+            for where, folder, names in refs.walk():
+                for name in names:
+                    commit = read_ref(folder, name)
+                    with contextlib.suppress(BadIdentifier):
+                        if commit and (repo, commit) in commits and not name.endswith(".tmp"):
+                            found.append((repo, revision("/".join((*where, name))), commit))
     return tuple(sorted(found))
 
 
-def put_aside(cache: Cache, links: Iterable[tuple[File, Path]], blobs: Iterable[tuple[str, str]]) -> None:
+def read_ref(folder: Folder, name: str) -> str | None:
+    """The commit that a branch is at, as a file in `refs` says; None if it does not."""
+    try:
+        said = folder.read(name, _REF_BYTES).decode().strip()
+    except (OSError, ValueError):
+        return None
+    return said if is_commit(said) else None
+
+
+def put_aside(cache: Cache, files: Iterable[File], blobs: Iterable[tuple[str, str]]) -> None:
     """Take links away and rename blobs that nothing links to any more, so that only the trash knows them.
 
     Links go first: a link that leads nowhere makes a scan give up on the whole repo, a blob without links is harmless.
@@ -168,60 +219,92 @@ def put_aside(cache: Cache, links: Iterable[tuple[File, Path]], blobs: Iterable[
         OSError: Something could not be moved; calling again goes on where it ended.
     """
     blobs = tuple(blobs)
-    for file, link in links:
-        if not link.is_symlink() and file.etag and (file.repo, file.etag) in blobs:
-            with contextlib.suppress(FileNotFoundError):
-                link.replace(cache.trashed(file.repo, file.etag))
-        link.unlink(missing_ok=True)
-    for repo, etag in blobs:
-        blob = cache.blob(repo, etag)
-        if not is_linked(cache, repo, blob):
-            with contextlib.suppress(FileNotFoundError):
-                blob.replace(cache.trashed(repo, etag))
+    for file in files:
+        with _snapshot(cache, file) as folder:
+            if folder is None or not file.etag:
+                continue
+            if folder.is_plain(_name(file)) and (file.repo, file.etag) in blobs:
+                os.replace(_name(file), cache.trashed(file.repo, file.etag), src_dir_fd=folder.fd)
+            elif _blob_behind(cache, file, folder) is not None:
+                folder.unlink(_name(file))
     for repo in {repo for repo, _ in blobs}:
+        used = linked_blobs(cache, repo)
+        for etag in (etag for owner, etag in blobs if owner == repo and etag not in used):
+            with contextlib.suppress(FileNotFoundError):
+                cache.blob(repo, etag).replace(cache.trashed(repo, etag))
         sync_dir(cache.repo_dir(repo) / "blobs")
 
 
 def tidy(cache: Cache, repo: str) -> None:
     """Drop what is empty now: snapshot folders, refs to them, at last the repo's own folder and its locks."""
-    home = cache.repo_dir(repo)
-    # Before the snapshots: a scan calls a repo corrupt when a ref names a snapshot that is not there.
-    for folder, _, names in os.walk(home / "refs", topdown=False):
-        for name in names:
-            ref = Path(folder) / name
-            with contextlib.suppress(OSError, ValueError):
-                commit = ref.read_text().strip()
-                if commit and "/" not in commit and not _holds_files(home / "snapshots" / commit):
-                    ref.unlink()
-        with contextlib.suppress(OSError):
-            Path(folder).rmdir()
-    for folder, _, _ in os.walk(home / "snapshots", topdown=False):
-        with contextlib.suppress(OSError):
-            if Path(folder) != home / "snapshots":
-                Path(folder).rmdir()
+    with contextlib.suppress(OSError), cache.home(repo) as home:
+        # Before the snapshots: a scan calls a repo corrupt when a ref names a snapshot that is not there.
+        _clear(home, "refs", lambda folder, name, _where: not _is_needed(home, read_ref(folder, name)))
+        _clear(home, "snapshots", lambda *_: False, itself=False)
+        home.rmdir("blobs")
+        if home.lstat("blobs") is None and not _holds_any(home, "snapshots"):
+            # Left are the library's own notes about a repo of which nothing is here any more.
+            _clear(home, "trees", lambda folder, name, where: not where and _is_tree(name) and folder.is_plain(name))
+            _clear(
+                home,
+                ".no_exist",
+                lambda folder, name, where: bool(where) and is_commit(where[0]) and _is_mark(folder, name),
+            )
+            home.rmdir("snapshots")
+    with contextlib.suppress(OSError), Folder.at(cache.root) as root:
+        if root.rmdir(folder_name(repo)):
+            with root.enter(".locks") as locks:
+                _clear(
+                    locks,
+                    folder_name(repo),
+                    lambda folder, name, _where: name.endswith(".lock") and folder.is_plain(name),
+                )
+
+
+def _is_needed(home: Folder, commit: str | None) -> bool:
+    """Whether a ref stays: it holds no commit, or one of which there are files here."""
+    return commit is None or _holds_any(home, "snapshots", commit)
+
+
+def _holds_any(home: Folder, *names: str) -> bool:
+    """Whether there is anything but folders in this folder, or below it; also if nobody can say."""
+    try:
+        with home.enter(*names) as top:
+            return any(others for _, _, others in top.walk())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _is_tree(name: str) -> bool:
+    return name.endswith(".json") and is_commit(name.removesuffix(".json"))
+
+
+def _is_mark(folder: Folder, name: str) -> bool:
+    told = folder.lstat(name)
+    return told is not None and stat.S_ISREG(told.st_mode) and told.st_size == 0
+
+
+def _clear(
+    home: Folder, name: str, ours: Callable[[Folder, str, tuple[str, ...]], bool], *, itself: bool = True
+) -> None:
+    """Remove from a folder and those below it what is ours, and the folders that are empty then.
+
+    Args:
+        ours: Told the open folder, a name in it, and the names of the folders on the way there.
+        itself: Whether the folder itself goes, too.
+    """
     with contextlib.suppress(OSError):
-        (home / "blobs").rmdir()
-    if not (home / "blobs").exists() and not any((home / "snapshots").glob("*")):
-        # Left are the library's own notes about a repo of which nothing is here any more.
-        for leftover in ("trees", ".no_exist"):
-            _remove_notes(home / leftover)
-        for empty in (home / "snapshots", home):
-            with contextlib.suppress(OSError):
-                empty.rmdir()
-        locks = cache.root / ".locks" / home.name
-        if not home.exists():
-            _remove_notes(locks)
-
-
-def _holds_files(folder: Path) -> bool:
-    return any(names for _, _, names in os.walk(folder))
-
-
-def _remove_notes(folder: Path) -> None:
-    """Remove a folder of small bookkeeping files; links are never followed."""
-    for inside, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            with contextlib.suppress(OSError):
-                (Path(inside) / name).unlink()
-        with contextlib.suppress(OSError):
-            Path(inside).rmdir()
+        with home.enter(name) as top:
+            folders = []
+            for where, folder, others in top.walk():
+                folders.append(where)
+                for each in others:
+                    if ours(folder, each, where):
+                        folder.unlink(each)
+            for where in reversed(folders[1:]):
+                with contextlib.suppress(OSError), top.enter(*where[:-1]) as folder:
+                    folder.rmdir(where[-1])
+        if itself:
+            home.rmdir(name)

@@ -54,14 +54,11 @@ def is_placed(entry: Entry) -> bool:
 
 
 def _placement(entry: Entry, cache: Cache) -> dict[str, Any]:
-    paths = [str(cache.path_of(each)) for each in entry.files]
-    unverified = [path for each, path in zip(entry.files, paths, strict=True) if each.digest is None]
+    paths = [str(cache.path_of(each)) for each in entry.files if each.commit]
     blobs = {(each.repo, each.etag): each.size or 0 for each in entry.files}
     return {
         "name": entry.name,
         "path": paths[0] if paths else None,
         "paths": paths,
         "disk_bytes": sum(blobs.values()),
-        "verified": not unverified,
-        "unverified": unverified,
     }

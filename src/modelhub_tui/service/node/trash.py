@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -22,8 +23,9 @@ from enum import StrEnum
 from typing import Any
 
 from modelhub_tui.domain import Limits
+from modelhub_tui.identifiers import BadIdentifier, commit, is_blob_name, repo_id, revision
 from modelhub_tui.service.node import disk_use
-from modelhub_tui.service.node.cache import TRASH_SUFFIX, Cache, sync_dir
+from modelhub_tui.service.node.cache import TRASH_SUFFIX, Cache, drop_file, repo_of, sync_dir
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
 from modelhub_tui.service.node.removal import put_aside, put_aside_plan, refs_of, remove_files, tidy
@@ -70,12 +72,17 @@ class Binned:
 
     @classmethod
     def from_json(cls, name: str, store: str | None, body: dict[str, Any]) -> Binned:
+        """Read what `as_json` gave, and match again what becomes a path.
+
+        Raises:
+            ValueError, TypeError, KeyError: It makes no sense.
+        """
         return cls(
             name=name,
             store=store,
             files=tuple(File.from_json(each) for each in body["files"]),
-            blobs=tuple((str(repo), str(etag)) for repo, etag in body["blobs"]),
-            refs=tuple((str(repo), str(ref), str(commit)) for repo, ref, commit in body["refs"]),
+            blobs=tuple((repo_id(repo), _blob_name(etag)) for repo, etag in body["blobs"]),
+            refs=tuple((repo_id(repo), revision(ref), commit(at)) for repo, ref, at in body["refs"]),
             at=float(body["at"]),
             stage=Stage(body["stage"]),
         )
@@ -209,7 +216,8 @@ class Trash:
             return False
         trashed, blob = self._cache.trashed(file.repo, file.etag), self._cache.blob(file.repo, file.etag)
         try:
-            if trashed.lstat().st_size != file.size:
+            told = trashed.lstat()
+            if not stat.S_ISREG(told.st_mode) or told.st_size != file.size:
                 return False
         except FileNotFoundError:
             return False
@@ -222,15 +230,16 @@ class Trash:
     def _point_refs(self, files: Iterable[File]) -> None:
         """Let the branches that pointed at these files' commits do so again, unless they have moved on."""
         commits = {(file.repo, file.commit) for file in files if file.done}
-        for repo, ref, commit in {each for row in self._items.values() for each in row.refs}:
-            home = self._cache.repo_dir(repo)
-            if (
-                (repo, commit) in commits
-                and (home / "snapshots" / commit).is_dir()
-                and not (home / "refs" / ref).exists()
-            ):
-                with contextlib.suppress(OSError):
-                    self._cache.write_ref(repo, ref, commit)
+        for repo, ref, at in {each for row in self._items.values() for each in row.refs}:
+            if (repo, at) not in commits:
+                continue
+            *folders, name = ref.split("/")
+            with contextlib.suppress(OSError), self._cache.home(repo) as home:
+                home.enter("snapshots", at).close()
+                with home.enter("refs", *folders, make=True) as refs:
+                    moved_on = refs.lstat(name) is not None
+                if not moved_on:
+                    self._cache.write_ref(repo, ref, at)
 
     def settle(self, name: str) -> None:
         """Forget what has been brought back; what is left of the model `name` itself is freed."""
@@ -255,9 +264,9 @@ class Trash:
             known = {self._cache.trashed(*blob) for row in self._items.values() for blob in row.blobs}
             strays: dict[str, list[str]] = {}
             for path in self._cache.root.glob(f"models--*/blobs/*{TRASH_SUFFIX}"):
-                if path not in known:
-                    repo = path.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
-                    strays.setdefault(repo, []).append(path.name.removesuffix(TRASH_SUFFIX))
+                repo, etag = repo_of(path.parent.parent.name), path.name.removesuffix(TRASH_SUFFIX)
+                if path not in known and repo is not None and is_blob_name(etag) and not path.is_symlink():
+                    strays.setdefault(repo, []).append(etag)
             for repo, etags in strays.items():
                 log.info("%s: %d deleted files that nobody remembers; kept for a while", repo, len(etags))
                 blobs = tuple((repo, etag) for etag in etags)
@@ -316,7 +325,7 @@ class Trash:
                 if blob not in others:
                     path = self._cache.trashed(*blob)
                     size = disk_use.freed_by_removing(path)
-                    path.unlink(missing_ok=True)
+                    drop_file(path)
                     won += size
             for repo in {repo for repo, _ in row.blobs}:
                 tidy(self._cache, repo)
@@ -374,3 +383,10 @@ class Trash:
 
     def _now(self) -> float:
         return self._wall_at_start + self._monotonic() - self._started
+
+
+def _blob_name(text: object) -> str:
+    if not is_blob_name(text):
+        raise BadIdentifier("that is no name of a blob")
+    assert isinstance(text, str)
+    return text

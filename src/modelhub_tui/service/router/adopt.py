@@ -13,7 +13,7 @@ from dataclasses import replace
 from modelhub_tui.domain import CatalogEntry, CatalogFile, Placement
 from modelhub_tui.errors import BadReference
 from modelhub_tui.hub_refs import parse_hub_ref
-from modelhub_tui.identifiers import safe_repo_path
+from modelhub_tui.identifiers import commit, safe_repo_path
 from modelhub_tui.service.router.artefact import Choice, RepoFile, choose, quantization
 from modelhub_tui.service.router.bodies import FoundBody
 from modelhub_tui.service.router.errors import Refused
@@ -130,13 +130,9 @@ class Offers:
                 part = whole
             record = _registration(part, entry, choice)
             if self._registry.find(record.repo, record.filename) is None:
-                disk = sum({_blob(file): file.size or 0 for file in part.files}.values())
+                disk = sum({(file.repo, file.sha256 or file.blob_id): file.size or 0 for file in part.files}.values())
                 first = part.paths[0] if part.paths else None
-                bare = [at for at, file in enumerate(part.files) if not (file.sha256 or file.blob_id)]
-                # What has a checksum is compared with it when somebody adopts the model.
-                verified = False if bare else None
-                unverified = tuple(part.paths[at] for at in bare) if part.paths else ()
-                yield record, entry, Placement(node.name, first, part.paths, disk, "", verified, unverified)
+                yield record, entry, Placement(node.name, first, part.paths, disk)
 
     def _entry_of(self, part: _Part) -> CatalogEntry | None:
         """The catalog entry whose own files these are. The most demanding one, when one's files are all another's."""
@@ -152,65 +148,50 @@ class Offers:
 
 def _blob(file: ManifestFile) -> tuple[str, str | None]:
     """What two files have in common that are one on the disk."""
-    return file.repo.lower(), file.sha256 or file.blob_id or file.path
+    return file.repo.lower(), file.sha256 or file.blob_id
 
 
 def _checked(body: FoundBody, endpoint: str) -> _Part | None:
-    """A node's word on one model, or None where it could not be a hub's: names that no repo has."""
+    """A node's word on one model, or None where it could not be a hub's: names that no repo has, no checksum."""
     try:
         if parse_hub_ref(body.repo, endpoint).repo != body.repo:
             return None
+        commit(body.revision)
         files = tuple(
             ManifestFile(safe_repo_path(each.path), body.repo, body.revision, each.size, each.sha256, each.blob_id)
             for each in body.files
         )
     except (BadReference, ValueError):
         return None
-    if len({file.path for file in files}) != len(files):
+    if not all(file.sha256 or file.blob_id for file in files) or len({file.path for file in files}) != len(files):
         return None
     return _Part(files, tuple(body.paths) if len(body.paths) == len(files) else ())
 
 
 def _with_companions(entry: CatalogEntry, part: _Part, anywhere: dict[tuple[str, str], _Part]) -> _Part | None:
-    """The entry's files and companions; None when something it wants is not there, or is not what the catalog says."""
+    """The entry's files and companions; None when something it wants is not there, or there with a wrong length."""
     own = {file.path: file for file in part.files}
     others: list[CatalogFile] = []
     for wanted in (*entry.files, *entry.companions):
         there = own.get(wanted.path) if wanted.repo in (None, entry.repo) else None
         if there is None:
             others.append(wanted)
-        elif _damaged(wanted, there, wanted.revision or entry.revision):
+        elif _damaged(wanted, there):
             return None
-        else:
-            own[wanted.path] = _pinned(wanted, there, wanted.revision or entry.revision)
-    files, paths = list(own.values()), list(part.paths)
+    files, paths = list(part.files), list(part.paths)
     for wanted in others:
         found = anywhere.get(((wanted.repo or entry.repo).lower(), wanted.path))
-        revision = wanted.revision or (entry.revision if wanted.repo in (None, entry.repo) else None)
-        if found is None or _damaged(wanted, found.files[0], revision):
+        if found is None or _damaged(wanted, found.files[0]):
             return None
-        files.append(_pinned(wanted, found.files[0], revision))
+        files += found.files
         paths += found.paths
     return _Part(tuple(files), tuple(paths) if len(paths) == len(files) else ())
 
 
-def _damaged(wanted: CatalogFile, there: ManifestFile, revision: str | None) -> bool:
-    """Whether a file is not the catalog's though it should be: at the catalog's commit, or by its checksum.
-
-    Another checksum at another commit is another revision.
-    """
-    at_commit = there.revision == revision
-    known = wanted.sha256 is not None and there.sha256 is not None
-    if at_commit and known and wanted.sha256 != there.sha256:
-        return True
-    same = at_commit or (known and wanted.sha256 == there.sha256)
+def _damaged(wanted: CatalogFile, there: ManifestFile) -> bool:
+    """Whether a file goes by the right checksum and has the wrong length. Another checksum is another revision."""
+    same = wanted.sha256 is not None and wanted.sha256 == there.sha256
     return same and wanted.size_bytes is not None and wanted.size_bytes != there.size
-
-
-def _pinned(wanted: CatalogFile, there: ManifestFile, revision: str | None) -> ManifestFile:
-    """With the catalog's checksum, where the cache tells none and it is of the same commit."""
-    bare = not (there.sha256 or there.blob_id)
-    return replace(there, sha256=wanted.sha256) if bare and there.revision == revision else there
 
 
 def _one(part: _Part, at: int) -> _Part:

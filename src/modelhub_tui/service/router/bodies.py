@@ -161,7 +161,7 @@ class FoundBody(Body):
     """A model that is whole in a node's cache and belongs to none it holds."""
 
     repo: Annotated[str, Field(max_length=200)]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    revision: Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
     files: Annotated[list[FoundFile], Field(min_length=1, max_length=2000)]
     paths: Annotated[list[Path], Field(max_length=2000)] = []
 
@@ -182,8 +182,6 @@ class PlacementBody(Body):
     disk_bytes: Bytes | None = None
     error: Line | None = None
     """Why it is still there although it was deleted."""
-    verified: bool | None = None
-    unverified: Annotated[list[Path], Field(max_length=2000)] = []
 
 
 class SyncProgress(Body):
