@@ -330,7 +330,7 @@ _MOST_SHARDS = 500
 def _entry(spec: _EntrySpec) -> CatalogEntry:
     """The domain's value, with what the author left out derived from what is there."""
     files = spec.files or [_FileSpec(path=spec.file or "")]
-    weights = tuple(CatalogFile(each.path, each.size_bytes, each.sha256) for each in files)
+    weights = tuple(CatalogFile(each.path, each.size_bytes, _lower(each.sha256)) for each in files)
     shard = _SHARD.fullmatch(weights[0].path) if len(weights) == 1 else None
     if shard and 1 < int(shard["count"]) <= _MOST_SHARDS:
         # Every runtime needs all shards, and their names leave nothing to guess.
@@ -340,7 +340,8 @@ def _entry(spec: _EntrySpec) -> CatalogEntry:
         weights += tuple(CatalogFile(name) for name in names)
     first = weights[0].path
     companions = tuple(
-        CatalogFile(each.path, each.size_bytes, each.sha256, each.repo, each.revision) for each in spec.companions or ()
+        CatalogFile(each.path, each.size_bytes, _lower(each.sha256), each.repo, each.revision)
+        for each in spec.companions or ()
     )
     quantization = _QUANTIZATION.search(first.rsplit("/", 1)[-1].rsplit(".", 1)[0])
     suffix = ".safetensors" if ".safetensors" in first else first[first.rfind(".") :].lower()
@@ -369,3 +370,8 @@ def _entry(spec: _EntrySpec) -> CatalogEntry:
         rule = "1.5 x file size, companions included" if companions else "1.5 x file size"
         entry = replace(entry, required_memory_bytes=entry.size_bytes * 3 // 2, required_memory_rule=rule)
     return entry
+
+
+def _lower(checksum: str | None) -> str | None:
+    """As everybody else writes it: checksums are compared as text."""
+    return checksum and checksum.lower()

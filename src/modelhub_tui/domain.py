@@ -245,6 +245,10 @@ class Placement:
     paths: tuple[str, ...] = ()
     disk_bytes: int | None = None
     node_id: str = ""
+    verified: bool | None = None
+    """Whether every file was compared with a checksum; False: for some there is none; None: the node does not say."""
+    unverified: tuple[str, ...] = ()
+    """Those of `paths` that cannot be verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,6 +440,11 @@ class Model:
         if len(self.transfers) == 1:
             return self.transfers[0]
         return max(self.transfers, key=lambda each: (each.phase is not Phase.FAILED, each.bytes_done), default=None)
+
+    @property
+    def is_unverifiable(self) -> bool:
+        """Whether some node has files of it that could be compared with no checksum."""
+        return any(each.verified is False for each in self.placements)
 
     @property
     def disk_bytes(self) -> int | None:

@@ -124,6 +124,22 @@ class NotSupported(ModelHubError):
         self.what = what
 
 
+class TookTooLong(ModelHubError):
+    """Something did not end within the limit of `limit_s` seconds. `why` is a sentence, or empty."""
+
+    def __init__(self, why: str, limit_s: float) -> None:
+        super().__init__(why, limit_s)
+        self.why, self.limit_s = why, limit_s
+
+
+class NotHeard(ModelHubError):
+    """A node that belongs to the router has not told yet what it holds. `why` is a sentence."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
 class BadReference(ModelHubError):
     """Text that names no HuggingFace repo. `reason` is a sentence that says what to type instead."""
 
@@ -222,6 +238,11 @@ def explain(error: BaseException) -> Advice:
             return Advice(f"The catalog cannot be used: {first}{more}.", todo)
         case ServiceFailed(reason=reason, todo=todo):
             return Advice(reason, todo)
+        case TookTooLong(why=why, limit_s=limit_s):
+            todo = "`--timeout SECONDS` allows for more, 0 for any time; what was ordered goes on."
+            return Advice(f"{why} That took longer than {limit_s:g} s.".strip(), todo)
+        case NotHeard(why=why):
+            return Advice(f"What is on the disk is not known yet: {why}", "Try again; `modelhub doctor` may say more.")
         case Unforeseen():
             return _UNEXPECTED
         case PermissionError(filename=str(name)):

@@ -51,7 +51,8 @@ T = TypeVar("T")
 
 _TEXT, _TEXT_OR_NONE, _TEXTS = "text", "text?", "texts"
 _ABILITIES = "abilities"
-_INT, _INT_OR_NONE, _FLOAT, _FLOAT_OR_NONE, _BOOL = "int", "int?", "float", "float?", "bool"
+_INT, _INT_OR_NONE, _FLOAT, _FLOAT_OR_NONE = "int", "int?", "float", "float?"
+_BOOL, _BOOL_OR_NONE = "bool", "bool?"
 _NONE = type(None)
 _TYPES: dict[Any, set[type]] = {
     _TEXT: {str},
@@ -63,6 +64,7 @@ _TYPES: dict[Any, set[type]] = {
     _FLOAT: {int, float},
     _FLOAT_OR_NONE: {int, float, _NONE},
     _BOOL: {bool},
+    _BOOL_OR_NONE: {bool, _NONE},
 }
 NOT_KEPT = frozenset(
     {
@@ -102,7 +104,15 @@ SHAPES: dict[type, dict[str, Any]] = {
         "history": (Event,),
         "node_id": _TEXT,
     },
-    Placement: {"node": _TEXT, "path": _TEXT_OR_NONE, "paths": _TEXTS, "disk_bytes": _INT_OR_NONE, "node_id": _TEXT},
+    Placement: {
+        "node": _TEXT,
+        "path": _TEXT_OR_NONE,
+        "paths": _TEXTS,
+        "disk_bytes": _INT_OR_NONE,
+        "node_id": _TEXT,
+        "verified": _BOOL_OR_NONE,
+        "unverified": _TEXTS,
+    },
     Node: {
         "id": _TEXT,
         "name": _TEXT,
@@ -362,7 +372,7 @@ def _column(kind: Any, column: tuple[Any, ...]) -> Iterable[Any]:
         known = {str(each) for each in Ability}
         # One of a later version is left out: the router will be asked again anyhow.
         return [frozenset(Ability(each) for each in told if each in known) for told in column]
-    if kind is _BOOL:
+    if kind in (_BOOL, _BOOL_OR_NONE):
         return column
     if kind in (_INT, _INT_OR_NONE, _FLOAT, _FLOAT_OR_NONE):
         numbers = [each for each in column if each is not None]

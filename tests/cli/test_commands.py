@@ -126,6 +126,22 @@ def test_list_prints_the_catalog_if_no_service_starts(modelhub: CommandLine) -> 
     assert "The port is taken." in result.err
 
 
+@pytest.mark.parametrize(("verified", "said"), [(True, False), (None, False), (False, True)])
+def test_what_cannot_be_verified_is_said(modelhub: CommandLine, verified: bool | None, said: bool) -> None:
+    paths = ("/m/tiny-Q4.gguf", "/m/config.json")
+    bare = paths[1:] if said else ()
+    place = Placement("gpu-01", paths[0], paths, 1000, verified=verified, unverified=bare)
+    modelhub.client.say(told(placements=(place,)))
+    for command in ("local", "list"):
+        (shown,) = next(each for each in modelhub(command, "--json").json if each["placements"])["placements"]
+        assert (shown["verified"], shown["unverified"]) == (verified, list(bare))
+    result = modelhub("local")
+    assert ("not verifiable" in result.out, "1 of them cannot be verified" in result.err) == (said, said)
+    result = modelhub("pull", "tiny")
+    assert ("cannot be verified" in result.err) == said
+    assert "erified" not in result.out.replace("cannot be verified", "")
+
+
 def test_local_lists_only_what_is_on_disk(modelhub: CommandLine) -> None:
     modelhub.client.say(PLACED, STRANGER)
     (tiny,) = modelhub("local", "--json").json
@@ -285,7 +301,15 @@ def test_rm_json(modelhub: CommandLine) -> None:
     modelhub.client.say(FETCHING)
     modelhub.client.then(())
     assert modelhub("rm", "tiny", "-y", "--cancel", "--json").json == [
-        {"id": "tiny", "name": "acme/tiny-gguf", "deleted": True, "freed_bytes": 400, "left_on": [], "trash": None}
+        {
+            "id": "tiny",
+            "name": "acme/tiny-gguf",
+            "deleted": True,
+            "reason": None,
+            "freed_bytes": 400,
+            "left_on": [],
+            "trash": None,
+        }
     ]
 
 
@@ -452,7 +476,7 @@ def test_a_bad_file_name_is_a_usage_error(modelhub: CommandLine) -> None:
 def test_status_of_a_remote_router(modelhub: CommandLine) -> None:
     modelhub.client.say(FETCHING)
     told_back = modelhub("status", "--json", "--router", "http://r:1").json
-    assert told_back.keys() == {"version", "mode", "router", "service", "nodes", "transfers"}
+    assert told_back.keys() == {"version", "mode", "router", "service", "unheard", "nodes", "transfers"}
     assert (told_back["mode"], told_back["service"]) == ("remote", None)
     assert told_back["router"].keys() == {"url", "generation", "version"}
     assert (

@@ -193,7 +193,8 @@ def test_emptying_the_trash_is_asked_about(modelhub: CommandLine, monkeypatch: p
     assert asked == ["Free 3 kB for good: Tiny Instruct, Other?"]
     assert modelhub.client.asked("empty_trash") == []
     result = modelhub("trash", "--empty", "other", "--yes")
-    assert (result.code, result.err) == (0, "2 kB will be freed as soon as the nodes get to it.\n")
+    said = "Waiting for the nodes to free the space.\n2 kB will be freed as soon as the nodes get to it.\n"
+    assert (result.code, result.err) == (0, said)
     modelhub("trash", "--empty", "-y")
     assert modelhub.client.asked("empty_trash") == [("empty_trash", "acme/other-gguf"), ("empty_trash", None)]
 

@@ -242,6 +242,24 @@ async def test_decoration_of_a_wrong_type_counts_as_absent(client: V0Client, rou
     assert model.stats == HubStats(None, 4)
 
 
+@pytest.mark.parametrize(
+    ("told", "verified", "unverified"),
+    [
+        ({"verified": True, "unverified": []}, True, ()),
+        ({"verified": False, "unverified": ["/m/a\x1b", 5]}, False, ("/m/a",)),
+        ({"verified": "yes", "unverified": "/m/a"}, None, ()),
+        ({"verified": 1}, None, ()),
+        ({}, None, ()),
+    ],
+)
+async def test_only_a_plain_word_calls_files_verified(
+    client: V0Client, router: Router, told: dict[str, Any], verified: bool | None, unverified: tuple[str, ...]
+) -> None:
+    router.models = [MODEL | {"placements": [{"node": "gpu-01", **told}]}]
+    (place,) = (await client.report()).models[0].placements
+    assert (place.verified, place.unverified) == (verified, unverified)
+
+
 async def test_upstreams_bare_record_is_enough(client: V0Client, router: Router) -> None:
     """router-api.md 2.1: no registered flag, no state, no progress."""
     router.models = [

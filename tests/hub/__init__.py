@@ -33,6 +33,9 @@ Faults: `hub.fault(server="cdn", path="*.gguf", reset_after=MIB, times=3)`; `fau
     stall.stalled.wait(30)      # a response now stands still after its first MiB
     stall.release()
 
+A mirror: `hub.api.mirror_etag = lambda repo, blob: '"deadbeef"'` serves files directly, with that ETag;
+`hub.api.untold = lambda repo, path: True` leaves their checksums out of the metadata.
+
 A hub that lies: any header, and any member of any JSON answer, says what the test wants, as often as it wants::
 
     hub.fault(method="HEAD", headers={"X-Repo-Commit": "../../x"}, times=None)

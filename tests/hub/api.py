@@ -52,6 +52,11 @@ class HubApi:
         self.cdn_url = ""
         self.xet: dict[str, str] = {}
         """Hashes in Xet storage, by sha256, of the files that are kept there, too."""
+        self.mirror_etag: Callable[[HubRepo, Blob], str | None] | None = None
+        """Serve files as a mirror does: at once, without redirects or X-Linked headers, and with this ETag (as it is
+        sent, quotes and all; None for none)."""
+        self.untold: Callable[[HubRepo, str], bool] = lambda _repo, _path: False
+        """The files of which the metadata tells no checksum."""
         self.xet_url = ""
         """Where that storage is; `local:///folder` needs no server."""
         self._secret = b"loopback"
@@ -170,6 +175,11 @@ class HubApi:
             raise Refusal(404, "Entry not found", "EntryNotFound", {"X-Repo-Commit": commit.id})
         request.etag = blob.etag
         headers = {"X-Repo-Commit": commit.id, "Accept-Ranges": "bytes"}
+        if self.mirror_etag is not None:
+            etag = self.mirror_etag(repo, blob)
+            if etag is not None:
+                headers["ETag"] = etag
+            return ranged(blob, request.range, {**headers, "Content-Type": "application/octet-stream"})
         if blob.lfs:
             if blob.sha256 in self.xet:
                 headers["X-Xet-Hash"] = self.xet[blob.sha256]
@@ -246,7 +256,12 @@ class HubApi:
             case [] | ["revision", _]:
                 repo = self._visible(request, id)
                 commit = self._commit(repo, rest[1] if rest else "main")
-                return _json(model_json(repo, commit, expand=query.get("expand"), blobs=_is_true(query, "blobs")))
+                told = model_json(repo, commit, expand=query.get("expand"), blobs=_is_true(query, "blobs"))
+                for sibling in told.get("siblings", ()):
+                    if self.untold(repo, sibling["rfilename"]):
+                        sibling.pop("blobId", None)
+                        sibling.pop("lfs", None)
+                return _json(told)
             case ["refs"]:
                 repo = self._visible(request, id)
                 heads = [

@@ -20,7 +20,7 @@ from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.fetch import Budget
 from modelhub_tui.service.node.hardware import Card, Hardware, _amd
-from modelhub_tui.service.node.hasher import Hasher, file_matches
+from modelhub_tui.service.node.hasher import Hasher, Verdict, look_at
 from modelhub_tui.service.node.held import Held
 from modelhub_tui.service.node.hub import Hub, origin, safe_hop
 from modelhub_tui.service.node.manifest import File, fetch_order, read_list, read_manifest
@@ -393,14 +393,14 @@ def test_the_checksum_follows_a_growing_file(tmp_path: Path) -> None:
         for at in range(0, len(content), 700_001):
             os.pwrite(fd, content[at : at + 700_001], at)
             hasher.written(min(at + 700_001, len(content)))
-        assert hasher.finished(30) and hasher.matches()
+        assert hasher.finished(30) and hasher.verdict() is Verdict.GOOD
         hasher.close()
         os.close(fd)
-        assert file_matches(str(path), etag, len(content), threading.Event())
+        assert look_at(str(path), etag, len(content), threading.Event()) is Verdict.GOOD
         with path.open("r+b") as file:
             file.write(b"!")
-        assert not file_matches(str(path), etag, len(content), threading.Event())
-        assert not file_matches(str(path), etag, len(content) + 1, threading.Event())
+        assert look_at(str(path), etag, len(content), threading.Event()) is Verdict.DAMAGED
+        assert look_at(str(path), etag, len(content) + 1, threading.Event()) is Verdict.DAMAGED
 
 
 def test_news_that_comes_late_never_holds_the_checksum_back(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_news_that_comes_late_never_holds_the_checksum_back(tmp_path: Path) -> N
     hasher = Hasher(fd, hashlib.sha256(content).hexdigest(), len(content))
     for upto in (500_000, len(content), 1_200_000):  # as several connections tell it
         hasher.written(upto)
-    assert hasher.finished(30) and hasher.matches()
+    assert hasher.finished(30) and hasher.verdict() is Verdict.GOOD
     hasher.close()
     os.close(fd)
 
@@ -422,7 +422,7 @@ def test_a_file_cut_short_while_it_is_read_is_an_error_not_a_hang(tmp_path: Path
     hasher.written(100)
     assert hasher.finished(30)
     with pytest.raises(OSError):
-        hasher.matches()
+        hasher.verdict()
     hasher.close()
     os.close(fd)
 

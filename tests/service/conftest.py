@@ -20,13 +20,15 @@ from modelhub_tui.service.router.hub import Hub
 from modelhub_tui.service.router.store import Store
 
 ADMIN_KEY, NODE_KEY = "admin-key-for-tests", "node-key-for-tests"
+TINY_BYTES = 56288
+"""What the hub's GGUF files have; a catalog that says otherwise is contradicted by it."""
 CATALOG = (
     CatalogEntry(
         id="tiny",
         name="Tiny",
         description="A tiny model.",
         repo="acme/Tiny-GGUF",
-        files=(CatalogFile("Tiny-Q4_K_M.gguf", 1000),),
+        files=(CatalogFile("Tiny-Q4_K_M.gguf", TINY_BYTES),),
         required_memory_bytes=5000,
         quantization="Q4_K_M",
         parameters="1M",
@@ -40,7 +42,7 @@ CATALOG = (
         name="One",
         description="",
         repo="acme/One-GGUF",
-        files=(CatalogFile("one.Q8_0.gguf", 2000),),
+        files=(CatalogFile("one.Q8_0.gguf", TINY_BYTES),),
         capabilities=("vision",),
     ),
 )

@@ -80,6 +80,8 @@ async def test_a_found_model_is_listed_with_its_paths_and_adopted_without_the_hu
             "path": "/hub/Tiny-Q4_K_M.gguf",
             "paths": ["/hub/Tiny-Q4_K_M.gguf"],
             "disk_bytes": 1000,
+            "verified": None,  # its content is looked at when somebody adopts it
+            "unverified": [],
         }
     ]
     # Nobody uses it through the router yet, and no node is to fetch it.
@@ -158,7 +160,6 @@ async def test_an_entry_with_companions_is_found_only_with_all_of_them(tmp_path:
     "bad",
     [
         group("acme/Mine", file("../../etc/passwd")),
-        group("acme/Mine", file("mine.gguf", sha256=None)),
         group("../..", file("mine.gguf")),
         group("acme/Mine", file("mine.gguf"), file("mine.gguf")),
         group("acme/Mine", file("mmproj-mine.gguf")),
@@ -180,6 +181,33 @@ async def test_a_catalog_file_of_the_wrong_length_is_not_offered(tmp_path: Path)
         # Another checksum is another revision of the file, and as good.
         await node.beat(found=[group("acme/Tiny-GGUF", file("Tiny-Q4_K_M.gguf", 999, "6" * 64))])
         assert (await service.models())[TINY]["found"]
+
+
+async def test_what_the_catalog_knows_of_the_same_commit_holds_for_what_is_found(tmp_path: Path) -> None:
+    files = (CatalogFile("Tiny-Q4_K_M.gguf", 1000, "5" * 64),)
+    entry = replace(CATALOG[0], files=files, revision=COMMIT)
+    async with open_service(tmp_path, catalog=(entry,)) as service:
+        node = await node_with(service, group("acme/Tiny-GGUF", file("Tiny-Q4_K_M.gguf", sha="6" * 64)))
+        assert not (await service.models())[TINY]["found"]
+        await node.beat(found=[group("acme/Tiny-GGUF", file("Tiny-Q4_K_M.gguf", 999, sha256=None))])
+        assert not (await service.models())[TINY]["found"]
+        # The cache tells no checksum, the catalog does: with that the node looks at it.
+        await node.beat(found=[group("acme/Tiny-GGUF", file("Tiny-Q4_K_M.gguf", sha256=None))])
+        assert (await adopt(service, TINY)).status_code == 201
+        manifest = (await service.node.get(f"/v0/models/registry/{TINY}/manifest.json")).json()
+        assert [each["sha256"] for each in manifest["files"]] == ["5" * 64]
+
+
+async def test_what_a_mirror_gave_no_checksum_of_can_be_adopted_and_is_said_to_be_not_verifiable(
+    service: Service,
+) -> None:
+    await node_with(service, group("acme/Mine", file("mine.gguf", sha256=None)))
+    mine = (await service.models())["acme/mine"]
+    (place,) = mine["placements"]
+    assert mine["found"] and place["verified"] is False and place["unverified"] == place["paths"]
+    assert (await adopt(service, "acme/mine")).status_code == 201
+    manifest = (await service.node.get("/v0/models/registry/acme%2Fmine/manifest.json")).json()
+    assert [(each["sha256"], each["blob_id"], each["size"]) for each in manifest["files"]] == [(None, None, 1000)]
 
 
 async def test_two_nodes_with_the_same_files_hold_one_found_model(service: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ import pytest
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from tests.hub import GOOD_TOKEN, STRANGER_TOKEN, HubRepo, LoopbackHub
-from tests.service.conftest import CATALOG, FakeNode, Service, open_service
+from tests.service.conftest import CATALOG, TINY_BYTES, FakeNode, Service, open_service
 
 TINY, TINY_FILE = "acme/Tiny-GGUF", "Tiny-Q4_K_M.gguf"
 
@@ -27,7 +28,7 @@ async def test_a_fresh_router_lists_the_catalog_as_available(service: Service) -
     tiny = models["acme/tiny-gguf"]
     assert (tiny["id"], tiny["status"], tiny["registered"], tiny["attempt"]) == ("tiny", "available", False, 0)
     assert (tiny["size"], tiny["required_memory"], tiny["quantization"], tiny["context_length"]) == (
-        1000,
+        TINY_BYTES,
         5000,
         "Q4_K_M",
         2048,
@@ -211,6 +212,61 @@ async def test_a_catalog_entry_brings_its_companions_and_survives_a_lost_revisio
         assert manifest["files"][2]["revision"] == hub.repo("acme/One-GGUF").sha
 
 
+def _catalogued(hub: LoopbackHub, **more: Any) -> CatalogEntry:
+    blob, entry = hub.repo(TINY)[TINY_FILE], CATALOG[0]
+    told = {"size_bytes": blob.size, "sha256": blob.sha256, "revision": hub.repo(TINY).sha, **more}
+    file = CatalogFile(TINY_FILE, told["size_bytes"], told["sha256"])
+    return replace(entry, repo=TINY, files=(file,), revision=told["revision"])
+
+
+@pytest.mark.parametrize(
+    ("says", "both"),
+    [
+        ({"sha256": "5" * 64}, ("the catalog says sha256 5555", "the hub says ")),
+        ({"size_bytes": 1000}, ("the catalog says 1000 bytes", "the hub says 56288")),
+        ({"sha256": "5" * 64, "revision": None}, ("the catalog says sha256 5555", "the hub says ")),
+        ({"sha256": "5" * 64, "revision": "e" * 40}, ("the catalog says sha256 5555", "the hub says ")),
+    ],
+    ids=["sha256", "size", "no revision", "the revision is gone"],
+)
+async def test_a_hub_that_contradicts_the_catalog_is_refused_with_both_words(
+    tmp_path: Path, hub: LoopbackHub, says: dict[str, Any], both: tuple[str, str]
+) -> None:
+    async with open_service(tmp_path, hub.url, catalog=(_catalogued(hub, **says),)) as service:
+        answer = await service.register(TINY)
+        assert refusal(answer) == (400, "changed_upstream")
+        assert all(each in answer.json()["error"] for each in both)
+        assert not any(each["registered"] for each in (await service.models()).values())
+
+
+async def test_a_companion_that_is_another_file_is_refused_too(tmp_path: Path, hub: LoopbackHub) -> None:
+    companion = CatalogFile("one.Q8_0.gguf", sha256="5" * 64, repo="acme/One-GGUF")
+    entry = replace(_catalogued(hub), companions=(companion,))
+    async with open_service(tmp_path, hub.url, catalog=(entry,)) as service:
+        assert refusal(await service.register(TINY)) == (400, "changed_upstream")
+
+
+@pytest.mark.parametrize("who", ["catalog", "request"])
+async def test_a_hub_that_answers_with_another_commit_is_refused(tmp_path: Path, hub: LoopbackHub, who: str) -> None:
+    repo = hub.repo(TINY)
+    asked = "d" * 40
+    repo.branches[asked] = repo.main  # found by the name that was asked for, and answered with another
+    entry = _catalogued(hub, revision=asked if who == "catalog" else None)
+    async with open_service(tmp_path, hub.url, catalog=(entry,)) as service:
+        answer = await service.register(TINY, **({} if who == "catalog" else {"revision": asked}))
+        assert refusal(answer) == (400, "changed_upstream")
+        assert f"the {who} says commit {asked}" in answer.json()["error"] and repo.sha in answer.json()["error"]
+
+
+async def test_what_the_hub_does_not_tell_is_pinned_from_the_catalog(tmp_path: Path, hub: LoopbackHub) -> None:
+    hub.api.untold = lambda _repo, _path: True
+    entry = _catalogued(hub, sha256="5" * 64)
+    async with open_service(tmp_path, hub.url, catalog=(entry,)) as service:
+        assert (await service.register(TINY)).status_code == 201
+        manifest = (await service.node.get("/v0/models/registry/acme%2Ftiny-gguf/manifest.json")).json()
+        assert [(each["sha256"], each["blob_id"]) for each in manifest["files"]] == [("5" * 64, None)]
+
+
 async def test_a_renamed_repo_is_registered_under_its_present_name(online: Service, hub: LoopbackHub) -> None:
     hub.rename("acme/Vision-GGUF", "acme/Sight-GGUF")
     assert (await online.register("acme/Vision-GGUF")).json()["name"] == "acme/sight-gguf"
@@ -323,13 +379,12 @@ async def test_deleting_waits_for_the_nodes_and_survives_a_restart(tmp_path: Pat
         await service.register(TINY)
         node = FakeNode(service.node)
         await node.register()
-        held = {"name": "acme/tiny-gguf", "path": "/m/x.gguf", "paths": ["/m/x.gguf"], "disk_bytes": 7}
+        told = {"path": "/m/x.gguf", "paths": ["/m/x.gguf"], "disk_bytes": 7, "verified": True, "unverified": []}
+        held = {"name": "acme/tiny-gguf", **told}
         await node.beat(transfers=[], placements=[held])
         ready = (await service.models())["acme/tiny-gguf"]
         assert ready["status"] == "ready"
-        assert ready["placements"] == [
-            {"node_id": node.id, "node": "box", "path": "/m/x.gguf", "paths": ["/m/x.gguf"], "disk_bytes": 7}
-        ]
+        assert ready["placements"] == [{"node_id": node.id, "node": "box", **told}]
         assert (await service.admin.delete("/v0/models/acme%2Ftiny-gguf")).status_code == 204
         assert (await service.models())["acme/tiny-gguf"]["status"] == "deleting"
         assert (await service.node.get("/v0/models")).json() == []
@@ -537,8 +592,16 @@ async def test_another_file_of_a_supported_repo_may_take_the_bare_name_but_no_ot
         assert (await service.register(TINY, filename="Tiny-Q8_0.gguf")).json()["name"] == "acme/tiny-gguf:q8_0"
 
 
-def _hub_of(catalog: tuple[CatalogEntry, ...], hub: LoopbackHub) -> None:
-    """Every repo of the catalog, with a few bytes for each file and what else such repos hold."""
+def _served(hub: LoopbackHub) -> tuple[CatalogEntry, ...]:
+    """The built-in catalog, its repos served: a few bytes for each file, and what else such repos hold.
+
+    Without its sizes and checksums, which are the real files'.
+    """
+
+    def bare(files: tuple[CatalogFile, ...]) -> tuple[CatalogFile, ...]:
+        return tuple(replace(each, size_bytes=None, sha256=None) for each in files)
+
+    catalog = tuple(replace(each, files=bare(each.files), companions=bare(each.companions)) for each in load_catalog())
     contents: dict[str, dict[str, str]] = {}
     commits: dict[str, str] = {}
     for entry in catalog:
@@ -551,11 +614,11 @@ def _hub_of(catalog: tuple[CatalogEntry, ...], hub: LoopbackHub) -> None:
             commits[entry.repo] = entry.revision
     for repo, files in contents.items():
         hub.add(HubRepo(repo, files, commit_id=commits.get(repo)))
+    return catalog
 
 
 async def test_every_supported_model_can_be_registered(tmp_path: Path, hub: LoopbackHub) -> None:
-    catalog = load_catalog()
-    _hub_of(catalog, hub)
+    catalog = _served(hub)
     async with open_service(tmp_path, hub.url, catalog=catalog) as service:
         offered = await service.models()
         assert len(offered) == len(catalog), "names are unique"
@@ -580,8 +643,7 @@ async def test_every_supported_model_can_be_registered(tmp_path: Path, hub: Loop
 
 
 async def test_a_repo_of_several_supported_models_asks_which(tmp_path: Path, hub: LoopbackHub) -> None:
-    catalog = load_catalog()
-    _hub_of(catalog, hub)
+    catalog = _served(hub)
     async with open_service(tmp_path, hub.url, catalog=catalog) as service:
         answer = await service.register("ggerganov/whisper.cpp")
         assert refusal(answer) == (400, "several_files") and answer.json()["candidates"][0] == "ggml-tiny.bin"

@@ -163,6 +163,16 @@ def test_a_model_being_deleted_offers_nothing():
     assert "being removed from gpu-01" in texts(drawn)[-1]
 
 
+@pytest.mark.parametrize("layout", ["hub", "local"])
+@pytest.mark.parametrize("verified", [True, False, None])
+def test_a_card_says_when_nobody_can_verify_a_model(layout, verified):
+    place = Placement("gpu-01", "/m/q.gguf", disk_bytes=4_700_000_000, verified=verified)
+    drawn = card(sample(ModelState.DOWNLOADED, placements=(place,)), layout=layout)
+    assert ("not verifiable" in "".join(texts(drawn))) == (verified is False)
+    marks = [each.style for line in drawn.lines for each in line if "not verifiable" in each.text]
+    assert all(style == LOOK.muted for style in marks)
+
+
 @pytest.mark.parametrize("width", range(28, 120))
 def test_name_badge_and_verdict_stay_on_narrow_cards(width):
     lines = texts(card(sample(), width))

@@ -321,6 +321,21 @@ async def test_details_tell_everything_known():
         assert pane.page().plain == "" and pane.commands() == []
 
 
+def test_details_tell_which_files_cannot_be_verified():
+    pane = DetailsPane()
+
+    def page(**more: object) -> str:
+        pane.model = model(1, ModelState.DOWNLOADED, placements=(replace(PLACED[0], **more),))
+        return pane.page().plain
+
+    assert "erifi" not in page() + page(verified=True)
+    some = page(verified=False, unverified=PLACED[0].paths[1:])
+    assert "Not verifiable: the hub gives no checksum of some of its files." in some
+    assert "/data/mmproj-m.gguf  not verifiable" in some and "m.gguf  not" not in some.split("/data/mmproj")[0]
+    every = page(verified=False, unverified=PLACED[0].paths)
+    assert "Not verifiable: the hub gives no checksum.\n" in every and "m.gguf  not" not in every
+
+
 async def test_details_show_markup_as_it_is_and_keep_to_ascii():
     pane = DetailsPane(glyphs=ASCII)
     async with Shell(pane).run_test(size=(100, 40)) as pilot:

@@ -20,6 +20,7 @@ from modelhub_tui.errors import (
     NotARouter,
     NotDownloaded,
     NotFound,
+    NotHeard,
     NotPulled,
     NotSupported,
     PasswordChangeNeeded,
@@ -27,6 +28,7 @@ from modelhub_tui.errors import (
     Rejected,
     RouterFault,
     ServiceFailed,
+    TookTooLong,
     Unauthorised,
     Unforeseen,
     Unreachable,
@@ -77,6 +79,15 @@ WORDED: list[tuple[ModelHubError, str]] = [
     (
         Unforeseen(),
         "Something unexpected went wrong. The log has the details; `modelhub status` says where it is.",
+    ),
+    (
+        TookTooLong("Waiting for gpu-01.", 60.0),
+        "Waiting for gpu-01. That took longer than 60 s. "
+        "`--timeout SECONDS` allows for more, 0 for any time; what was ordered goes on.",
+    ),
+    (
+        NotHeard("It has not reported."),
+        "What is on the disk is not known yet: It has not reported. Try again; `modelhub doctor` may say more.",
     ),
     (NotSupported("retry"), "This router cannot retry."),
     (BadReference("Type owner/name."), "Type owner/name."),

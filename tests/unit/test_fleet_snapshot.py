@@ -49,7 +49,7 @@ def a_fleet() -> Fleet:
     transfer = replace(transfer, history=(Event(5.0, "stalled at 3 B, retried"), Event(6.5, "went on")))
     gone = Transfer("m", Phase.VERIFYING, orphaned=True)
     stats = HubStats(1, None, True)
-    placement = Placement("n", "/x/a.gguf", ("/x/a.gguf",), 10)
+    placement = Placement("n", "/x/a.gguf", ("/x/a.gguf",), 10, "1", verified=False, unverified=("/x/a.gguf",))
     first, second = join_models((entry(1), entry(2)), None)
     return Fleet(
         models=(

@@ -11,6 +11,7 @@ from modelhub_tui.cli.names import handle
 from modelhub_tui.cli.orders import choose, order
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.trouble import BadUsage, exit_code
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Model
 from modelhub_tui.errors import AlreadyRegistered, ModelHubError, NotSupported, explain
@@ -42,7 +43,7 @@ def adopt(arguments: Namespace, settings: Settings, console: Console, connect: C
                 code = code or exit_code(error)
         return adopted, code
 
-    adopted, code = order(connect, catalog, work)
+    adopted, code = order(connect, catalog, work, Patience(arguments, console), heard=True)
     if console.as_json:
         console.json(adopted)
         return code

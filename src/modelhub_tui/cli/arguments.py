@@ -82,6 +82,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
         text: str,
         *examples: str,
         json: bool = True,
+        timeout_s: int | None = 60,
         more: str = "",
         below: Any = commands,
     ) -> Any:
@@ -97,6 +98,10 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
             epilog=f"{_EXAMPLES}\n{shown}",
             formatter_class=partial(_WithExamples, width=width),
         )
+        if timeout_s is not None:
+            said = f"{timeout_s}; 0 is no limit" if timeout_s else "none"
+            more_time = f"longest to wait, in seconds (default: {said})"
+            added.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=timeout_s, help=more_time)
         if json:
             added.add_argument("--json", action="store_true", help="print JSON instead of text")
         return added
@@ -115,6 +120,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
         "pull qwen2.5-7b",
         "pull bartowski/Phi-3-mini-4k-instruct-GGUF:Phi-3-mini-4k-instruct-Q4_K_M.gguf",
         "pull phi-4-mini gemma-2-9b --no-wait",
+        timeout_s=0,
         more=f"{_NAMES} Anything else with a slash is registered as a HuggingFace repo or URL. "
         "Prints the path of each. Ctrl+C stops the waiting, not the download, and so does a full disk.",
     )
@@ -145,6 +151,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
         "register a HuggingFace repo, so that nodes fetch it",
         "register TheBloke/Llama-2-7B-GGUF --file llama-2-7b.Q4_K_M.gguf",
         "register https://huggingface.co/owner/name/blob/main/model.gguf",
+        timeout_s=120,
     )
     register.add_argument("repo", metavar="REPO_OR_URL")
     register.add_argument("--file", metavar="FILE", help="the file of the repo to use")
@@ -158,6 +165,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
         "serve",
         "serve --host 0.0.0.0 --port 8080 --api-key KEY",
         json=False,
+        timeout_s=None,
         more="Beyond this machine it needs an API key (better in MODELHUB_API_KEY than in sight of `ps`).",
     )
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
@@ -168,6 +176,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
         "run a node that keeps models for a router",
         "node --router http://router:8080 --api-key KEY",
         json=False,
+        timeout_s=None,
     )
     node.add_argument("--name", metavar="NAME", help="what the router shows (default: this host's name)")
 
@@ -187,28 +196,30 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
     add("stop", "stop the local service; its downloads resume when it starts again", "stop", json=False)
 
     served = ("service install", "service status", "service print > modelhub.service")
-    service = add("service", "let systemd look after the local service", *served, json=False)
+    service = add("service", "let systemd look after the local service", *served, json=False, timeout_s=None)
     actions = service.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
-    install = add("install", "write a systemd user unit, and start it", "service install", json=False, below=actions)
+    once: dict[str, Any] = {"below": actions, "timeout_s": None}  # each step has a limit of its own
+    install = add("install", "write a systemd user unit, and start it", "service install", json=False, **once)
     install.add_argument("--force", action="store_true", help="replace a unit that modelhub did not write")
-    uninstall = add("uninstall", "stop the unit and remove it", "service uninstall", json=False, below=actions)
+    uninstall = add("uninstall", "stop the unit and remove it", "service uninstall", json=False, **once)
     uninstall.add_argument("--force", action="store_true", help="remove a unit that modelhub did not write")
-    add("status", "say whether the unit is installed, and runs", "service status --json", below=actions)
-    add("print", "print the unit", "service print", json=False, below=actions)
+    add("status", "say whether the unit is installed, and runs", "service status --json", **once)
+    add("print", "print the unit", "service print", json=False, **once)
 
     doctor = add(
         "doctor",
         "check everything that downloads depend on, and gather what a bug report needs",
         "doctor",
         "doctor --json -o report.json",
+        timeout_s=8,
         more="Exits with 1 if there is a problem. Secrets are left out.",
     )
     doctor.add_argument("-o", "--output", metavar="FILE", help="write the report to a file, too")
 
     examples = ("catalog check", "catalog check my-catalog.yaml")
-    catalog = add("catalog", "look after catalog files", *examples, json=False)
+    catalog = add("catalog", "look after catalog files", *examples, json=False, timeout_s=None)
     actions = catalog.add_subparsers(dest="action", metavar="ACTION", title="actions", required=True)
-    check = add("check", "list every problem of a catalog file", *examples, below=actions)
+    check = add("check", "list every problem of a catalog file", *examples, below=actions, timeout_s=None)
     check.add_argument("file", nargs="?", metavar="FILE", help="default: the catalog in use")
     # Nobody's name: say which there are.
     return parser if typed is None or typed in commands.choices else build_parser()
@@ -270,6 +281,13 @@ def _add_trash(add: Callable[..., Any]) -> None:
     )
     adopt.add_argument("names", nargs="*", metavar="NAME")
     adopt.add_argument("--all", action="store_true", help="all that were found")
+
+
+def _seconds(text: str) -> Any:
+    number = text.removesuffix("s").strip()
+    if number.isascii() and number.isdigit() and len(number) <= 7:
+        return int(number)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; give a whole one, or 0 for no limit")
 
 
 def _port(text: str) -> Any:

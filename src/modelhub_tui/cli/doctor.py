@@ -27,8 +27,7 @@ from modelhub_tui.untrusted import clean
 if TYPE_CHECKING:
     from modelhub_tui.cli.look import Connect
 
-LIMIT_S = 8.0
-"""Longest wait for all checks together; each has a shorter one of its own where it can."""
+_NO_LIMIT_S = 86_400.0
 _COLOURS = {near.OK: "green", WARNING: "yellow", PROBLEM: "red"}
 
 
@@ -68,7 +67,7 @@ def _examine(arguments: Namespace, settings: Settings, console: Console, bad_set
         ("gpu", near.gpu),
         ("logs", partial(near.logs, settings, secrets)),
     ]
-    found = near.run_all(looks, LIMIT_S)
+    found = near.run_all(looks, arguments.timeout or _NO_LIMIT_S)
     report: dict[str, Any] = {
         "modelhub": __version__,
         "made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

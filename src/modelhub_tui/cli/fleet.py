@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
 from modelhub_tui.cli.trouble import RouterLost
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.client.base import RouterClient
 from modelhub_tui.domain import CatalogEntry, Fleet, Link
 from modelhub_tui.errors import Unreachable
@@ -21,8 +22,8 @@ PATIENCE_S = 60.0
 class Followed:
     """A router that is followed until the command is done."""
 
-    def __init__(self, watcher: FleetWatcher, fleets: AsyncGenerator[Fleet, None]) -> None:
-        self.watcher, self._fleets = watcher, fleets
+    def __init__(self, watcher: FleetWatcher, fleets: AsyncGenerator[Fleet, None], patience: Patience) -> None:
+        self.watcher, self._fleets, self._patience = watcher, fleets, patience
         self.fleet = Fleet()
 
     async def next(self) -> Fleet:
@@ -31,6 +32,7 @@ class Followed:
         Raises:
             ModelHubError: It refuses, or stays away for a minute.
         """
+        why = self._patience.why
         try:
             async with asyncio.timeout(None) as limit:
                 async for fleet in self._fleets:
@@ -39,20 +41,26 @@ class Followed:
                         return fleet
                     if fleet.connection.link is Link.REFUSED:
                         raise self.watcher.problem or Unreachable()
+                    self._patience.why = f"{fleet.connection.problem} Trying again."
                     if limit.when() is None:
                         limit.reschedule(asyncio.get_running_loop().time() + PATIENCE_S)
         except TimeoutError:
             raise RouterLost(fleet.router.url) from self.watcher.problem
+        finally:
+            self._patience.why = why
         raise RouterLost(self.fleet.router.url)
 
 
 @asynccontextmanager
-async def follow(connect: Connect, catalog: tuple[CatalogEntry, ...]) -> AsyncGenerator[Followed, None]:
+async def follow(
+    connect: Connect, catalog: tuple[CatalogEntry, ...], patience: Patience
+) -> AsyncGenerator[Followed, None]:
     """Connect and follow; the first snapshot is live.
 
     Raises:
         ModelHubError: The router cannot be reached, or refuses.
     """
+    patience.why = "Waiting for the router to answer."
     watcher = FleetWatcher(connect, catalog)
     async with aclosing(watcher.fleets()) as fleets:
         async for fleet in fleets:
@@ -60,6 +68,7 @@ async def follow(connect: Connect, catalog: tuple[CatalogEntry, ...]) -> AsyncGe
                 break
             if fleet.connection.link is not Link.CONNECTING:
                 raise watcher.problem or Unreachable()
-        followed = Followed(watcher, fleets)
+        patience.why = ""
+        followed = Followed(watcher, fleets, patience)
         followed.fleet = fleet
         yield followed

@@ -11,6 +11,7 @@ from modelhub_tui.cli import OK
 from modelhub_tui.cli.orders import order
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Limits
 from modelhub_tui.limit_texts import LIMIT_TEXTS
@@ -32,7 +33,8 @@ def limits(arguments: Namespace, settings: Settings, console: Console, connect: 
         told = await client.limits()
         return await client.set_limits(replace(told, **wanted)) if wanted else told
 
-    told = order(connect, load_catalog(settings.catalog, settings.cache_dir), work)
+    catalog = load_catalog(settings.catalog, settings.cache_dir)
+    told = order(connect, catalog, work, Patience(arguments, console))
     if console.as_json:
         console.json(asdict(told))
         return OK

@@ -10,9 +10,10 @@ from modelhub_tui.cli.look import look
 from modelhub_tui.cli.names import handle
 from modelhub_tui.cli.output import STATE_COLOURS, Console
 from modelhub_tui.cli.shapes import local_json, model_json
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Model, ModelState
-from modelhub_tui.errors import ServiceFailed, explain
+from modelhub_tui.errors import NotHeard, ServiceFailed, explain
 from modelhub_tui.filtering import Filter, apply
 from modelhub_tui.states import FitKind, fit, join_models
 from modelhub_tui.units import human_count, human_size
@@ -29,8 +30,10 @@ def list_models(arguments: Namespace, settings: Settings, console: Console, conn
     """Print the supported and registered models with their state."""
     catalog = load_catalog(settings.catalog, settings.cache_dir)
     try:
-        fleet = look(connect, catalog)
-    except ServiceFailed as error:
+        fleet = look(connect, catalog, Patience(arguments, console), heard=True)
+    except (ServiceFailed, NotHeard) as error:
+        if isinstance(error, NotHeard) and (console.as_json or arguments.fits or arguments.status):
+            raise  # the answer may be wrong, and whoever asks like this goes by it
         # The catalog needs no router: better a list without states than none.
         console.say(f"modelhub: {explain(error)} The list below is the catalog alone.", "yellow")
         fleet = Fleet(join_models(catalog, None))
@@ -57,9 +60,10 @@ def list_models(arguments: Namespace, settings: Settings, console: Console, conn
     return OK
 
 
-def list_local(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:  # noqa: ARG001
+def list_local(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
     """Print the models that are on disk."""
-    fleet = look(connect, load_catalog(settings.catalog, settings.cache_dir))
+    catalog = load_catalog(settings.catalog, settings.cache_dir)
+    fleet = look(connect, catalog, Patience(arguments, console), heard=True)
     models = [model for model in fleet.models if model.state is ModelState.DOWNLOADED]
     if console.as_json:
         console.json([local_json(model, fleet.nodes) for model in models])
@@ -81,6 +85,11 @@ def list_local(arguments: Namespace, settings: Settings, console: Console, conne
             f"{len(found)} of them {'is' if one else 'are'} in the cache, but not registered: "
             f"`modelhub adopt {handle(found[0])}`{'' if one else ' or `modelhub adopt --all`'} "
             f"lets the router know {'it' if one else 'them'}."
+        )
+    if bare := sum(model.is_unverifiable for model in models):
+        console.say(
+            f"{bare} of them cannot be verified: for some of their files the hub gives no checksum "
+            "(`modelhub local --json` names these)."
         )
     return OK
 
@@ -128,7 +137,8 @@ def _row(model: Model, fleet: Fleet) -> tuple[str, ...]:
 def _local_row(model: Model) -> tuple[str, ...]:
     told: dict[str, Any] = local_json(model)
     nodes = ", ".join(each.node for each in model.placements)
-    return (handle(model), _size(model.disk_bytes), nodes, "not registered" if model.found else "", told["path"] or "")
+    notes = ("not registered" if model.found else "", "not verifiable" if model.is_unverifiable else "")
+    return (handle(model), _size(model.disk_bytes), nodes, ", ".join(filter(None, notes)), told["path"] or "")
 
 
 def _size(count: int | None) -> str:

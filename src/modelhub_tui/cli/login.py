@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import sys
 import time
@@ -14,6 +13,7 @@ from modelhub_tui.cli import OK
 from modelhub_tui.cli.fleet import Connect
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.client import auth
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ModelHubError, PasswordChangeNeeded
@@ -30,7 +30,9 @@ def login(arguments: Namespace, settings: Settings, console: Console, connect: C
         password = sys.stdin.readline().rstrip("\r\n")
     else:
         password = _ask_password(f"Password of {username}: ")
-    session = asyncio.run(auth.login(url, username, password))
+    patience = Patience(arguments, console)
+    patience.why = f"Waiting for {url} to answer."
+    session = patience.run(auth.login(url, username, password))
     if session.must_change_password:
         if arguments.password_stdin:
             raise PasswordChangeNeeded
@@ -38,7 +40,7 @@ def login(arguments: Namespace, settings: Settings, console: Console, connect: C
         new = _ask_password("New password: ")
         if new != _ask_password("The same again: "):
             raise BadUsage("The two passwords differ; nothing was changed.")
-        session = asyncio.run(_change(url, session, username, new))
+        session = patience.run(_change(url, session, username, new))
     auth.Sessions(settings.state_dir).store(url, session)
     lasts = human_duration(max(session.expires_at - time.time(), 0.0))
     role = f" ({session.role})" if session.role else ""
@@ -54,7 +56,9 @@ def logout(arguments: Namespace, settings: Settings, console: Console, connect: 
     there = sessions.forget(url)
     if session is not None:
         with suppress(ModelHubError):  # it only takes note; what counts is that the token is gone here
-            asyncio.run(auth.logout(url, session))
+            patience = Patience(arguments, console)
+            patience.why = f"Waiting for {url} to answer."
+            patience.run(auth.logout(url, session))
     console.say(f"Logged out of {url}." if there else f"Nobody is logged in to {url}.")
     return OK
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from modelhub_tui.cli.look import as_fleet, report_heard
 from modelhub_tui.cli.names import resolve
-from modelhub_tui.domain import CatalogEntry, Connection, Fleet, Link, Model
+from modelhub_tui.domain import CatalogEntry, Fleet, Model
 from modelhub_tui.errors import NotFound
-from modelhub_tui.states import join_models
 
 if TYPE_CHECKING:
     from modelhub_tui.cli.look import Connect
+    from modelhub_tui.cli.waiting import Patience
     from modelhub_tui.client.base import RouterClient
 
 T = TypeVar("T")
@@ -20,29 +20,42 @@ T = TypeVar("T")
 Work = Callable[["RouterClient", Fleet], Awaitable[T]]
 
 
-def order(connect: Connect, catalog: tuple[CatalogEntry, ...], work: Work[T]) -> T:
+def order(
+    connect: Connect,
+    catalog: tuple[CatalogEntry, ...],
+    work: Work[T],
+    patience: Patience,
+    *,
+    why: str = "Waiting for the router to do that.",
+    heard: bool = False,
+) -> T:
     """Do some work with a client, which is given the fleet as it is now.
 
+    Args:
+        why: What is said of the work if it takes long.
+        heard: As for `look.look()`.
+
     Raises:
-        ModelHubError: The router cannot be reached, or refuses.
+        ModelHubError: The router cannot be reached, or refuses, or the work takes too long.
     """
-    return asyncio.run(_order(connect, catalog, work))
 
+    async def run() -> T:
+        patience.why = "Waiting for the router to answer."
+        client = await connect()
+        try:
+            router = await client.info()  # first: it knows best what somebody who is no router looks like
+            report = await (report_heard(client, patience) if heard else client.report())
+            patience.why = why
+            return await work(client, as_fleet(router, report, catalog))
+        finally:
+            await client.aclose()
 
-async def _order(connect: Connect, catalog: tuple[CatalogEntry, ...], work: Work[T]) -> T:
-    client = await connect()
-    try:
-        return await work(client, await seen(client, catalog))
-    finally:
-        await client.aclose()
+    return patience.run(run())
 
 
 async def seen(client: RouterClient, catalog: tuple[CatalogEntry, ...]) -> Fleet:
     """The fleet at this moment."""
-    router = await client.info()  # first: it knows best what somebody who is no router looks like
-    report = await client.report()
-    models = join_models(catalog, report)
-    return Fleet(models, report.nodes, router, Connection(Link.LIVE), unheard=report.unheard)
+    return as_fleet(await client.info(), await client.report(), catalog)
 
 
 def choose(likely: Sequence[Model], models: Sequence[Model], names: Sequence[str]) -> tuple[Model, ...]:

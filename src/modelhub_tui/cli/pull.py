@@ -15,11 +15,12 @@ from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.progress import line
 from modelhub_tui.cli.shapes import event_json
 from modelhub_tui.cli.trouble import BadUsage, exit_code
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.client.base import RegisterRequest
 from modelhub_tui.config import Settings
 from modelhub_tui.disk_plan import plan_for
 from modelhub_tui.domain import Ability, CatalogEntry, Fleet, Model, ModelState, Node, NodeStatus
-from modelhub_tui.errors import AlreadyRegistered, ModelHubError, NotSupported, explain
+from modelhub_tui.errors import AlreadyRegistered, ModelHubError, NotSupported, TookTooLong, explain
 from modelhub_tui.states import model_key
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
@@ -56,15 +57,18 @@ def pull(arguments: Namespace, settings: Settings, console: Console, connect: Co
     """Have models fetched; wait until each is there or has failed."""
     targets: list[_Target] = []
     catalog = load_catalog(settings.catalog, settings.cache_dir)
+    patience = Patience(arguments, console)
     try:
-        return asyncio.run(_pull(arguments, settings, console, connect, catalog, targets))
-    except KeyboardInterrupt:
+        return patience.run(_pull(arguments, settings, console, connect, catalog, targets, patience))
+    except (KeyboardInterrupt, TookTooLong) as end:
         going = [target.name for target in targets if target.code is None]
         if going:
             listed, typed = ", ".join(going), " ".join(going)
             console.say(f"{listed}: the download goes on in the background. `modelhub status` shows it.")
             console.say(f"To hold it: modelhub pause {typed}")
             console.say(f"To stop it: modelhub rm {typed} --cancel")
+        if isinstance(end, TookTooLong):
+            raise
         return INTERRUPTED
 
 
@@ -75,15 +79,18 @@ async def _pull(
     connect: Connect,
     catalog: tuple[CatalogEntry, ...],
     targets: list[_Target],
+    patience: Patience,
 ) -> int:
-    async with follow(connect, catalog) as followed:
+    async with follow(connect, catalog, patience) as followed:
         node = _chosen_node(followed.fleet, arguments.node, arguments.quantization)
         models = followed.fleet.models
         wanted = [resolve_pull(models, name, settings.hf_endpoint) for name in arguments.names]
         if node is None:
             _say_plan(wanted, followed.fleet, console)
         for each in wanted:
+            patience.why = f"Waiting for the router to register {each.repo}."
             await _begin(each, followed, console, targets, node, arguments.quantization)
+        patience.why = ""  # from here on the progress says it
         if arguments.no_wait:
             if any(target.code is None for target in targets):
                 await _see(followed, [target for target in targets if target.code is None])
@@ -304,6 +311,8 @@ def _take(target: _Target, model: Model, console: Console) -> None:
     if model.state is ModelState.DOWNLOADED:
         size = f", {human_size(model.disk_bytes)}" if model.disk_bytes else ""
         console.say(f"{target.name} is downloaded{size}.", "green")
+        if model.is_unverifiable:
+            console.say("It cannot be verified: for some of its files the hub gives no checksum.", "yellow")
         path = next((each.path for each in model.placements if each.path), None)
         if path:
             console.print(path)

@@ -13,6 +13,7 @@ from modelhub_tui.cli.orders import choose, order, seen
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.shapes import event_json
 from modelhub_tui.cli.trouble import exit_code
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import IN_FLIGHT, Fleet, Model, ModelState, Place
 from modelhub_tui.errors import ModelHubError, NotPulled, explain
@@ -85,7 +86,7 @@ def _each(
         now = await seen(client, catalog) if done else fleet
         return [model for model in now.models if model.key in done], code
 
-    models, code = order(connect, catalog, work)
+    models, code = order(connect, catalog, work, Patience(arguments, console))
     if console.as_json:
         console.json([event_json(model) for model in models])
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from argparse import Namespace
 
 from modelhub_tui.cli import OK
 from modelhub_tui.cli.fleet import Connect
 from modelhub_tui.cli.output import Console
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.client.base import Registered, RegisterRequest
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import AlreadyRegistered, BadReference
@@ -26,7 +26,9 @@ def register(arguments: Namespace, settings: Settings, console: Console, connect
             raise BadReference(f"The file name cannot be used ({error}).") from error
     new = True
     try:
-        told = asyncio.run(_register(connect, RegisterRequest(ref.repo, file, ref.revision)))
+        patience = Patience(arguments, console)
+        patience.why = f"Waiting for the router to ask the hub about {ref.repo}."
+        told = patience.run(_register(connect, RegisterRequest(ref.repo, file, ref.revision)))
     except AlreadyRegistered as known:
         told, new = Registered(known.name, file), False
     for warning in told.warnings:

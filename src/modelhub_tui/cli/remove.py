@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from argparse import Namespace
 from contextlib import suppress
@@ -19,6 +20,7 @@ from modelhub_tui.cli.orders import order
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.shapes import trashed_json
 from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Ability, CatalogEntry, Fleet, Limits, Model, ModelState, NodeStatus, Trashed
 from modelhub_tui.errors import ModelHubError, NotDownloaded, NotFound, Rejected
@@ -31,15 +33,17 @@ if TYPE_CHECKING:
     from modelhub_tui.client.base import RouterClient
 
 OFFLINE_PATIENCE_S = 10.0
-"""How long this machine's own node may take to come."""
+"""How long this machine's own node may be away."""
 
 
 @dataclass(slots=True)
 class _Result:
     """What became of the models, by key."""
 
-    gone: dict[str, frozenset[str]]
+    gone: dict[str, frozenset[str]] = field(default_factory=dict)
     """Those that are deregistered, with the offline nodes that let go of their bytes only when they are back."""
+    left: dict[str, str] = field(default_factory=dict)
+    """Those that are still there, with a sentence that says why."""
     kept: dict[str, Trashed] = field(default_factory=dict)
     """Those that can be had back."""
 
@@ -47,13 +51,14 @@ class _Result:
 def remove(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
     """Delete models, after asking."""
     catalog = load_catalog(settings.catalog, settings.cache_dir)
-    fleet = look(connect, catalog)
+    patience = Patience(arguments, console)
+    fleet = look(connect, catalog, patience, heard=True)
     chosen = tuple({model.key: model for model in (_present(fleet, name) for name in arguments.names)}.values())
     moving = [model for model in chosen if running(model)]
     keep = not arguments.now and Ability.UNDO in fleet.router.abilities
     # Asked outside the event loop, whose handling of Ctrl+C would wait for the answer.
     if not arguments.yes:
-        limits = _limits(connect, catalog) if keep else None
+        limits = _limits(connect, catalog, patience) if keep else None
         answer = console.confirm(_question(chosen, moving, limits))
         if answer is None:
             raise BadUsage("There is no terminal to ask on; add --yes to delete without asking.")
@@ -62,27 +67,29 @@ def remove(arguments: Namespace, settings: Settings, console: Console, connect: 
             return FAILED
     elif moving and not arguments.cancel:
         raise _being_downloaded(moving)
-    patience_s = OFFLINE_PATIENCE_S if settings.embedded else 0.0
+    away_s = OFFLINE_PATIENCE_S if settings.embedded else 0.0
     stop = {model.key for model in moving} | ({model.key for model in chosen} if arguments.cancel else set())
-    result = asyncio.run(_delete(chosen, stop, keep, console, connect, catalog, patience_s))
+    result = patience.run(_delete(chosen, stop, keep, console, connect, catalog, patience, away_s))
     with suppress(OSError):  # at worst the dashboard tells of it
         forget(fleet_path(settings.cache_dir, settings.router, str(catalog_path(settings.catalog))), result.gone)
     if console.as_json:
         console.json([_json(model, result) for model in chosen])
-    else:
-        for model in chosen:
+    for model in chosen:
+        if model.key in result.left:
+            console.error(f"{handle(model)}: {result.left[model.key]}")
+        elif not console.as_json:
             console.print(_said(model, result))
-    return OK
+    return FAILED if result.left else OK
 
 
-def _limits(connect: Connect, catalog: tuple[CatalogEntry, ...]) -> Limits | None:
+def _limits(connect: Connect, catalog: tuple[CatalogEntry, ...], patience: Patience) -> Limits | None:
     """What the trash may take; None from a service that does not know."""
 
     async def work(client: RouterClient, _fleet: Fleet) -> Limits:
         return await client.limits()
 
     with suppress(ModelHubError):
-        return order(connect, catalog, work)
+        return order(connect, catalog, work, patience)
     return None
 
 
@@ -110,9 +117,10 @@ def _json(model: Model, result: _Result) -> dict[str, object]:
     return {
         "id": model.catalog_id,
         "name": model.name,
-        "deleted": True,
-        "freed_bytes": _freed(model, result),
-        "left_on": sorted(result.gone[model.key]),
+        "deleted": model.key in result.gone,
+        "reason": result.left.get(model.key),
+        "freed_bytes": _freed(model, result) if model.key in result.gone else 0,
+        "left_on": sorted(result.gone.get(model.key, ())),
         "trash": trashed_json(kept) if kept else None,
     }
 
@@ -124,7 +132,8 @@ async def _delete(
     console: Console,
     connect: Connect,
     catalog: tuple[CatalogEntry, ...],
-    patience_s: float,
+    patience: Patience,
+    away_s: float,
 ) -> _Result:
     """Delete models and wait until they are gone.
 
@@ -132,17 +141,18 @@ async def _delete(
         stop: Keys of those whose transfer may be stopped.
         keep: Ask for them to be kept in the trash, and look whether they are.
     """
-    async with follow(connect, catalog) as followed:
+    async with follow(connect, catalog, patience) as followed:
         watcher = followed.watcher
         for model in chosen:
             if model.state is ModelState.DELETING:
                 continue
+            patience.why = f"Waiting for the router to delete {handle(model)}."
             try:
                 await (watcher.cancel(model, keep) if model.key in stop else watcher.delete(model, keep))
             except Rejected as error:
                 # It began since we looked. The router's words are for those who speak HTTP with it.
                 raise _being_downloaded([model]) if error.code == "transfer_running" else error from error
-        result = _Result(await _until_gone(followed, chosen, console, patience_s=patience_s))
+        result = await _until_gone(followed, chosen, console, patience, away_s=away_s)
         if keep and any(model.placements for model in chosen):
             with suppress(ModelHubError):  # an older service has no trash: then nothing is kept
                 by_name = {each.name: each for each in await watcher.trash()}
@@ -178,53 +188,77 @@ def _present(fleet: Fleet, name: str) -> Model:
 
 
 async def _until_gone(
-    followed: Followed, models: tuple[Model, ...], console: Console, *, patience_s: float
-) -> dict[str, frozenset[str]]:
-    """Wait until no node that is there has the models any more.
+    followed: Followed, models: tuple[Model, ...], console: Console, patience: Patience, *, away_s: float
+) -> _Result:
+    """Wait until no node that is there has the models any more, or it is clear that they stay.
 
-    A node that is offline removes them when it comes back. That is waited for only for a moment: the node of a service
-    that was just started needs one to come.
+    A node that is offline removes them when it comes back. That is waited for only for a moment.
 
-    Returns:
-        By key, the offline nodes that may still hold a model's bytes.
+    Args:
+        away_s: How long all that still hold them may be offline.
     """
-    patient_until = asyncio.get_running_loop().time() + patience_s
-    gone: dict[str, frozenset[str]] = {}
-    offline: dict[str, frozenset[str]] = {}
+    loop = asyncio.get_running_loop()
+    # A little earlier than the command as a whole: what became of the others is still to be said.
+    left_s = patience.left_s
+    until = None if left_s is None else loop.time() + left_s * 0.9
+    result, offline, away_since = _Result(), dict[str, frozenset[str]](), None
     try:
-        async with asyncio.timeout(None) as limit:
+        async with asyncio.timeout_at(until) as limit:
             fleet = followed.watcher.fleet
             while True:
-                gone, offline = _progress(fleet, models)
-                if len(gone) == len(models):
-                    return gone
-                left = ", ".join(handle(model) for model in models if model.key not in gone)
-                console.show_live(f"Deleting {left} ...")
-                limit.reschedule(patient_until if len(gone) + len(offline) == len(models) else None)
+                result, offline = _progress(fleet, models)
+                here = [each for each in models if each.key not in result.gone.keys() | result.left.keys()]
+                if not here:
+                    return result
+                patience.why = _why(fleet, here)
+                console.show_live(f"Deleting {', '.join(handle(model) for model in here)} ...")
+                away_since = (away_since or loop.time()) if len(offline) == len(here) else None
+                if away_since is not None:
+                    limit.reschedule(min(away_since + away_s, until or math.inf))
+                else:
+                    limit.reschedule(until)
                 fleet = await followed.next()
     except TimeoutError:
-        return gone | offline
+        pass
+    if away_since is not None:
+        result.gone |= offline
+    else:
+        on = "It goes on without us; `modelhub list --status deleting` shows it."
+        result.left |= {each.key: f"{_why(fleet, [each])} {on}" for each in here}
+    return result
 
 
-def _progress(fleet: Fleet, models: tuple[Model, ...]) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
-    """Which models are gone, and which only absent nodes still hold; by key, with the absent nodes.
+def _progress(fleet: Fleet, models: tuple[Model, ...]) -> tuple[_Result, dict[str, frozenset[str]]]:
+    """Which models are gone and which come no nearer to it, and which only absent nodes still hold.
 
     The router forgets at once what a lost node was fetching, so that of a model that is gone the node may have bytes.
     """
     by_key = {model.key: model for model in fleet.models}
     online = {node.name for node in fleet.nodes if node.status is NodeStatus.ONLINE}
     absent = {node.name for node in fleet.nodes if node.status is NodeStatus.OFFLINE} - online
-    gone: dict[str, frozenset[str]] = {}
+    result = _Result()
     offline: dict[str, frozenset[str]] = {}
     for model in models:
         now = by_key.get(model.key)
-        if now is None or now.state is ModelState.AVAILABLE:
-            gone[model.key] = frozenset(_holders(model) & absent)
-            continue
-        holders = _holders(now)
-        if now.state is ModelState.DELETING and holders and not holders & online:
+        # Found: nobody's any more, but still whole in the cache, as another commit's files or another program's are.
+        if now is None or now.state is ModelState.AVAILABLE or now.found:
+            result.gone[model.key] = frozenset(_holders(model) & absent)
+        elif now.registered and now.state is not ModelState.DELETING:
+            result.left[model.key] = "It was registered again meanwhile, by somebody else, so it stays."
+        elif now.state is ModelState.DELETING and (holders := _holders(now)) and not holders & online:
             offline[model.key] = frozenset(holders | (_holders(model) & absent))
-    return gone, offline
+    return result, offline
+
+
+def _why(fleet: Fleet, models: list[Model]) -> str:
+    """What the deletion of these waits for, as far as anybody has said."""
+    by_key = {model.key: model for model in fleet.models}
+    now = [by_key.get(model.key, model) for model in models]
+    reason = next((each.reason for each in now if each.reason), "")
+    where = sorted(set().union(*map(_holders, now)))
+    names = ", ".join(handle(model) for model in models)
+    said = f"Waiting for {' and '.join(where) or 'the nodes'} to remove the files of {names}."
+    return f"{said} {reason}".rstrip()
 
 
 def _holders(model: Model) -> set[str]:

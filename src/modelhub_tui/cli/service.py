@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from modelhub_tui.cli import OK
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ def stop(arguments: Namespace, settings: Settings, console: Console, connect: Co
     """Stop the service of this machine."""
     from modelhub_tui.service.lifecycle import stop_service
 
-    console.say("Stopped." if stop_service(settings) else "No service was running.")
+    patience = Patience(arguments, console)
+    patience.why = "Waiting for the service to finish what it is at and to end."
+    stopped = patience.call(lambda: stop_service(settings))
+    console.say("Stopped." if stopped else "No service was running.")
     return OK
 
 

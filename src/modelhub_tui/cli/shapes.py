@@ -113,6 +113,7 @@ def event_json(model: Model) -> dict[str, Any]:
         "queue_position": model.queue_position,
         "progress": transfer_json(transfer) if transfer and model.state in IN_FLIGHT else None,
         "path": here.path if here else None,
+        "verified": here.verified if here else None,
     }
 
 
@@ -142,6 +143,8 @@ def _placement_json(placement: Placement) -> dict[str, Any]:
         "path": placement.path,
         "paths": list(placement.paths),
         "disk_bytes": placement.disk_bytes,
+        "verified": placement.verified,
+        "unverified": list(placement.unverified),
     }
 
 

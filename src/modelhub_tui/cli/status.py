@@ -16,6 +16,7 @@ from modelhub_tui.cli.output import STATE_COLOURS, Console
 from modelhub_tui.cli.progress import happening
 from modelhub_tui.cli.shapes import node_json, transfers_json
 from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import Fleet, Model, Node
 from modelhub_tui.errors import ServiceFailed
@@ -30,11 +31,12 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
     """Print the state of the router and its nodes. Starts no service: if none runs, that is the state."""
     if arguments.show_key and not settings.embedded:
         raise BadUsage("--show-key prints the key of the service on this machine; leave --router out.")
-    service = None
+    service, patience = None, Patience(arguments, console)
     if settings.embedded:
         from modelhub_tui.service.lifecycle import find_service, silent_holder
 
-        service = find_service(settings)
+        patience.why = "Waiting for the service to answer."
+        service = patience.call(lambda: find_service(settings))
         holder = silent_holder(settings) if service is None else None
         if holder is not None:
             raise ServiceFailed(
@@ -46,7 +48,7 @@ def status(arguments: Namespace, settings: Settings, console: Console, connect: 
         # The one that runs, whatever these settings would start.
         to_service = getattr(connect, "to_service", None)
         look_at = to_service(service) if service is not None and to_service is not None else connect
-        fleet = look(look_at, load_catalog(settings.catalog, settings.cache_dir))
+        fleet = look(look_at, load_catalog(settings.catalog, settings.cache_dir), patience)
     if console.as_json:
         console.json(_status_json(settings, service, fleet, show_key=arguments.show_key))
         return OK
@@ -104,6 +106,7 @@ def _status_json(
         }
         if service
         else None,
+        "unheard": (fleet.unheard or None) if fleet else None,
         "nodes": [node_json(node) for node in fleet.nodes] if fleet else [],
         "transfers": [transfers_json(model) for model in fleet.transferring] if fleet else [],
     }
@@ -122,6 +125,10 @@ def _print_fleet(console: Console, fleet: Fleet) -> None:
         console.print("Nodes    none; without one nothing is downloaded")
     for node in fleet.nodes:
         console.print(f"Node     {node.name}: {_node_line(node)}")
+        if node.problem:
+            console.say(f"{node.name}: {node.problem}", "yellow")
+    if fleet.unheard:
+        console.say(fleet.unheard, "yellow")
     moving = fleet.transferring
     if not moving:
         console.print("Nothing is being downloaded.")

@@ -17,6 +17,7 @@ from modelhub_tui.cli.orders import order
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.shapes import local_json, trashed_json
 from modelhub_tui.cli.trouble import BadUsage
+from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
 from modelhub_tui.domain import CatalogEntry, Fleet, Model, ModelState, Node, NodeStatus, Trashed
 from modelhub_tui.errors import ModelHubError, Rejected
@@ -36,10 +37,11 @@ FREED_PATIENCE_S = 10.0
 def trash(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
     """List what can be had back; with `--empty` free it for good."""
     catalog = load_catalog(settings.catalog, settings.cache_dir)
-    kept = order(connect, catalog, _kept)
+    patience = Patience(arguments, console)
+    kept = order(connect, catalog, _kept, patience)
     chosen = tuple(_resolve(kept, name) for name in arguments.names) or kept
     if arguments.empty:
-        return _empty(arguments, console, connect, catalog, chosen)
+        return _empty(arguments, console, connect, catalog, chosen, patience)
     if console.as_json:
         console.json([trashed_json(each) for each in chosen])
     elif not chosen:
@@ -56,7 +58,8 @@ def trash(arguments: Namespace, settings: Settings, console: Console, connect: C
 def undo(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:
     """Take deletions back: those named, or the last one."""
     catalog = load_catalog(settings.catalog, settings.cache_dir)
-    models = asyncio.run(_undo(arguments.names, connect, catalog))
+    patience = Patience(arguments, console)
+    models = patience.run(_undo(arguments.names, connect, catalog, patience))
     if console.as_json:
         console.json([local_json(model) for model in models])
         return OK
@@ -74,14 +77,17 @@ async def _kept(client: RouterClient, _fleet: Fleet) -> tuple[Trashed, ...]:
     return await client.trash()
 
 
-async def _undo(names: Sequence[str], connect: Connect, catalog: tuple[CatalogEntry, ...]) -> list[Model]:
+async def _undo(
+    names: Sequence[str], connect: Connect, catalog: tuple[CatalogEntry, ...], patience: Patience
+) -> list[Model]:
     """Restore models, and wait for a moment until nodes have put their files back."""
-    async with follow(connect, catalog) as followed:
+    async with follow(connect, catalog, patience) as followed:
         kept = await followed.watcher.trash()
         if not kept:
             raise Rejected("The trash is empty: there is nothing to bring back.", code="not_in_trash")
         newest = max(kept, key=lambda each: each.deleted_at)
         chosen = [_resolve(kept, name) for name in names] or [newest]
+        patience.why = "Waiting for the nodes to put the files back."
         restored = [(await followed.watcher.restore(each.name)).name for each in chosen]
         by_name: dict[str, Model] = {}
         try:
@@ -104,6 +110,7 @@ def _empty(
     connect: Connect,
     catalog: tuple[CatalogEntry, ...],
     chosen: tuple[Trashed, ...],
+    patience: Patience,
 ) -> int:
     freed = sum(each.bytes for each in chosen)
     if chosen and not arguments.yes:
@@ -122,7 +129,8 @@ def _empty(
             await client.empty_trash(each.name)
         return await _until_freed(client, fleet.nodes, chosen)
 
-    said = order(connect, catalog, work) if chosen else "The trash is empty."
+    why = "Waiting for the nodes to free the space."
+    said = order(connect, catalog, work, patience, why=why) if chosen else "The trash is empty."
     if console.as_json:
         console.json([trashed_json(each) for each in chosen])
     else:

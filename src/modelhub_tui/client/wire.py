@@ -169,6 +169,8 @@ def _placement(value: Any) -> Placement:
         paths=paths or ((path,) if path else ()),
         disk_bytes=read_count(told.get("disk_bytes")),
         node_id=read_line(told.get("node_id")),
+        verified=verified if isinstance(verified := told.get("verified"), bool) else None,
+        unverified=read_paths(told.get("unverified")),
     )
 
 

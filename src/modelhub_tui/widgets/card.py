@@ -253,8 +253,11 @@ class _Pen(MovingPen):
         model = self.model
         size = model.disk_bytes if model.disk_bytes is not None else model.size_bytes
         left = [Part(1, ((human_size(size), "text"), (" on disk", "muted")))] if size is not None else []
-        left += [*self._memory(), *self._kind()]
+        left += [*self._unverifiable(), *self._memory(), *self._kind()]
         self.spread(line, left, [])
+
+    def _unverifiable(self) -> tuple[Part, ...]:
+        return (_UNVERIFIABLE,) if self.model.is_unverifiable else ()
 
     def _memory(self) -> list[Part]:
         """Required memory and whether it is there. The verdict outlives the figure on narrow cards."""
@@ -291,6 +294,7 @@ class _Pen(MovingPen):
             left.append(Part(3, ((human_size(model.disk_bytes), "text"), (" on disk", "muted"))))
         if model.placements:
             left.append(Part(2, (("on ", "muted"), (_names(model), "text"))))
+        left += self._unverifiable()
         self.with_action(line, at, left)
 
     def _path(self, line: Line, _at: int) -> None:
@@ -306,6 +310,9 @@ class _Pen(MovingPen):
             return
         names = _names(self.model)
         self.with_action(line, at, [], shrink=(f"on {names}", "muted") if names else None)
+
+
+_UNVERIFIABLE = Part(2, (("not verifiable", "muted"),))
 
 
 @lru_cache(maxsize=256)

@@ -182,6 +182,9 @@ class DetailsPane(VerticalScroll, can_focus=True):
         said = [why_paused(model) if model.state is ModelState.PAUSED else "", model.reason]
         if model.found and not model.registered:
             said.append("Found on disk and registered nowhere. p adopts it as it is.")
+        if model.is_unverifiable:
+            some = any(each.verified is False and len(each.unverified) < len(each.paths) for each in model.placements)
+            said.append(f"Not verifiable: the hub gives no checksum{' of some of its files' if some else ''}.")
         if model.queue_position is not None and model.state is not ModelState.DOWNLOADING:
             said.append(f"{ordinal(model.queue_position)} in the queue")
         out += [Content.styled(each, _STATE_STYLE[model.state]) for each in said if each]
@@ -288,11 +291,25 @@ class DetailsPane(VerticalScroll, can_focus=True):
         online = {said for each in self.nodes if each.status is NodeStatus.ONLINE for said in (each.id, each.name)}
         for each in model.placements[:MOST_NODES]:
             size = f"  {human_size(each.disk_bytes)}" if each.disk_bytes is not None else ""
+            bare = "  not verifiable" if each.verified is False else ""
             away = "  offline" if self.nodes and (each.node_id or each.node) not in online else ""
             out.append(
-                Content.assemble((each.node, "bold $foreground"), (size, "$foreground 85%"), (away, "$text-warning"))
+                Content.assemble(
+                    (each.node, "bold $foreground"),
+                    (size, "$foreground 85%"),
+                    (bare, "$foreground 55%"),
+                    (away, "$text-warning"),
+                )
             )
-            out += [Content.styled(path, "$foreground 70%") for path in _unique((each.path, *each.paths))]
+            paths = _unique((each.path, *each.paths))
+            # All of them are said to be above; only where there are others is it worth telling which.
+            marked = {*each.unverified} if len(each.unverified) < len(paths) else set()
+            out += [
+                Content.assemble(
+                    (path, "$foreground 70%"), ("  not verifiable" if path in marked else "", "$foreground 55%")
+                )
+                for path in paths
+            ]
         if (rest := len(model.placements) - MOST_NODES) > 0:
             out.append(Content.styled(f"and {rest} more; n shows them all", "$foreground 55%"))
         return out

@@ -2,6 +2,7 @@
 
 Layout, as `huggingface_hub` 2.4 writes and scans it:
 `models--owner--name/{blobs/<etag>, snapshots/<commit>/<path> -> ../../blobs/<etag>, refs/main}`, locks under `.locks/`.
+A blob's name is its checksum (what the real hub's etag is), or `unverified-…` where nobody tells one.
 An unfinished file is `blobs/<etag>.modelhub.part`: the name contains the content's checksum, so it can only ever belong
 to those bytes (and `hf cache prune`, which deletes every `*.incomplete`, leaves it alone).
 While its bytes come over several connections it has gaps, and `blobs/<etag>.modelhub.map` beside it says which.
@@ -27,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelhub_tui import identifiers
-from modelhub_tui.identifiers import BadIdentifier, is_blob_name, safe_repo_path
+from modelhub_tui.identifiers import BadIdentifier, is_blob_name, is_checksum, safe_repo_path
 from modelhub_tui.service.node.chunkmap import mapped_bytes, new_map
 from modelhub_tui.service.node.folders import Folder
 from modelhub_tui.service.node.manifest import File
@@ -163,6 +164,14 @@ class Cache:
         except OSError:
             return False
         return stat.S_ISREG(told.st_mode) and told.st_size == file.size
+
+    def linked_name(self, file: File) -> str | None:
+        """Name of this repo's blob that a file's link leads to, unless it is a checksum: nobody has compared that."""
+        with contextlib.suppress(OSError), self.snapshot(file) as folder:
+            *folders, name = file.path.split("/")
+            blob = self.blob_behind(file.repo, (file.commit or "", *folders), folder.target(name))
+            return None if is_checksum(blob) else blob
+        return None
 
     def publish(self, file: File, fd: int) -> None:
         """Turn a verified part into a blob and link it. `fd` is the open part.

@@ -98,10 +98,13 @@ def bad_answer(host: str, what: str) -> Fault:
     return Fault("connection_lost", f"{host} answered wrongly: {clean(what, 160)}.", passing=True)
 
 
-def changed_upstream(repo: str, path: str) -> Fault:
+def changed_upstream(repo: str, path: str, how: str = "") -> Fault:
+    """`how`: what is different, such as `5 bytes instead of 4`."""
+    detail = f" ({clean(how, 120)})" if how else ""
     return Fault(
         "changed_upstream",
-        f"{clean(path, 120)} in {repo} is not the file that was registered: delete the model and register it again.",
+        f"{clean(path, 120)} in {repo} is not the file that was registered{detail}: "
+        "delete the model and register it again.",
     )
 
 
@@ -109,6 +112,16 @@ def checksum(path: str) -> Fault:
     return Fault(
         "checksum",
         f"{clean(path, 120)} arrived damaged twice (wrong checksum); retry, or check the network and the disk.",
+    )
+
+
+def etag_mismatch(path: str, host: str, etag: str) -> Fault:
+    """Nothing but the ETag tells what the content should be, and it is another."""
+    kind = "a sha256" if len(etag) == 64 else "git's or a plain sha1"
+    return Fault(
+        "checksum",
+        f"{clean(path, 120)} arrived twice with other content than its ETag at {host} tells ({len(etag)} hex digits, "
+        f"read as {kind}), and no other checksum of it is known; retry, or use another hub.",
     )
 
 

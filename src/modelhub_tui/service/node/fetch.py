@@ -16,12 +16,13 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from modelhub_tui.domain import Phase
+from modelhub_tui.identifiers import is_sha256
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.asking import Expired, WriteFailed, bytes_to_skip, lost, open_range
 from modelhub_tui.service.node.cache import Cache
-from modelhub_tui.service.node.hasher import Hasher, file_matches
+from modelhub_tui.service.node.hasher import Hasher, Verdict, look_at
 from modelhub_tui.service.node.hub import Found, Hub
-from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.manifest import File, unverifiable_name
 from modelhub_tui.service.node.part import Part
 from modelhub_tui.service.node.progress import Progress
 from modelhub_tui.service.node.ranges import Lines, RangeIgnored, Ranges
@@ -82,6 +83,8 @@ class Fetcher:
         self._no_ranges: set[str] = set()
         """Hosts that send whole files only."""
         self._no_xet = False
+        self._silent = False
+        """The hub did not answer about a file that is here already."""
         self._xet: XetTransport | None = None
 
     def abort(self) -> None:
@@ -103,11 +106,26 @@ class Fetcher:
             except faults.Fault as fault:
                 self._wait(budget, fault)
 
+    def look_up_unknown(self, file: File) -> File:
+        """What the registration left out, from the hub.
+
+        A file that is whole in the cache needs no hub, unless that tells a checksum to look at it with: asked once.
+        """
+        if not (file.commit and file.size is not None and self._cache.is_whole(file)):
+            return self.look_up(file)[0]
+        if not self._silent:
+            try:
+                return self._pin(file, self._find(file))[0]
+            except faults.Fault as fault:
+                log.info("%s of %s is here, and the hub tells no checksum: %s", file.path, file.repo, fault)
+                self._silent = fault.passing
+        return replace(file, etag=self._cache.linked_name(file) or unverifiable_name(file.commit, file.path))
+
     def bring(self, index: int, file: File) -> File:
-        """Get one file whole, verified and published; from the cache if it is there already.
+        """Get one file whole and published; from the cache if it is there already.
 
         Returns:
-            The file with everything known about it, `done`.
+            The file with everything known about it, `done`: its content is what `digest` says, where there is one.
         """
         if file.commit and file.etag and file.size is not None and self._adopt(index, file):
             return replace(file, done=True)
@@ -120,7 +138,7 @@ class Fetcher:
         with Part(self._cache, file, found.size) as part:
             for damaged in (False, True):
                 self._progress.begin_file(index, found.size, part.have)
-                if self._fill_and_verify(index, part, file, found, budget):
+                if self._fill_and_verify(index, part, file, found, budget) is not Verdict.DAMAGED:
                     self._cache.publish(file, part.fd)
                     return replace(file, done=True)
                 log.warning(
@@ -132,26 +150,37 @@ class Fetcher:
                 part.restart()
                 self._progress.dropped_file()
             part.remove()
+        if file.by_etag and file.etag:
+            raise faults.etag_mismatch(file.path, self._hub.host, file.etag)
         raise faults.checksum(file.path)
 
     def _find(self, file: File) -> Found:
-        found = self._hub.find(file.repo, file.commit or file.revision, file.path)
+        revision = file.commit or file.revision
+        found = self._hub.find(file.repo, revision, file.path, commit=file.commit, size=file.size)
         self._raise_if_stopped()
         return found
 
     def _pin(self, file: File, found: Found) -> tuple[File, Found]:
-        """The file with the hub's facts; refused when they contradict what was registered."""
-        same_kind = file.etag is None or len(file.etag) == len(found.etag)
-        if (
-            (file.commit and file.commit != found.commit)
-            or (file.size is not None and file.size != found.size)
-            or (same_kind and file.etag and file.etag != found.etag)
-        ):
-            raise faults.changed_upstream(file.repo, file.path)
-        return replace(file, commit=found.commit, size=found.size, etag=found.etag), found
+        """The file with what the hub adds to what is known of it; refused when the two contradict each other.
+
+        An ETag never takes the place of a checksum that is known. Nor does one of 40 digits contradict another: it may
+        be the plain sha1 of what git names otherwise, so the bytes decide.
+        """
+        if file.commit and file.commit != found.commit:
+            raise faults.changed_upstream(file.repo, file.path, f"commit {found.commit[:12]}, not {file.commit[:12]}")
+        if file.size is not None and file.size != found.size:
+            raise faults.changed_upstream(file.repo, file.path, f"{found.size} bytes, not {file.size}")
+        if is_sha256(file.digest) and is_sha256(found.digest) and file.digest != found.digest:
+            raise faults.changed_upstream(file.repo, file.path, "another sha256")
+        known = replace(file, commit=found.commit, size=found.size)
+        if file.etag is None:
+            name = self._cache.linked_name(known) or unverifiable_name(found.commit, file.path)
+            known = replace(known, etag=found.digest or name, by_etag=found.digest is not None)
+        return known, found
 
     def _adopt(self, index: int, file: File) -> bool:
-        """Use what the cache holds already. Its content is read once and checked: the library only compares lengths."""
+        """Use what the cache holds already. Its content is read once and compared with the checksum, if there is one:
+        the library only compares lengths."""
         assert file.etag and file.size is not None
         blob = self._cache.blob(file.repo, file.etag)
         linked = self._cache.is_whole(file)
@@ -164,7 +193,8 @@ class Fetcher:
             return False
         self._progress.begin_file(index, file.size, file.size)
         self._progress.phase(Phase.VERIFYING)
-        good = file_matches(str(self._cache.path_of(file) if linked else blob), file.etag, file.size, self._stop)
+        here = str(self._cache.path_of(file) if linked else blob)
+        good = look_at(here, file.digest, file.size, self._stop) is not Verdict.DAMAGED
         self._raise_if_stopped()
         self._progress.phase(Phase.FETCHING)
         if good and not linked:
@@ -174,10 +204,13 @@ class Fetcher:
             self._progress.dropped_file()
         return good
 
-    def _fill_and_verify(self, index: int, part: Part, file: File, found: Found, budget: Budget) -> bool:
-        """Append until the part is whole; say whether its content is right."""
-        assert file.etag
-        hasher = Hasher(part.fd, file.etag, found.size)
+    def _fill_and_verify(self, index: int, part: Part, file: File, found: Found, budget: Budget) -> Verdict:
+        """Append until the part is whole; say whether its content is right.
+
+        Raises:
+            Fault: Among others `changed_upstream`: it is not what was registered, but just what the hub now says it is.
+        """
+        hasher = Hasher(part.fd, file.digest, found.size)
         try:
             hasher.written(part.prefix)
             while part.have < found.size:
@@ -201,7 +234,11 @@ class Fetcher:
                     self._raise_if_stopped()
                 self._progress.phase(Phase.FETCHING)
             self._raise_if_stopped()
-            return hasher.matches()
+            verdict = hasher.verdict()
+            if verdict is Verdict.DAMAGED and hasher.read(found.digest):
+                part.remove()
+                raise faults.changed_upstream(file.repo, file.path, "another checksum")
+            return verdict
         finally:
             hasher.close()
 

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_checksum, is_commit, safe_repo_path
+from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_blob_id, is_commit, is_sha256, safe_repo_path
 from modelhub_tui.service.node.cache import Cache, repo_of
 from modelhub_tui.service.node.folders import Folder
 from modelhub_tui.service.node.manifest import File
@@ -64,8 +64,8 @@ class Group:
                 {
                     "path": file.path,
                     "size": file.size,
-                    "sha256": file.etag if file.etag and len(file.etag) == 64 else None,
-                    "blob_id": file.etag if file.etag and len(file.etag) == 40 else None,
+                    "sha256": file.etag if is_sha256(file.etag) else None,
+                    "blob_id": file.etag if is_blob_id(file.etag) else None,
                 }
                 for file in self.files
             ],
@@ -181,8 +181,9 @@ def _groups_of(cache: Cache, repo: str, home: Folder) -> Iterator[Group]:
 
 
 def _files_of(cache: Cache, home: Folder, repo: str, commit: str) -> dict[str, File]:
-    """The whole files of a snapshot, by path: links into this repo's blobs whose names are checksums.
+    """The whole files of a snapshot, by path: links into this repo's blobs.
 
+    A blob whose name is no checksum came from a mirror that gives none: such a file can be adopted, but not verified.
     What a user linked from elsewhere is not the cache's to give away; what is shorter or longer than the library's own
     notes say was never finished.
     """
@@ -197,7 +198,7 @@ def _files_of(cache: Cache, home: Folder, repo: str, commit: str) -> dict[str, F
         for where, folder, names in snapshot.walk():
             for name in names:
                 etag = cache.blob_behind(repo, (commit, *where), folder.target(name))
-                if etag is None or not is_checksum(etag):
+                if etag is None:
                     continue
                 try:
                     path = safe_repo_path("/".join((*where, name)))

@@ -6,18 +6,56 @@ import hashlib
 import os
 import stat
 import threading
+from enum import Enum
+
+from modelhub_tui.identifiers import is_blob_id, is_sha256
 
 BLOCK_BYTES = 1024 * 1024
 _FLUSH_BYTES = 64 * BLOCK_BYTES
 
 
-def digest_for(etag: str, size: int) -> hashlib._Hash | None:
-    """The running hash whose hex digest is `etag`: sha256, or git's blob sha1. None for any other kind of etag."""
-    if len(etag) == 64:
-        return hashlib.sha256()
-    if len(etag) == 40:
-        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    return None
+class Verdict(Enum):
+    """What is known of a file's content once all of it has been read."""
+
+    GOOD = "good"
+    DAMAGED = "damaged"
+    UNKNOWN = "unknown"
+    """There is no checksum to compare it with. Never a kind of good: whoever asks has to say what that means there."""
+
+
+class Digests:
+    """The hashes of a file's content that its checksum may be one of.
+
+    64 hex digits are a sha256. 40 are git's sha1 of a blob, which is what the hub gives for small files, or the plain
+    sha1 of the content, which is what mirrors give in its place: nobody can make bytes that fit either of the two.
+    """
+
+    def __init__(self, digest: str | None, size: int) -> None:
+        """`digest` None, or of a form that is no checksum: there is nothing to compare with, and nothing is hashed."""
+        self._wanted = digest
+        self._running: tuple[hashlib._Hash, ...] = ()
+        if is_sha256(digest):
+            self._running = (hashlib.sha256(),)
+        elif is_blob_id(digest):
+            git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+            self._running = (git, hashlib.sha1(usedforsecurity=False))
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to compare with."""
+        return bool(self._running)
+
+    def update(self, data: memoryview) -> None:
+        for each in self._running:
+            each.update(data)
+
+    def are(self, digest: str | None) -> bool:
+        """Whether the content is what this checksum names."""
+        return digest is not None and any(each.hexdigest() == digest for each in self._running)
+
+    def verdict(self) -> Verdict:
+        if not self._running:
+            return Verdict.UNKNOWN
+        return Verdict.GOOD if self.are(self._wanted) else Verdict.DAMAGED
 
 
 class Hasher:
@@ -27,11 +65,13 @@ class Hasher:
     now, is nothing special, and a slow hash never holds up the network.
     """
 
-    def __init__(self, fd: int, etag: str, size: int) -> None:
-        """`fd` is borrowed until `close()`; reads use pread and never move its position."""
+    def __init__(self, fd: int, digest: str | None, size: int) -> None:
+        """`fd` is borrowed until `close()`; reads use pread and never move its position.
+
+        `digest` is what the content's checksum should be; None where nobody told any.
+        """
         self._fd, self._size = fd, size
-        self._hash = digest_for(etag, size)
-        self._etag = etag
+        self._digests = Digests(digest, size)
         self._known = 0
         self._stop = False
         self._error: OSError | None = None
@@ -53,11 +93,15 @@ class Hasher:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def matches(self) -> bool:
-        """Whether the content is what the etag promises, after `finished()`. Raises OSError if it was unreadable."""
+    def verdict(self) -> Verdict:
+        """Whether the content is what the checksum promises, after `finished()`. Raises OSError: it was unreadable."""
         if self._error is not None:
             raise self._error
-        return self._hash is None or self._hash.hexdigest() == self._etag
+        return self._digests.verdict()
+
+    def read(self, digest: str | None) -> bool:
+        """Whether the content that was read is what another checksum of the same kind names."""
+        return self._digests.are(digest)
 
     def close(self) -> None:
         """Stop; the file may be closed after this."""
@@ -78,11 +122,11 @@ class Hasher:
                 if self._stop:
                     return
             try:
-                if self._hash is None:
-                    count = known - at
-                else:
+                if self._digests:
                     count = os.preadv(self._fd, [view[: min(len(view), known - at)]], at)
-                    self._hash.update(view[:count])
+                    self._digests.update(view[:count])
+                else:
+                    count = known - at
                 at += count
                 if at - flushed >= _FLUSH_BYTES:
                     # Keeps the kernel's pile of unwritten pages short, so that the last fsync is quick and a power cut
@@ -98,20 +142,20 @@ class Hasher:
             self.hashed = at
 
 
-def file_matches(path: str, etag: str, size: int, stop: threading.Event) -> bool:
-    """Whether a whole file on disk has the content its etag promises; False also when told to stop half way."""
-    digest = digest_for(etag, size)
+def look_at(path: str, digest: str | None, size: int, stop: threading.Event) -> Verdict:
+    """Read a whole file on disk and compare it with its checksum; DAMAGED also when told to stop half way."""
+    digests = Digests(digest, size)
     # Never waits for a pipe, and reads no device: what is in the cache may be anything.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     with os.fdopen(fd, "rb", buffering=0) as file:
         told = os.fstat(file.fileno())
         if not stat.S_ISREG(told.st_mode) or told.st_size != size:
-            return False
-        if digest is None:
-            return True
+            return Verdict.DAMAGED
+        if not digests:
+            return Verdict.UNKNOWN
         buffer = memoryview(bytearray(BLOCK_BYTES))
         while count := file.readinto(buffer):
-            digest.update(buffer[:count])
+            digests.update(buffer[:count])
             if stop.is_set():
-                return False
-    return digest.hexdigest() == etag
+                return Verdict.DAMAGED
+    return digests.verdict()

@@ -26,7 +26,8 @@ class Found:
     """One file as the hub describes it now."""
 
     commit: str
-    etag: str
+    digest: str | None
+    """The checksum that its ETag is; None for an ETag of any other form, or none at all."""
     size: int
     url: str
     """Where its bytes are; signed and short-lived when it is not on the hub itself. A secret: never log it."""
@@ -58,8 +59,11 @@ class Hub:
             raise faults.bad_token(self.endpoint)
         return token
 
-    def find(self, repo: str, revision: str, path: str) -> Found:
-        """Ask for one file's commit, etag, size and location: one HEAD.
+    def find(self, repo: str, revision: str, path: str, *, commit: str | None = None, size: int | None = None) -> Found:
+        """Ask for one file's commit, checksum, size and location: one HEAD.
+
+        Args:
+            commit: As it was registered: taken where the answer leaves it out, as mirrors and proxies do. `size` too.
 
         Raises:
             Fault: Why there is no such file for us, or no answer.
@@ -76,10 +80,12 @@ class Hub:
             )
         except Exception as error:
             raise self.explain(error, repo, revision, path, has_token=token is not None) from error
-        etag = told.etag if identifiers.is_blob_name(told.etag) else None
-        if not identifiers.is_commit(told.commit_hash) or etag is None or told.size is None:
-            raise faults.bad_answer(self.host, f"no commit, checksum or size for {path}")
-        assert told.commit_hash
+        # A word without the form of a commit is not the same as none: somebody there makes them up.
+        commit = commit if told.commit_hash is None else told.commit_hash
+        size = size if told.size is None else told.size
+        if not identifiers.is_commit(commit) or size is None or not 0 <= size < 2**53:
+            raise faults.bad_answer(self.host, f"no commit or size for {path}")
+        assert commit
         location = urljoin(url, told.location)
         if not safe_hop(url, location):
             raise faults.bad_answer(self.host, "it sends us to an unsafe address")
@@ -87,7 +93,7 @@ class Hub:
         xet = xet_file(kept.file_hash, urljoin(url, kept.refresh_route)) if kept is not None else None
         if xet is not None and not safe_hop(url, xet.route):
             xet = None
-        return Found(told.commit_hash, etag, told.size, location, xet)
+        return Found(commit, _checksum(told.etag, sent_on=origin(location) != origin(url)), size, location, xet)
 
     @property
     def host(self) -> str:
@@ -132,6 +138,15 @@ class Hub:
                 return faults.bad_manifest(f"{repo} is no repo")
         why = getattr(getattr(error, "__cause__", None), "strerror", None) or str(error) or type(error).__name__
         return faults.hub_unreachable(self.endpoint, why)
+
+
+def _checksum(etag: object, *, sent_on: bool) -> str | None:
+    """The checksum that an ETag is, if it has the form of one. Quotes and a weak ETag's `W/` are off already.
+
+    40 hex digits in an answer that sends us elsewhere are git's name of the pointer to the file, not of its content.
+    """
+    told = etag.lower() if isinstance(etag, str) else None
+    return told if identifiers.is_sha256(told) or (identifiers.is_blob_id(told) and not sent_on) else None
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -76,7 +76,7 @@ class Job:
         """Fetch what is missing.
 
         Returns:
-            All files, whole and verified, in the manifest's order.
+            All files, whole, in the manifest's order: verified, those that have a checksum.
 
         Raises:
             Fault: Why it cannot be finished now.
@@ -132,7 +132,7 @@ class Job:
         for index, file in enumerate(self.files):
             known = replace(file, commit=file.commit or pinned.get((file.repo, file.revision)))
             if known.size is None or known.etag is None or known.commit is None:
-                known, _ = self._fetcher.look_up(known)
+                known = self._fetcher.look_up_unknown(known)
                 assert known.commit
                 pinned.setdefault((known.repo, known.revision), known.commit)
             if known != file:

@@ -7,6 +7,7 @@ name neither repo nor size.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +17,7 @@ from modelhub_tui.identifiers import (
     BadIdentifier,
     is_blob_id,
     is_blob_name,
+    is_checksum,
     is_commit,
     is_sha256,
     repo_id,
@@ -53,14 +55,22 @@ class File:
     path: str
     size: int | None = None
     etag: str | None = None
-    """The hub's name of the content: sha256 (64 hex) or git blob sha1 (40 hex). Also the name of the blob on disk."""
+    """Name of the blob on disk. Where a checksum is known it is that: the sha256 (64 hex) or git blob sha1 (40 hex) of
+    the registration, else of the first ETag that is one; whatever the hub says later. Else a name that is none."""
     priority: int = 0
     commit: str | None = None
     """Full commit; None while `revision` is a branch nobody has resolved yet."""
     done: bool = False
-    """Whole on disk and its checksum seen to be right."""
+    """Whole on disk and, where there is a checksum, seen to be what it names."""
     fetched: bool = False
     """We brought it; False for a file that was in the cache before us."""
+    by_etag: bool = False
+    """The registration told no checksum: that in `etag` is from the ETag of the file's first answer."""
+
+    @property
+    def digest(self) -> str | None:
+        """What the content is compared with; None: nobody told a checksum, and the file cannot be verified."""
+        return self.etag if is_checksum(self.etag) else None
 
     def as_json(self) -> dict[str, Any]:
         """For the record. `from_json` reads it back."""
@@ -78,6 +88,11 @@ class File:
         if not (made.commit is None or is_commit(made.commit)) or not (made.etag is None or is_blob_name(made.etag)):
             raise BadIdentifier("neither a commit nor a checksum")
         return made
+
+
+def unverifiable_name(commit: str, path: str) -> str:
+    """A blob's name where no checksum is known. One for each file: an ETag that is none may be the same for many."""
+    return f"unverified-{hashlib.sha256(f'{commit}/{path}'.encode()).hexdigest()[:32]}"
 
 
 def read_list(raw: object) -> dict[str, Wanted]:

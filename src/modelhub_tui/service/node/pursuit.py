@@ -24,6 +24,7 @@ from modelhub_tui.service.node.transport import Transport
 from modelhub_tui.service.node.trash import Trash
 from modelhub_tui.service.node.tuning import Tuning
 from modelhub_tui.units import human_size
+from modelhub_tui.untrusted import clean
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class Pursuit:
                 f"Something unexpected went wrong ({type(error).__name__}); see the node's log.",
                 passing=True,
             )
-        self._now_whole(held, files, "Verified: every byte is there.")
+        self._now_whole(held, files, _how_whole(files))
         return None
 
     def _now_whole(self, held: Held, files: tuple[File, ...], note: str) -> None:
@@ -243,6 +244,14 @@ class Pursuit:
         fault = self._room.refusal(held, self._holdings)
         if fault is not None:
             raise fault
+
+
+def _how_whole(files: tuple[File, ...]) -> str:
+    unverifiable = [clean(each.path, 120) for each in files if each.digest is None]
+    if not unverifiable:
+        return "Verified: every byte is there."
+    more = f" and {len(unverifiable) - 1} more" if len(unverifiable) > 1 else ""
+    return f"All bytes are there, but not verifiable: the hub gives no checksum of {unverifiable[0]}{more}."
 
 
 async def _nudged(held: Held, timeout_s: float | None) -> bool:

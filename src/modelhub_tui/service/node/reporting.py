@@ -54,11 +54,15 @@ def is_placed(entry: Entry) -> bool:
 
 
 def _placement(entry: Entry, cache: Cache) -> dict[str, Any]:
-    paths = [str(cache.path_of(each)) for each in entry.files if each.commit]
+    files = [each for each in entry.files if each.commit]
+    paths = [str(cache.path_of(each)) for each in files]
+    unverified = [path for each, path in zip(files, paths, strict=True) if each.digest is None]
     blobs = {(each.repo, each.etag): each.size or 0 for each in entry.files}
     return {
         "name": entry.name,
         "path": paths[0] if paths else None,
         "paths": paths,
         "disk_bytes": sum(blobs.values()),
+        "verified": not unverified,
+        "unverified": unverified,
     }

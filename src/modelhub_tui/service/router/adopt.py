@@ -130,9 +130,13 @@ class Offers:
                 part = whole
             record = _registration(part, entry, choice)
             if self._registry.find(record.repo, record.filename) is None:
-                disk = sum({(file.repo, file.sha256 or file.blob_id): file.size or 0 for file in part.files}.values())
+                disk = sum({_blob(file): file.size or 0 for file in part.files}.values())
                 first = part.paths[0] if part.paths else None
-                yield record, entry, Placement(node.name, first, part.paths, disk)
+                bare = [at for at, file in enumerate(part.files) if not (file.sha256 or file.blob_id)]
+                # What has a checksum is compared with it when somebody adopts the model.
+                verified = False if bare else None
+                unverified = tuple(part.paths[at] for at in bare) if part.paths else ()
+                yield record, entry, Placement(node.name, first, part.paths, disk, "", verified, unverified)
 
     def _entry_of(self, part: _Part) -> CatalogEntry | None:
         """The catalog entry whose own files these are. The most demanding one, when one's files are all another's."""
@@ -148,11 +152,11 @@ class Offers:
 
 def _blob(file: ManifestFile) -> tuple[str, str | None]:
     """What two files have in common that are one on the disk."""
-    return file.repo.lower(), file.sha256 or file.blob_id
+    return file.repo.lower(), file.sha256 or file.blob_id or file.path
 
 
 def _checked(body: FoundBody, endpoint: str) -> _Part | None:
-    """A node's word on one model, or None where it could not be a hub's: names that no repo has, no checksum."""
+    """A node's word on one model, or None where it could not be a hub's: names that no repo has."""
     try:
         if parse_hub_ref(body.repo, endpoint).repo != body.repo:
             return None
@@ -163,35 +167,51 @@ def _checked(body: FoundBody, endpoint: str) -> _Part | None:
         )
     except (BadReference, ValueError):
         return None
-    if not all(file.sha256 or file.blob_id for file in files) or len({file.path for file in files}) != len(files):
+    if len({file.path for file in files}) != len(files):
         return None
     return _Part(files, tuple(body.paths) if len(body.paths) == len(files) else ())
 
 
 def _with_companions(entry: CatalogEntry, part: _Part, anywhere: dict[tuple[str, str], _Part]) -> _Part | None:
-    """The entry's files and companions; None when something it wants is not there, or there with a wrong length."""
+    """The entry's files and companions; None when something it wants is not there, or is not what the catalog says."""
     own = {file.path: file for file in part.files}
     others: list[CatalogFile] = []
     for wanted in (*entry.files, *entry.companions):
         there = own.get(wanted.path) if wanted.repo in (None, entry.repo) else None
         if there is None:
             others.append(wanted)
-        elif _damaged(wanted, there):
+        elif _damaged(wanted, there, wanted.revision or entry.revision):
             return None
-    files, paths = list(part.files), list(part.paths)
+        else:
+            own[wanted.path] = _pinned(wanted, there, wanted.revision or entry.revision)
+    files, paths = list(own.values()), list(part.paths)
     for wanted in others:
         found = anywhere.get(((wanted.repo or entry.repo).lower(), wanted.path))
-        if found is None or _damaged(wanted, found.files[0]):
+        revision = wanted.revision or (entry.revision if wanted.repo in (None, entry.repo) else None)
+        if found is None or _damaged(wanted, found.files[0], revision):
             return None
-        files += found.files
+        files.append(_pinned(wanted, found.files[0], revision))
         paths += found.paths
     return _Part(tuple(files), tuple(paths) if len(paths) == len(files) else ())
 
 
-def _damaged(wanted: CatalogFile, there: ManifestFile) -> bool:
-    """Whether a file goes by the right checksum and has the wrong length. Another checksum is another revision."""
-    same = wanted.sha256 is not None and wanted.sha256 == there.sha256
+def _damaged(wanted: CatalogFile, there: ManifestFile, revision: str | None) -> bool:
+    """Whether a file is not the catalog's though it should be: at the catalog's commit, or by its checksum.
+
+    Another checksum at another commit is another revision.
+    """
+    at_commit = there.revision == revision
+    known = wanted.sha256 is not None and there.sha256 is not None
+    if at_commit and known and wanted.sha256 != there.sha256:
+        return True
+    same = at_commit or (known and wanted.sha256 == there.sha256)
     return same and wanted.size_bytes is not None and wanted.size_bytes != there.size
+
+
+def _pinned(wanted: CatalogFile, there: ManifestFile, revision: str | None) -> ManifestFile:
+    """With the catalog's checksum, where the cache tells none and it is of the same commit."""
+    bare = not (there.sha256 or there.blob_id)
+    return replace(there, sha256=wanted.sha256) if bare and there.revision == revision else there
 
 
 def _one(part: _Part, at: int) -> _Part:

@@ -182,6 +182,8 @@ class PlacementBody(Body):
     disk_bytes: Bytes | None = None
     error: Line | None = None
     """Why it is still there although it was deleted."""
+    verified: bool | None = None
+    unverified: Annotated[list[Path], Field(max_length=2000)] = []
 
 
 class SyncProgress(Body):

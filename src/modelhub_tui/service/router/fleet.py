@@ -382,7 +382,14 @@ class Fleet:
             node.transfers = _upstream_transfers(node)
         if beat.placements is not None:
             node.placements = {
-                each.name: Placement(node.name, each.path, tuple(each.paths), each.disk_bytes)
+                each.name: Placement(
+                    node.name,
+                    each.path,
+                    tuple(each.paths),
+                    each.disk_bytes,
+                    verified=each.verified,
+                    unverified=tuple(each.unverified),
+                )
                 for each in beat.placements
             }
             node.stuck = {each.name: each.error for each in (*beat.placements, *(beat.transfers or ())) if each.error}

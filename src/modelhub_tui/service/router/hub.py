@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from modelhub_tui.identifiers import is_blob_id, is_sha256
 from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.router.artefact import RepoFile
 from modelhub_tui.service.router.errors import Refused
@@ -131,7 +132,7 @@ class Hub:
         api = self._api()
         told = self._ask(repo, commit, lambda: api.get_paths_info(repo, paths, revision=commit))
         return {
-            each.path: RepoFile(
+            each.path: _checked(
                 each.path, each.size, each.lfs.sha256 if each.lfs else None, None if each.lfs else each.blob_id
             )
             for each in told
@@ -258,9 +259,20 @@ def _transport_errors() -> tuple[type[Exception], ...]:
 
 def _file(sibling: Any) -> RepoFile:
     lfs = sibling.lfs
-    sha256 = getattr(lfs, "sha256", None) if lfs else None
     size = sibling.size if isinstance(sibling.size, int) else getattr(lfs, "size", None)
-    return RepoFile(sibling.rfilename, size, sha256, None if lfs else sibling.blob_id)
+    return _checked(sibling.rfilename, size, getattr(lfs, "sha256", None), None if lfs else sibling.blob_id)
+
+
+def _checked(path: str, size: object, sha256: object, blob_id: object) -> RepoFile:
+    """What a hub says of a file; a size or checksum without the form of one counts as not told."""
+    sha256 = sha256.lower() if isinstance(sha256, str) else None
+    blob_id = blob_id.lower() if isinstance(blob_id, str) else None
+    return RepoFile(
+        path,
+        size if type(size) is int and 0 <= size < 2**53 else None,
+        sha256 if is_sha256(sha256) else None,
+        blob_id if is_blob_id(blob_id) else None,
+    )
 
 
 def _positive(value: object) -> int | None:

@@ -437,7 +437,7 @@ def _transfer_json(node_id: str, node: str, transfer: Transfer) -> dict[str, Any
 
 
 def _placement_json(node_id: str, node: str, placement: Placement) -> dict[str, Any]:
-    return {**asdict(placement), "node_id": node_id, "node": node, "paths": list(placement.paths)}
+    return {**asdict(placement), "node_id": node_id, "node": node}
 
 
 def _stats_json(stats: HubStats | None, *, stale: bool) -> dict[str, Any] | None:

@@ -131,6 +131,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "path": _nullable(_STRING),
             "paths": _TEXTS,
             "disk_bytes": _nullable(_INTEGER),
+            "verified": _nullable(_BOOLEAN),
+            "unverified": _TEXTS,
         }
     ),
     "Model": _object(

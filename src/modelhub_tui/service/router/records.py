@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import Any, Self
 
 from modelhub_tui.domain import Placement
@@ -106,6 +106,7 @@ class NodeRecord:
         """Read a stored record; members of a newer version are ignored."""
         known = {each.name for each in fields(cls)}
         placements = tuple(
-            (name, replace(Placement(**each), paths=tuple(each.get("paths", ())))) for name, each in raw["placements"]
+            (name, Placement(**{**each, **{key: tuple(each.get(key, ())) for key in ("paths", "unverified")}}))
+            for name, each in raw["placements"]
         )
         return cls(**{**{name: value for name, value in raw.items() if name in known}, "placements": placements})

@@ -11,7 +11,7 @@ from dataclasses import replace
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadReference
 from modelhub_tui.hub_refs import HubRef, check_revision, parse_hub_ref
-from modelhub_tui.identifiers import safe_repo_path
+from modelhub_tui.identifiers import is_commit, safe_repo_path
 from modelhub_tui.service.router.artefact import Choice, RepoFile, choose, quantization
 from modelhub_tui.service.router.blocking import run_blocking
 from modelhub_tui.service.router.bodies import RegisterBody
@@ -20,6 +20,7 @@ from modelhub_tui.service.router.hub import Hub, RepoFacts
 from modelhub_tui.service.router.records import ManifestFile, Registration
 from modelhub_tui.service.router.registry import Registry, Taken
 from modelhub_tui.units import human_count
+from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
 DEADLINE_S = 50.0
@@ -150,9 +151,18 @@ class Resolver:
         return Resolved(record, tuple(warnings))
 
     def _facts(self, repo: str, asked: str | None, curated: str | None, warnings: list[str]) -> RepoFacts:
-        """The repo at the revision that was asked for; the catalog's own revision may have gone, then the newest."""
+        """The repo at the revision that was asked for; the catalog's own revision may have gone, then the newest.
+
+        Raises:
+            Refused: Among others `changed_upstream`: a commit was asked for, and the hub answers with another.
+        """
+        wanted = asked or curated
         try:
-            return self._hub.facts(repo, asked or curated)
+            facts = self._hub.facts(repo, wanted)
+            if is_commit(wanted) and facts.commit != wanted:
+                said = f"the {'request' if asked else 'catalog'} says commit {wanted}"
+                raise _changed(repo, said, f"the hub says {clean(facts.commit, 64)}")
+            return facts
         except Refused as error:
             if error.code != "no_such_revision" or asked is not None or curated is None:
                 raise
@@ -175,7 +185,7 @@ class Resolver:
             raise Refused(
                 "no_such_file", f"{facts.repo} no longer has {missing[0]}; choose another file.", candidates=candidates
             )
-        files = self._pinned(facts, [listing[file.path] for file in weights])
+        files = self._agreed(weights, self._pinned(facts, [listing[file.path] for file in weights]))
         if entry.format in ("safetensors", "onnx"):
             # The catalog may list the weights alone; a loader also wants the configuration beside them.
             extra = [
@@ -203,7 +213,24 @@ class Resolver:
         if found is None:
             warnings.append(f"{repo} no longer has {file.path}; the model is registered without it.")
             return None
-        return self._pinned(facts, [found])[0]
+        return self._agreed([file], self._pinned(facts, [found]))[0]
+
+    def _agreed(self, wanted: list[CatalogFile], files: list[ManifestFile]) -> list[ManifestFile]:
+        """The files with what the catalog knows of them and the hub left out.
+
+        Raises:
+            Refused: `changed_upstream`: the two contradict each other.
+        """
+        out = []
+        for ours, theirs in zip(wanted, files, strict=True):
+            what = f"{theirs.path} in {theirs.repo}"
+            if None not in (ours.sha256, theirs.sha256) and ours.sha256 != theirs.sha256:
+                raise _changed(what, f"the catalog says sha256 {ours.sha256}", f"the hub says {theirs.sha256}")
+            if None not in (ours.size_bytes, theirs.size) and ours.size_bytes != theirs.size:
+                raise _changed(what, f"the catalog says {ours.size_bytes} bytes", f"the hub says {theirs.size}")
+            size = ours.size_bytes if theirs.size is None else theirs.size
+            out.append(replace(theirs, sha256=theirs.sha256 or ours.sha256, size=size))
+        return out
 
     def _pinned(self, facts: RepoFacts, files: list[RepoFile] | tuple[RepoFile, ...]) -> list[ManifestFile]:
         """Files at the facts' commit, with sizes; the hub is asked again for those that its listing left out."""
@@ -213,6 +240,12 @@ class Resolver:
         return [
             ManifestFile(each.path, facts.repo, facts.commit, each.size, each.sha256, each.blob_id) for each in full
         ]
+
+
+def _changed(what: str, ours: str, theirs: str) -> Refused:
+    """Registering this would give people something else than what was looked at when it was chosen."""
+    todo = "check which is right, then correct the catalog or name another commit"
+    return Refused("changed_upstream", f"{what} has changed upstream: {ours}, {theirs}; {todo}.")
 
 
 def kind_of(choice: Choice) -> str:
