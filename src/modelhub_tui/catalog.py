@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import stat
 import zlib
 from itertools import chain, product
 from pathlib import Path
@@ -22,6 +21,7 @@ from modelhub_tui import __version__
 from modelhub_tui.domain import CatalogEntry, CatalogFile
 from modelhub_tui.errors import BadCatalog
 from modelhub_tui.identifiers import safe_repo_path
+from modelhub_tui.small_files import read_small
 
 log = logging.getLogger(__name__)
 
@@ -110,20 +110,9 @@ def _shape() -> str:
 def _read_cache(cached: Path, key: list[str] | None) -> tuple[CatalogEntry, ...] | None:
     """The entries, or None when the cache is missing, of another version, damaged, or not our own."""
     try:
-        # Neither another user's link nor a pipe in its place may hold us up.
-        handle = os.open(cached, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        raw = read_small(cached, _CACHE_LIMIT_BYTES, only_ours=True)
     except OSError:
         return None
-    try:
-        info = os.fstat(handle)
-        if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid() or info.st_size > _CACHE_LIMIT_BYTES:
-            return None
-        with open(handle, "rb", closefd=False) as file:
-            raw = file.read(_CACHE_LIMIT_BYTES)
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
     try:
         text = raw.decode()
         # `isprintable` and the escapes say of the whole file what `untrusted.clean` would say of each text in it.

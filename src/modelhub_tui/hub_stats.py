@@ -36,7 +36,6 @@ KEPT_S = 30 * 86_400.0
 CONCURRENCY = 8
 """Measured optimum of httpx against one host; 32 is slower than 8."""
 BODY_LIMIT = 256 * 1024
-CACHE_LIMIT = 32 * 1024 * 1024
 _NEGATIVE = frozenset({401, 403, 404})
 _COUNT_LIMIT = 2**53
 _HOLD_S = 60.0
@@ -148,7 +147,7 @@ class HubStatsCache:
                 log.debug("hub statistics: the cache is busy or not writable: %s", error)
                 return None
             except (sqlite3.DatabaseError, TypeError, AttributeError) as error:
-                # "not a database", or settings in it that make no sense: somebody else's file, or a damaged one.
+                # "not a database", or nothing that we wrote: somebody else's file, or a damaged one.
                 log.debug("hub statistics: the cache is damaged, starting anew: %s", error)
                 self._set_aside()
             except (ValueError, OSError, EOFError) as error:
@@ -171,7 +170,15 @@ class HubStatsCache:
                 log.debug("hub statistics: kept in memory only: %s", error)
                 self._usable = False
                 return None
-            self._disk = _open_disk(self._directory)
+            from modelhub_tui import hub_stats_disk
+
+            try:
+                self._disk = hub_stats_disk.open_disk(self._directory)
+            except hub_stats_disk.NotOurs as error:
+                raise sqlite3.DatabaseError(str(error)) from error
+            except (OSError, sqlite3.OperationalError) as error:
+                log.debug("hub statistics: kept in memory only: %s", error)
+                self._usable = False
         return self._disk
 
     def _set_aside(self) -> None:
@@ -183,29 +190,13 @@ class HubStatsCache:
         try:
             import shutil
 
+            if aside.is_symlink() or aside.is_file():
+                aside.unlink()
             shutil.rmtree(aside, ignore_errors=True)
             self._directory.rename(aside)
         except OSError as error:
             log.debug("hub statistics: kept in memory only: %s", error)
             self._usable = False
-
-
-def _open_disk(directory: Path) -> Any:
-    """Open diskcache with a disk that refuses pickles: its own `JSONDisk` still loads one if a row's mode says so."""
-    import diskcache
-
-    class PlainJSONDisk(diskcache.JSONDisk):
-        def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
-            if mode == diskcache.core.MODE_PICKLE:
-                raise ValueError("pickled row in a JSON cache")
-            return super().fetch(mode, filename, value, read)
-
-        def get(self, key: Any, raw: bool) -> Any:
-            if not raw:
-                raise ValueError("pickled key in a JSON cache")
-            return super().get(key, raw)
-
-    return diskcache.Cache(str(directory), timeout=2, disk=PlainJSONDisk, size_limit=CACHE_LIMIT)
 
 
 def _valid(row: Any) -> Row | None:

@@ -3,13 +3,17 @@
 A path can lead to a device that never ends, a pipe that never answers, a link into somebody's home or a file of 100 GB.
 Nothing that is read whole is read in any other way than by `read_small()`.
 """
+# Read before the first frame: only what every interpreter has loaded is imported.
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class NotAPlainFile(OSError):
@@ -19,12 +23,20 @@ class NotAPlainFile(OSError):
         super().__init__(errno.EINVAL, what, os.fspath(path))
 
 
-def read_small(path: Path, limit_bytes: int, *, follow_links: bool = False, dir_fd: int | None = None) -> bytes:
+def read_small(
+    path: Path | str,
+    limit_bytes: int,
+    *,
+    follow_links: bool = False,
+    dir_fd: int | None = None,
+    only_ours: bool = False,
+) -> bytes:
     """Read a regular file of at most `limit_bytes`, without ever waiting for anybody.
 
     Args:
         follow_links: For files that a person names (settings, keys): those may be links, to a regular file.
         dir_fd: A relative `path` is meant from this open folder.
+        only_ours: For what this program wrote for itself: the file belongs to us, and nobody else may write it.
 
     Raises:
         NotAPlainFile: It is something else, or larger.
@@ -40,8 +52,11 @@ def read_small(path: Path, limit_bytes: int, *, follow_links: bool = False, dir_
             raise NotAPlainFile(path, "it is no regular file") from error
         raise
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        state = os.fstat(fd)
+        if not stat.S_ISREG(state.st_mode):
             raise NotAPlainFile(path, "it is no regular file")
+        if only_ours and (state.st_uid != os.geteuid() or state.st_mode & 0o022):
+            raise NotAPlainFile(path, "somebody else may have written it")
         chunks: list[bytes] = []
         left = limit_bytes + 1
         while left and (chunk := os.read(fd, min(left, 1 << 20))):

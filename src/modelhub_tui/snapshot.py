@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -38,10 +37,12 @@ from modelhub_tui.domain import (
     RouterReport,
     Transfer,
 )
+from modelhub_tui.small_files import read_small
 from modelhub_tui.states import join_models, model_key
 
 VERSION = 1
-MAX_BYTES = 128_000_000
+MAX_BYTES = 16_000_000
+"""8 KB for each of `MOST_MODELS`; a larger file, whoever put it there, holds up no start."""
 MOST_MODELS = 2_000
 """So many models are kept, what is or moves on a disk before the rest: reading them takes 70 ms of every start, and of
 100,000 it would be 4 s and 300 MB. The router tells the others as soon as it answers."""
@@ -238,14 +239,7 @@ def _worth_keeping(models: tuple[Model, ...]) -> Iterable[Model]:
 def load_fleet(path: Path) -> Kept | None:
     """Return the kept fleet, not connected and without speeds; None if there is none, or it cannot be trusted."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(fd, encoding="utf-8") as file:
-            state = os.fstat(fd)
-            # A regular file of ours that nobody else could have written.
-            ours = stat.S_ISREG(state.st_mode) and not state.st_mode & 0o022 and state.st_uid == os.getuid()
-            if not ours or state.st_size > MAX_BYTES:
-                return None
-            raw = json.loads(file.read())
+        raw = json.loads(read_small(path, MAX_BYTES, only_ours=True).decode())
         if not isinstance(raw, dict) or raw.get("version") != VERSION or raw.get("shape") != _shape():
             return None
         models = _unpack_all(Model, raw.get("models"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,25 @@ def test_nothing_else_is_read_or_waited_for(tmp_path: Path) -> None:
             read_small(tmp_path / name, 100, follow_links=True)
     with pytest.raises(FileNotFoundError):
         read_small(tmp_path / "nothing", 100)
+
+
+def test_what_others_may_have_written_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    path.chmod(0o644)
+    assert read_small(path, 10, only_ours=True) == b"abc"
+    for mode in (0o664, 0o646):
+        path.chmod(mode)
+        with pytest.raises(NotAPlainFile, match="somebody else"):
+            read_small(path, 10, only_ours=True)
+        assert read_small(path, 10) == b"abc"
+    path.chmod(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(NotAPlainFile, match="somebody else"):
+        read_small(path, 10, only_ours=True)
+
+
+def test_nothing_is_stored_in_a_form_that_can_run_when_it_is_read() -> None:
+    source = Path(__file__).parents[2] / "src"
+    found = re.compile(r"^\s*(?:import|from) (?:pickle|marshal|shelve|dill|joblib)\b", re.MULTILINE)
+    assert [str(each) for each in source.rglob("*.py") if found.search(each.read_text(encoding="utf-8"))] == []

@@ -2,7 +2,7 @@
 
 Importing Textual takes some 300 ms; reading 14 KB and writing them takes one. The picture says how old it is, is used
 only when everything it depends on is the same (size, terminal, theme, settings, version), and is replaced by the live
-one cell by cell. Only `os`, `sys`, `termios` and `time` are imported here: anything more would be felt.
+one cell by cell. Only what costs next to nothing is imported here: anything more would be felt.
 
 The file is 0600 and its text was made safe when it was painted; all the same it is written out only if it holds nothing
 but cursor positions, colours and printable characters.
@@ -16,6 +16,8 @@ import os
 import sys
 import termios
 import time
+
+from modelhub_tui.small_files import read_small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,15 +137,7 @@ def save(path: str, key: str, body: str, *, slot: tuple[int, int, int], style: s
 def load(path: str, key: str, now: float) -> str | None:
     """Return the kept picture with its age written into it; None if none fits, or it is not to be trusted."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            state = os.fstat(fd)
-            # A regular file of ours that nobody else can write or read.
-            if state.st_mode & 0o170077 != 0o100000 or state.st_uid != os.getuid() or state.st_size > MAX_BYTES:
-                return None
-            text = os.read(fd, MAX_BYTES).decode("utf-8")
-        finally:
-            os.close(fd)
+        text = read_small(path, MAX_BYTES, only_ours=True).decode()
         magic, kept_key, place, body = text.split("\n", 3)
         row, column, width, heard_at, style = place.split(" ")
         if magic != MAGIC or kept_key != key:
