@@ -77,6 +77,8 @@ def can(
         deleting_nodes: What `deleters()` says of the fleet's nodes; None if that is not known.
     """
     state = model.state
+    if model.unusable:
+        return action == "delete" and Ability.DELETE in abilities
     match action:
         case "pull":
             return (Ability.PULL in abilities and state in PULLABLE) or (
@@ -149,6 +151,8 @@ def refusal(
         return "" if needed in abilities else f"{who} {sentence}"
     if action not in STATES_FOR or applicable(action, models, abilities, deleting_nodes):
         return ""
+    if models and all(model.unusable for model in models):
+        return "Its registration cannot be used; it can only be deleted, with d."
     if not any(model.state in STATES_FOR[action] for model in models):
         return _idle(action, models)
     match action:

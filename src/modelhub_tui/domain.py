@@ -12,6 +12,9 @@ from enum import StrEnum
 
 from modelhub_tui.values import dataclass
 
+MAX_MODEL_FILES = 20_000
+"""Files that one model may have; a list of more is refused by routers and nodes alike."""
+
 
 class ModelState(StrEnum):
     """The one state of a model, whichever router generation told us about it."""
@@ -351,6 +354,8 @@ class RouterModel:
     """Its place among the models that are not whole anywhere, from 1; None once it is."""
     found: bool = False
     """On a node's disk, but registered nowhere: it can be adopted."""
+    unusable: str = ""
+    """Why its registration cannot be used, which can only be deleted then; empty for all others."""
     transfers: tuple[Transfer, ...] = ()
     placements: tuple[Placement, ...] = ()
     stats: HubStats | None = None
@@ -418,6 +423,8 @@ class Model:
     queue_position: int | None = None
     found: bool = False
     """On a node's disk, but registered nowhere: it can be adopted."""
+    unusable: str = ""
+    """Why its registration cannot be used, which can only be deleted then; empty for all others."""
     transfers: tuple[Transfer, ...] = ()
     placements: tuple[Placement, ...] = ()
     stats: HubStats | None = None

@@ -32,6 +32,8 @@ _BLOB_NAME = re.compile(r"(?!.*\.(?i:modelhub|incomplete|lock|tmp)(?:\.|\Z))[A-Z
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 """Names that are devices in every folder on Windows, where a cache folder may be mounted from."""
+MAX_MODEL_NAME = 300
+"""Characters: a repo with the longest owner and name, and what tells its files apart."""
 _MAX_NAME_BYTES = 255
 """What Linux file systems allow for one name."""
 
@@ -47,6 +49,23 @@ def repo_id(text: object) -> str:
         raise BadIdentifier(f"{clean(text, 80)!r} is no repo; it looks like owner/name")
     assert isinstance(text, str)
     return text
+
+
+def model_name(text: object) -> str:
+    """Return `text` if a router can list a model under this name, and a node and a person can say it back.
+
+    Raises:
+        BadIdentifier: It is empty, too long, or has characters that are not shown as they are.
+    """
+    if not is_model_name(text):
+        raise BadIdentifier(f"{clean(text, 80)!r} is no name of a model")
+    assert isinstance(text, str)
+    return text
+
+
+def is_model_name(text: object) -> bool:
+    """Whether this can name a model of a router."""
+    return isinstance(text, str) and 0 < len(text) <= MAX_MODEL_NAME and clean(text, MAX_MODEL_NAME) == text
 
 
 def commit(text: object) -> str:

@@ -214,6 +214,8 @@ def _joined(
         transfers=told.transfers,
         nodes=nodes,
     )
+    if told.unusable:
+        state, reason = ModelState.FAILED, told.unusable
     return replace(
         base,
         state=state,
@@ -222,6 +224,7 @@ def _joined(
         paused=told.paused,
         queue_position=told.queue_position,
         found=told.found,
+        unusable=told.unusable,
         transfers=told.transfers,
         placements=told.placements,
         stats=told.stats or found,

@@ -66,6 +66,11 @@ def escaped(json_text: str) -> str:
     return "".join(char if char == "\n" or char.isprintable() else json.dumps(char)[1:-1] for char in json_text)
 
 
+def encodable(text: str) -> str:
+    """The text with what no encoding has (half a surrogate pair) replaced; all else as it is: for data, not to show."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value

@@ -257,7 +257,7 @@ class HubApi:
                 repo = self._visible(request, id)
                 commit = self._commit(repo, rest[1] if rest else "main")
                 told = model_json(repo, commit, expand=query.get("expand"), blobs=_is_true(query, "blobs"))
-                for sibling in told.get("siblings", ()):
+                for sibling in () if "siblings" in repo.extra else told.get("siblings", ()):
                     if self.untold(repo, sibling["rfilename"]):
                         sibling.pop("blobId", None)
                         sibling.pop("lfs", None)

@@ -482,3 +482,25 @@ def test_a_cache_that_may_not_be_written_is_said_so(router: StubRouter, empty_hu
         assert "No permission" in failed["error"]
         (tmp_path / "hub").chmod(0o700)
         router.wait_whole(NAME)
+
+
+def test_a_model_that_is_listed_unreadably_stays_and_harms_no_other(
+    router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        repo = empty_hub.add(HubRepo(f"acme/{name}", {"m.gguf": Generated(MIB, ord(name))}))
+        router.register(repo.id, manifest_of(repo))
+    with NodeThread(router, empty_hub, tmp_path):
+        for name in ("acme/a", "acme/b", "acme/c"):
+            router.wait_whole(name)
+        router.change("acme/a", registered="no", revision={"x": "\ud800"})
+        router.register("evil\x07/x", [], status=["\x1b"])
+        router.remove("acme/b")
+        router.wait_gone("acme/b")
+        assert router.placement("acme/a") and router.placement("acme/c")
+        router.models["acme/c"] = {}  # this may be any of them
+        router.retry("acme/a")
+        repo = empty_hub.add(HubRepo("acme/d", {"m.gguf": Generated(MIB, 9)}))
+        router.register(repo.id, manifest_of(repo))
+        router.wait_whole("acme/d")
+        assert router.placement("acme/a") and router.placement("acme/c")

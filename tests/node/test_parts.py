@@ -176,18 +176,44 @@ def test_only_registered_models_are_wanted() -> None:
         {"name": "d", "repo": "o/d", "filename": "d.gguf"},
         {"name": "e", "status": "deleting"},
     ]
-    wanted = read_list(listed)
+    wanted = read_list(listed).wanted
     assert list(wanted) == ["a", "d"]
     assert (wanted["a"].attempt, wanted["d"].attempt) == (3, 0)
     assert wanted["d"].fingerprint == "o/d|d.gguf|"
 
 
-@pytest.mark.parametrize(
-    "raw", [None, {}, "text", {"error": "x"}, [1], [{}], [{"name": 5}], [{"name": "a\x1b[2J"}], [{"name": "x" * 400}]]
-)
+@pytest.mark.parametrize("raw", [None, {}, "text", 7, True, {"error": "x"}, {"data": {}}, {"data": None}])
 def test_what_is_no_list_is_never_taken_for_an_empty_one(raw: Any) -> None:
     with pytest.raises(ValueError):
         read_list(raw)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"name": "o/b", "registered": "no"},
+        {"name": "o/b", "status": ["available"]},
+        {"name": "o/b", "repo": {"a": 1}},
+        {"name": "o/b", "revision": 5, "paused": 1},
+        {"name": "o/b", "unusable": True},
+    ],
+)
+def test_a_model_that_cannot_be_read_is_neither_wanted_nor_gone(bad: Any) -> None:
+    listed = read_list([{"name": "o/a"}, bad, {"name": "o/c", "registered": True}])
+    assert list(listed.wanted) == ["o/a", "o/c"]
+    assert listed.may_list("o/b") and not listed.may_list("o/d")
+
+
+@pytest.mark.parametrize("bad", [1, None, [], {}, {"name": 5}, {"name": ""}, {"name": None, "id": {"o/d": 1}}])
+def test_what_has_no_name_may_stand_for_any_model(bad: Any) -> None:
+    listed = read_list([{"name": "o/a"}, bad])
+    assert list(listed.wanted) == ["o/a"] and listed.may_list("o/d")
+
+
+@pytest.mark.parametrize("name", ["o/\x07a", "o/\ud800", "o/" + "x" * 400, "o/\u202ea", " o/a"])
+def test_a_name_that_no_model_here_can_have_harms_no_other(name: str) -> None:
+    listed = read_list([{"name": "o/a"}, {"name": name}])
+    assert list(listed.wanted) == ["o/a"] and not listed.may_list("o/d")
 
 
 @given(

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from modelhub_tui.domain import Placement
+from modelhub_tui.service.router.bodies import NodeBody
 from modelhub_tui.service.router.records import NodeRecord
-from modelhub_tui.service.router.store import Store, StoreFailed, StoreTooNew
+from modelhub_tui.service.router.store import Rows, Store, StoreFailed, StoreTooNew
 from tests.hub import LoopbackHub
 from tests.service.conftest import open_service
 from tests.service.test_nodes_api import registration
@@ -27,10 +28,12 @@ NODE = NodeRecord(
     id="n1",
     machine_name="box",
     runtime_port=1,
-    token_hash="h",
+    token_hash="a" * 64,
     approved=True,
     registered_at=1.5,
-    body={"machine_name": "box"},
+    body=NodeBody(
+        machine_name="box", ip_address="127.0.0.1", runtime_version="1", runtime_port=1, gpu_available=False
+    ).model_dump(mode="json"),
     placements=(("a/b", Placement("box", "/p", ("/p", "/q"), 3)),),
 )
 
@@ -45,11 +48,11 @@ async def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     identity = store.id
     store.close()
     again = Store(tmp_path / "db")
-    assert again.load() == (models, [NODE])
+    assert again.load() == Rows(models, [NODE], [], [])
     assert (again.id, again.notice) == (identity, "")
     await again.drop_model("a/m1")
     await again.drop_node("n1")
-    assert again.load() == ([models[0], models[2]], [])
+    assert again.load() == Rows([models[0], models[2]], [], [], [])
     again.close()
 
 
@@ -114,21 +117,14 @@ def _flip(path: Path) -> None:
     path.write_bytes(raw)
 
 
-def _bad_record(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("UPDATE models SET body = '{\"name\": 1}'")
-    db.close()
-
-
 @pytest.mark.parametrize(
     "damage",
     [
         lambda path: path.write_bytes(b"this is no database at all, not even nearly" * 50),
         _flip,
-        _bad_record,
         lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     ],
-    ids=["nonsense", "flipped", "bad-record", "truncated"],
+    ids=["nonsense", "flipped", "truncated"],
 )
 async def test_a_damaged_database_is_kept_aside_and_a_new_one_started(tmp_path: Path, damage: object) -> None:
     path = tmp_path / "db"
@@ -140,7 +136,7 @@ async def test_a_damaged_database_is_kept_aside_and_a_new_one_started(tmp_path: 
     damage(path)  # type: ignore[operator]
     damaged = path.read_bytes()
     fresh = Store(path)
-    assert fresh.load() == ([], [])
+    assert fresh.load() == Rows([], [], [], [])
     assert fresh.id not in ("", identity), "nodes must see that this is not the store they knew"
     [aside] = [
         each for each in tmp_path.iterdir() if ".damaged-" in each.name and not each.name.endswith(("-wal", "-shm"))
@@ -242,7 +238,7 @@ async def test_a_database_that_is_damaged_while_it_runs_is_written_anew(
         assert (await service.admin.get("/v0/models")).headers["x-modelhub-notice"] == said
         told = [*service.router.registry.records]
     again = Store(path)
-    assert [each.name for each in again.load()[0]] == [name for name in told if name != "acme/m7"]
+    assert [each.name for each in again.load().models] == [name for name in told if name != "acme/m7"]
     assert (again.id, again.notice, again.get_meta("after")) == (identity, "", "wards")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again.close()
@@ -258,7 +254,7 @@ async def test_a_folder_that_is_gone_is_a_refusal_and_passes(tmp_path: Path) -> 
         (tmp_path / "state").mkdir()
         await service.router.registry.add(registration("", repo="acme/m1"))
     again = Store(tmp_path / "state" / "modelhub.db")
-    assert [each.name for each in again.load()[0]] == ["acme/m0", "acme/m1"]
+    assert [each.name for each in again.load().models] == ["acme/m0", "acme/m1"]
     again.close()
 
 

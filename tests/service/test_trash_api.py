@@ -218,7 +218,9 @@ async def test_a_wall_clock_that_jumps_empties_no_trash(tmp_path: Path) -> None:
         await service.admin.delete(f"/v0/models/{NAME}")
         router = service.router
         wall, monotonic = Clock(service.clock.now), Clock(0.0)
-        kept = Trash(router.store, router.fleet, router.changes, lambda: router.limits, wall, monotonic)
+        kept = Trash(
+            router.store, router.store.load(), router.fleet, router.changes, lambda: router.limits, wall, monotonic
+        )
         wall.now += 7200
         await kept.tidy(router.registry.records.get)
         assert NAME in kept

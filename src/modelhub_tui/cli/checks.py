@@ -30,6 +30,7 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 LITTLE_BYTES = 1 << 30
 """Free space below which hardly any model fits."""
 DATABASE_S = 3.0
+_TABLES = {"models": "registration", "nodes": "node", "trash": "deleted model"}
 LOG_LINES = 50
 _LIBRARIES = ("textual", "rich", "httpx", "huggingface_hub", "hf_xet", "starlette", "uvicorn", "pydantic", "diskcache")
 _NETWORK_FS = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "afs", "lustre", "glusterfs"})
@@ -254,8 +255,10 @@ def _file_system(path: Path) -> str:
 
 def database(settings: Settings) -> Check:
     """Whether SQLite finds the router's database sound, without changing it."""
+    from modelhub_tui.service.router.store import SCHEMA_VERSION, Unreadable, read_rows
     from modelhub_tui.service.statefile import DATABASE
 
+    unreadable: list[Unreadable] = []
     path = settings.state_dir / DATABASE
     try:
         aside = sorted(
@@ -283,6 +286,8 @@ def database(settings: Settings) -> Check:
                 for table in ("models", "nodes", "trash"):
                     with contextlib.suppress(sqlite3.OperationalError):
                         details[table] = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+                if details["schema"] == SCHEMA_VERSION:
+                    unreadable = read_rows(db).unreadable
         finally:
             db.close()
     except sqlite3.OperationalError as error:
@@ -296,11 +301,20 @@ def database(settings: Settings) -> Check:
         found = str(error)
     if found != "ok":
         return Check("database", PROBLEM, f"The database is damaged ({clean(found, 100)}).", _mend(settings), details)
-    from modelhub_tui.service.router.store import SCHEMA_VERSION
-
     if (schema := details.get("schema", 0)) > SCHEMA_VERSION:
         what = f"It was written by a newer modelhub (schema {schema}, not {SCHEMA_VERSION})."
         todo = "Use that version, or choose another folder with MODELHUB_STATE_DIR."
+        return Check("database", PROBLEM, what, todo, details)
+    if unreadable:
+        details["unreadable"] = [f"{_TABLES[each.table]} {each.name}: {each.reason}" for each in unreadable]
+        bad = [each for each in unreadable if each.table == "models"]
+        if not bad:
+            what = f"{len(unreadable)} records of nodes or of the trash cannot be read, and are left out."
+            return Check("database", WARNING, what, "Nodes come back by themselves; the trash can be emptied.", details)
+        one = len(bad) == 1
+        many = "A registration" if one else f"{len(bad)} registrations"
+        what = f"{many} cannot be read: {bad[0].name}, {bad[0].reason}."
+        todo = f"Delete {'it' if one else 'each'} with `modelhub rm {bad[0].name}`, and pull the model again."
         return Check("database", PROBLEM, what, todo, details)
     if aside:
         todo = "Send it with a bug report, or remove it."

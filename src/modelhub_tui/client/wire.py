@@ -214,6 +214,7 @@ def read_model(value: Any) -> RouterModel:
         paused=told.get("paused") is True,
         queue_position=read_count(told.get("queue_position")) or None,
         found=told.get("found") is True,
+        unusable=(read_line(told.get("reason")) or "no reason told") if told.get("unusable") is True else "",
         transfers=read_each(_transfer, told.get("transfers")),
         placements=read_each(_placement, told.get("placements")),
         stats=read_stats(told.get("hf_info")),

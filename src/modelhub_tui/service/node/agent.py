@@ -115,7 +115,7 @@ class Agent:
                 if clock() - asked_at < min(1.0, self._tuning.wait_s / 2):
                     await asyncio.sleep(self._tuning.poll_s)
                 continue
-            acted = sync.reconcile(listing.wanted, listing.store)
+            acted = sync.reconcile(listing.listed, listing.store)
             # The list's ETag also changes with what only a heartbeat's answer tells: limits, and what trash is kept.
             self._ask_soon()
             if listing.etag is None:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from modelhub_tui import identifiers
+from modelhub_tui.domain import MAX_MODEL_FILES
 from modelhub_tui.hub_refs import HUB_HOSTS
 from modelhub_tui.identifiers import (
     BadIdentifier,
@@ -19,6 +20,7 @@ from modelhub_tui.identifiers import (
     is_blob_name,
     is_checksum,
     is_commit,
+    is_model_name,
     is_sha256,
     repo_id,
     safe_repo_path,
@@ -27,7 +29,6 @@ from modelhub_tui.service.node import faults
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
-MAX_FILES = 20_000
 _SMALL_BYTES = 16 * 1024 * 1024
 
 
@@ -95,8 +96,28 @@ def unverifiable_name(commit: str, path: str) -> str:
     return f"unverified-{hashlib.sha256(f'{commit}/{path}'.encode()).hexdigest()[:32]}"
 
 
-def read_list(raw: object) -> dict[str, Wanted]:
-    """The models to hold, by name.
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A router's list of the models to hold."""
+
+    wanted: dict[str, Wanted]
+    """By name."""
+    unread: frozenset[str] = frozenset()
+    """Names that are listed with something that cannot be read: such a model is neither fetched nor let go."""
+    doubtful: bool = False
+    """Something is listed without a name: it may stand for any model that is not listed otherwise."""
+
+    def may_list(self, name: str) -> bool:
+        """Whether the router may have this model; one that it may have is not taken for removed."""
+        return self.doubtful or self.names(name)
+
+    def names(self, name: str) -> bool:
+        """Whether the router lists it, readably or not."""
+        return name in self.wanted or name in self.unread
+
+
+def read_list(raw: object) -> Listed:
+    """The models to hold. One that cannot be read does no harm to the others, and is not taken for removed.
 
     Raises:
         ValueError: Not a list of models at all. (An answer like that must never be taken for an empty list.)
@@ -106,26 +127,42 @@ def read_list(raw: object) -> dict[str, Wanted]:
     if not isinstance(raw, list):
         raise ValueError("the answer is not a list of models")
     wanted: dict[str, Wanted] = {}
+    unread: set[str] = set()
+    doubtful = False
     for each in raw:
-        if not isinstance(each, dict):
-            raise ValueError("the list holds something that is not a model")
+        name = (each.get("name") or each.get("id")) if isinstance(each, dict) else None
+        if not isinstance(name, str) or not name:
+            doubtful = True
+        elif not is_model_name(name):
+            continue  # none of ours: no model that we hold has such a name
+        elif not _is_readable(each):
+            unread.add(name)
         # An admin key is shown supported models too; those are not for us, nor are those on their way out.
-        if each.get("registered") is False or each.get("status") in ("available", "deleting"):
-            continue
-        name = each.get("name") or each.get("id")
-        if not isinstance(name, str) or not name or len(name) > 300 or clean(name) != name:
-            raise ValueError("the list holds a model without a usable name")
-        attempt = each.get("attempt")
-        fingerprint = "|".join(str(each.get(key) or "") for key in ("repo", "filename", "revision"))
-        place = each.get("queue_position")
-        wanted[name] = Wanted(
-            name,
-            fingerprint[:1000],
-            attempt if type(attempt) is int else 0,
-            paused=each.get("paused") is True,
-            queue=float(place) if type(place) is int and 0 <= place < 2**53 else None,
-        )
-    return wanted
+        elif each.get("registered") is not False and each.get("status") not in ("available", "deleting"):
+            wanted[name] = _wanted(name, each)
+    return Listed({name: one for name, one in wanted.items() if name not in unread}, frozenset(unread), doubtful)
+
+
+def _is_readable(raw: dict[str, Any]) -> bool:
+    """Whether all that decides about a model is what it should be."""
+    texts = (raw.get(key) for key in ("status", "repo", "filename", "revision"))
+    flags = (raw.get(key) for key in ("registered", "paused"))
+    return (
+        all(each is None or isinstance(each, str) for each in texts)
+        and all(each is None or isinstance(each, bool) for each in flags)
+        and raw.get("unusable") in (None, False)
+    )
+
+
+def _wanted(name: str, raw: dict[str, Any]) -> Wanted:
+    attempt, place = raw.get("attempt"), raw.get("queue_position")
+    return Wanted(
+        name,
+        "|".join(raw.get(key) or "" for key in ("repo", "filename", "revision"))[:1000],
+        attempt if type(attempt) is int and 0 <= attempt < 2**53 else 0,
+        paused=raw.get("paused") is True,
+        queue=float(place) if type(place) is int and 0 <= place < 2**53 else None,
+    )
 
 
 def read_manifest(raw: object, endpoint: str) -> tuple[File, ...]:
@@ -135,7 +172,7 @@ def read_manifest(raw: object, endpoint: str) -> tuple[File, ...]:
         Fault: `unsupported`: something in it cannot be trusted or understood.
     """
     files = raw.get("files") if isinstance(raw, dict) else None
-    if not isinstance(files, list) or not files or len(files) > MAX_FILES:
+    if not isinstance(files, list) or not files or len(files) > MAX_MODEL_FILES:
         raise faults.bad_manifest("it lists no files" if not files else "it is not a list, or far too long")
     out: dict[tuple[str, str, str], File] = {}
     for each in files:

@@ -14,8 +14,9 @@ import httpx
 
 from modelhub_tui.domain import Limits
 from modelhub_tui.net import retry_after_s
+from modelhub_tui.service.limits import read_limits
 from modelhub_tui.service.node import faults
-from modelhub_tui.service.node.manifest import Wanted, read_list
+from modelhub_tui.service.node.manifest import Listed, read_list
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
@@ -37,7 +38,7 @@ class RouterTrouble(Exception):
 class Listing:
     """A router's list of models to hold."""
 
-    wanted: dict[str, Wanted]
+    listed: Listed
     store: str | None
     """Identity of its database; None from a router that has none."""
     etag: str | None
@@ -94,11 +95,11 @@ class RouterLink:
         if response.status_code == 304:
             return None
         try:
-            wanted = read_list(answer)
+            listed = read_list(answer)
         except ValueError as error:
             raise RouterTrouble(str(error)) from error
         store = response.headers.get("x-modelhub-store")
-        return Listing(wanted, clean(store, 100) if store else None, response.headers.get("etag"))
+        return Listing(listed, clean(store, 100) if store else None, response.headers.get("etag"))
 
     async def manifest(self, name: str) -> Any:
         """One model's files, unchecked."""
@@ -164,24 +165,6 @@ def read_answer(raw: object, limits: Limits) -> Answer:
         limits=read_limits(raw["limits"], limits) if isinstance(raw.get("limits"), dict) else None,
         store=clean(store, 100) if isinstance(store, str) and store else None,
         kept=frozenset(kept) if isinstance(kept, list) and all(isinstance(each, str) for each in kept) else None,
-    )
-
-
-def read_limits(raw: object, otherwise: Limits) -> Limits:
-    """Limits from JSON; a member that is missing or out of range is as in `otherwise`."""
-    told = raw if isinstance(raw, dict) else {}
-
-    def number(name: str, least: int, most: int = 2**63 - 1) -> int:
-        value = told.get(name)
-        return value if type(value) is int and least <= value <= most else int(getattr(otherwise, name))
-
-    floor = told.get("disk_floor_bytes", otherwise.disk_floor_bytes)
-    return Limits(
-        parallel_transfers=number("parallel_transfers", 1, 16),
-        bandwidth_bps=number("bandwidth_bps", 0),
-        disk_floor_bytes=floor if floor is None or (type(floor) is int and floor >= 0) else otherwise.disk_floor_bytes,
-        trash_seconds=number("trash_seconds", 0),
-        trash_bytes=number("trash_bytes", 0),
     )
 
 

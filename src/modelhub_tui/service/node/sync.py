@@ -16,14 +16,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from modelhub_tui.domain import Limits
+from modelhub_tui.service.limits import read_limits
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.held import Held, Holdings
 from modelhub_tui.service.node.hub import Hub
 from modelhub_tui.service.node.job import in_thread
 from modelhub_tui.service.node.keeping import Keeping
 from modelhub_tui.service.node.leaving import Leaving
-from modelhub_tui.service.node.manifest import File, Wanted
-from modelhub_tui.service.node.protocol import Answer, read_limits
+from modelhub_tui.service.node.manifest import File, Listed, Wanted
+from modelhub_tui.service.node.protocol import Answer
 from modelhub_tui.service.node.pursuit import Pursuit
 from modelhub_tui.service.node.record import Entry, Record, State
 from modelhub_tui.service.node.reporting import is_placed, report
@@ -82,7 +83,7 @@ class Sync:
             trash=trash,
             on_whole=self._covered,
         )
-        self._wanted: dict[str, Wanted] | None = None
+        self._listed: Listed | None = None
         self._store: str | None = None
         remembered = read_limits(_parsed(record.setting(_LIMITS)), limits or Limits())
         self.limits = remembered
@@ -111,34 +112,35 @@ class Sync:
 
     # -- what the router says -------------------------------------------------------------------------------------
 
-    def reconcile(self, wanted: dict[str, Wanted], store: str | None) -> bool:
+    def reconcile(self, listed: Listed, store: str | None) -> bool:
         """Compare the router's list with what is here, and act on it.
 
         A model goes only when the store that listed it does so no longer. A router without a store identity must be
         seen to drop it, from one list to the next, while it still lists others: a lost database lists nothing at all.
+        One that is listed in a way that cannot be read stays as it is.
 
         Returns:
             Whether there was anything to do.
         """
-        before, same_router = self._wanted, self._store == store
-        self._wanted, self._store = wanted, store
+        before, same_router = self._listed, self._store == store
+        self._listed, self._store = listed, store
         order = self._queue()
         acted = False
-        for each in sorted(wanted.values(), key=lambda each: math.inf if each.queue is None else each.queue):
+        for each in sorted(listed.wanted.values(), key=lambda each: math.inf if each.queue is None else each.queue):
             acted |= self._want(each, store)
         for held in self._holdings:
             name = held.entry.name
-            if name in wanted or held.entry.state is State.REMOVING:
+            if listed.may_list(name) or held.entry.state is State.REMOVING:
                 continue
-            seen_to_go = same_router and before is not None and name in before and bool(wanted)
+            seen_to_go = same_router and before is not None and before.names(name) and bool(listed.wanted)
             if held.entry.store == store and (store is not None or seen_to_go):
                 self._leaving.abandon(held)
                 acted = True
             elif held.entry.store != store:
                 self._pursuit.park(held)
         now = self._queue()
-        known = set(order)
-        if [name for name in now if name in known] != [name for name in order if name in set(now)]:
+        known, still = set(order), set(now)
+        if [name for name in now if name in known] != [name for name in order if name in still]:
             self._slots.rearrange()
             acted = True
         return acted
@@ -150,7 +152,9 @@ class Sync:
             told: The deleted models that the heartbeat spoke of.
         """
         if answer.store is not None and answer.kept is not None and told:
-            busy = {held.entry.name for held in self._holdings} | {*(self._wanted or ())}
+            busy = {held.entry.name for held in self._holdings}
+            if self._listed is not None:
+                busy |= self._listed.wanted.keys() | self._listed.unread
             self._holdings.spawn(self._keeping.keep_only(answer.store, told, answer.kept, busy))
         if answer.limits is not None and answer.limits != self.limits:
             log.info("limits: %s", answer.limits)
@@ -179,7 +183,7 @@ class Sync:
         ours = [held for held in self._holdings if not self._is_foreign(held)]
         return {
             **report(ours, self._holdings.cache),
-            **self._keeping.report(self._store, listed=self._wanted is not None),
+            **self._keeping.report(self._store, listed=self._listed is not None),
             "disk_floor_bytes": self._room.floor,
         }
 
@@ -209,7 +213,7 @@ class Sync:
         Its files stay, and are reported as found. Before the first list nothing is foreign.
         """
         entry = held.entry
-        if self._wanted is None or entry.name in self._wanted or entry.state is State.REMOVING:
+        if self._listed is None or self._listed.may_list(entry.name) or entry.state is State.REMOVING:
             return False
         return entry.store != self._store
 
@@ -281,7 +285,7 @@ class Sync:
         self._pursuit.interrupt(held)
 
     def _check(self, held: Held) -> None:
-        missing = [each for each in held.entry.files if not self._holdings.cache.is_whole(each)]
+        missing = {each for each in held.entry.files if not self._holdings.cache.is_whole(each)}
         if not missing and held.entry.files:
             return
         log.warning("%s: %d of its files are gone; fetching them again", held.entry.name, len(missing))
@@ -308,7 +312,7 @@ class Sync:
     def _gone(self, entry: Entry) -> None:
         """A removal is done: what was registered again meanwhile is taken up."""
         self._keeping.gone(entry.files)
-        again = (self._wanted or {}).get(entry.name)
+        again = self._listed.wanted.get(entry.name) if self._listed is not None else None
         if again is not None:
             self._want(again, self._store)
 

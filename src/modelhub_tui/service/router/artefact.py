@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Iterable, Sequence
 
-from modelhub_tui.identifiers import safe_repo_path
+from modelhub_tui.domain import MAX_MODEL_FILES
 from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
@@ -73,13 +74,20 @@ def choose(listing: Iterable[RepoFile], wanted: str | None) -> Choice:
     """Choose what to fetch.
 
     Args:
-        listing: All files of the repo; ones with unusable names are never chosen.
+        listing: All files of the repo, by names that were checked where they came from.
         wanted: The file somebody named; None lets the repo decide, if it leaves no doubt.
 
     Raises:
         Refused: `no_such_file`, `several_files` or `unsupported`.
     """
-    files = {each.path: each for each in listing if _usable(each.path)}
+    choice = _chosen({each.path: each for each in listing}, wanted)
+    if len(choice.files) > MAX_MODEL_FILES:
+        what = f"This model would have {len(choice.files)} files, and no more than {MAX_MODEL_FILES} are supported"
+        raise Refused("unsupported", f"{what}; name one of its files to get that one alone.")
+    return choice
+
+
+def _chosen(files: dict[str, RepoFile], wanted: str | None) -> Choice:
     if wanted is not None:
         return _named(files, wanted)
     ggufs = _gguf_models(files)
@@ -213,13 +221,20 @@ def _weights(files: dict[str, RepoFile], weights: Sequence[str], wanted: str | N
 def _onnx(files: dict[str, RepoFile], graphs: Sequence[str]) -> Choice:
     first = by_use(sorted(graphs, key=len))[0] if len(graphs) > 1 else graphs[0]
     first = next((path for path in graphs if path.endswith("model.onnx")), first)
-    data = [
-        path
-        for path in files
-        if path.endswith(_ONNX_DATA) and any(path.startswith(each.removesuffix(".onnx")) for each in graphs)
-    ]
+    stems = [path.removesuffix(".onnx") for path in graphs]
+    data = starting_with((path for path in files if path.endswith(_ONNX_DATA)), stems)
     everything = dict.fromkeys([*_support(files, graphs), *sorted(graphs), *sorted(data)])
     return Choice("onnx", first, tuple(files[path] for path in everything), quantization(first))
+
+
+def starting_with(paths: Iterable[str], stems: Iterable[str]) -> list[str]:
+    """Those of `paths` that start with any of `stems`; takes n log n steps, whatever there is of both."""
+    least: list[str] = []
+    for stem in sorted(stems):
+        if not (least and stem.startswith(least[-1])):
+            least.append(stem)
+    # None of these starts with another: only the last one that sorts before a path can be what it starts with.
+    return [path for path in paths if (at := bisect(least, path)) and path.startswith(least[at - 1])]
 
 
 def _support(files: Iterable[str], weights: Sequence[str]) -> list[str]:
@@ -233,11 +248,3 @@ def _support(files: Iterable[str], weights: Sequence[str]) -> list[str]:
 
 def _folder(path: str) -> str:
     return path.rpartition("/")[0]
-
-
-def _usable(path: str) -> bool:
-    try:
-        safe_repo_path(path)
-    except ValueError:
-        return False
-    return True

@@ -8,15 +8,24 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from modelhub_tui.domain import Phase, Place
+from modelhub_tui.service.limits import MAX_TRASH_S
 from modelhub_tui.untrusted import clean
 
 MAX_MODELS = 20_000
 """Most placements or transfers that one heartbeat may carry."""
 _INT64 = 2**63 - 1
+END_OF_TIME_S = 253_402_300_800.0
+"""The year 10000, which no calendar of the standard library has."""
 
 
 def _address(text: str) -> str:
-    ip_address(text)
+    ip_address(text)  # which takes anything at all after a `%`
+    return clean(text, 64)
+
+
+def _something(text: str) -> str:
+    if not text:
+        raise ValueError("it has no character that can be shown")
     return text
 
 
@@ -44,6 +53,7 @@ ModelName = Annotated[str, Field(max_length=1000), AfterValidator(lambda text: c
 Bytes = Annotated[int, Field(ge=0, le=_INT64)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Number = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+Moment = Annotated[float, Field(ge=0, lt=END_OF_TIME_S, allow_inf_nan=False)]
 Names = Annotated[list[ModelName], Field(max_length=MAX_MODELS)]
 ReadyModels = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=2, max_length=2)]
 
@@ -72,7 +82,7 @@ class LimitsBody(Body):
     parallel_transfers: Annotated[int, Field(ge=1, le=16)] = 2
     bandwidth_bps: Annotated[int, Field(ge=0, le=_INT64), AfterValidator(_no_trickle)] = 0
     disk_floor_bytes: Bytes | None = None
-    trash_seconds: Annotated[int, Field(ge=0, le=10 * 365 * 86_400)] = 3600
+    trash_seconds: Annotated[int, Field(ge=0, le=MAX_TRASH_S)] = 3600
     trash_bytes: Bytes = 64 * 1024**3
 
 
@@ -98,7 +108,7 @@ class GpuBody(Body):
 class NodeBody(Body):
     """`POST /v0/nodes`"""
 
-    machine_name: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(clean)]
+    machine_name: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(clean), AfterValidator(_something)]
     ip_address: Annotated[str, Field(max_length=64), AfterValidator(_address)]
     runtime_version: Line
     runtime_port: Annotated[int, Field(ge=0, le=65535)]
@@ -122,7 +132,7 @@ class NodeBody(Body):
 class EventBody(Body):
     """One thing that happened to a transfer."""
 
-    at: Number
+    at: Moment
     what: Line
 
 

@@ -8,17 +8,19 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from modelhub_tui import net
 from modelhub_tui.domain import CatalogEntry, Limits, Phase, Place
+from modelhub_tui.service.limits import read_limits
 from modelhub_tui.service.router.bodies import Heartbeat, NodeBody, RegisterBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.hub import Hub
 from modelhub_tui.service.router.listing import Listing
-from modelhub_tui.service.router.records import Registration
+from modelhub_tui.service.router.records import BadRecord, Registration
 from modelhub_tui.service.router.registry import Registry, Taken
 from modelhub_tui.service.router.resolve import Resolver
 from modelhub_tui.service.router.stats import StatsFeed
@@ -59,11 +61,14 @@ class Router:
         self.store = store
         self.limits = _remembered(store, limits or Limits())
         self.changes = Changes()
-        records, nodes = store.load()
+        rows = store.load()
+        for row in rows.unreadable:
+            log.warning("%s of the database cannot be read, and is left out: %s", row.name, row.reason)
         self._clock = clock
-        self.registry = Registry(store, catalog, self.changes, records)
-        self.fleet = Fleet(self.changes, nodes, clock=clock, monotonic=monotonic)
-        self.trash = Trash(store, self.fleet, self.changes, lambda: self.limits, clock, monotonic)
+        unreadable = [row for row in rows.unreadable if row.table == "models"]
+        self.registry = Registry(store, catalog, self.changes, rows.models, unreadable)
+        self.fleet = Fleet(self.changes, rows.nodes, clock=clock, monotonic=monotonic)
+        self.trash = Trash(store, rows, self.fleet, self.changes, lambda: self.limits, clock, monotonic)
         self.resolver = Resolver(self.registry, hub or Hub(endpoint), clock=clock)
         self.stats = StatsFeed(stats_dir, endpoint, self._repos, self.changes.touch) if stats_dir is not None else None
         self.listing = Listing(self.registry, self.fleet, self.changes, lambda: self.stats.known if self.stats else {})
@@ -164,6 +169,8 @@ class Router:
             record = await self.registry.add(resolved.record)
         except Taken as error:
             raise Refused("already_registered", "Model already registered", name=error.name) from error
+        except BadRecord as error:
+            raise Refused("unsupported", f"This model cannot be registered: {error}.") from error
         log.info("registered %s: %s, %d files, %d bytes", record.name, record.revision, len(record.files), record.size)
         return record, [*resolved.warnings, *self._room(record)]
 
@@ -178,6 +185,11 @@ class Router:
             Refused: `not_registered`, `transfer_running`.
         """
         record = self.registry.records.get(name) or self.registry.records.get(name.lower())
+        broken = self.registry.unreadable.get(name) or self.registry.unreadable.get(name.lower())
+        if record is None and broken is not None:
+            await self.registry.drop_unreadable(broken)
+            log.info("deregistered %s, whose record could not be read", broken.name)
+            return
         if record is None or record.deleting:
             # Upstream answers 400 here, and clients know it.
             raise Refused("not_registered", "model not found", status=400)
@@ -229,6 +241,8 @@ class Router:
             record = await self.registry.add(replace(found, registered_at=self._clock()))
         except Taken as error:
             raise Refused("already_registered", "Model already registered", name=error.name) from error
+        except BadRecord as error:
+            raise Refused("unsupported", f"This model cannot be registered: {error}.") from error
         log.info("adopted %s", record.name)
         return record
 
@@ -350,9 +364,7 @@ class Router:
 def _remembered(store: Store, configured: Limits) -> Limits:
     """The limits somebody set while the service ran; else the configured ones."""
     try:
-        told = json.loads(store.get_meta(_LIMITS) or "{}")
-        known = {each.name for each in fields(Limits)}
-        values = {name: value for name, value in told.items() if name in known and type(value) in (int, type(None))}
-    except (ValueError, AttributeError):
+        told = net.loads((store.get_meta(_LIMITS) or "{}").encode())
+    except ValueError:
         return configured
-    return replace(configured, **values)
+    return read_limits(told, configured)

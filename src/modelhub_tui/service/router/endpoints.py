@@ -22,7 +22,7 @@ from modelhub_tui.service.router.errors import BadBody, error_json, openai_not_f
 from modelhub_tui.service.router.listing import Page, openai_json, trashed_json
 from modelhub_tui.service.router.manifest import manifest_json
 from modelhub_tui.service.router.records import Registration
-from modelhub_tui.untrusted import clean
+from modelhub_tui.untrusted import clean, encodable
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_WAIT_S = 30.0
@@ -146,6 +146,8 @@ class Endpoints:
         # An empty name is no name, not all of them: `DELETE /v0/trash/` must not empty the trash.
         for each in [name] if name is not None else [each.name for each in self._router.trash.listing()]:
             await self._router.trash.drop(self._router.trash.get(each).name)
+        if name is None:
+            await self._router.trash.drop_unreadable()
         return Response(None, 204)
 
     async def pause_transfer(self, request: Request) -> Response:
@@ -230,7 +232,9 @@ class Endpoints:
         await self._router.heartbeat(node, beat)
         if beat.transfers is None:
             return _json(None, headers=self._store_headers)  # an upstream node, which is answered as upstream does
-        kept = [name for name in node.trash if name in self._router.trash or name in self._router.registry.records]
+        registry = self._router.registry
+        known = (self._router.trash, registry.records, registry.unreadable)
+        kept = [name for name in node.trash if any(name in each for each in known)]
         told = {"limits": asdict(self._router.limits), "store": self._router.store.id, "kept": kept}
         return _json(told, headers=self._store_headers)
 
@@ -304,6 +308,5 @@ def _no_node() -> Response:
 
 
 def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(
-        json.dumps(value, ensure_ascii=False, allow_nan=False), status, headers, media_type="application/json"
-    )
+    text = encodable(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    return Response(text, status, headers, media_type="application/json")

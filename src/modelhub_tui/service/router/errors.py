@@ -9,6 +9,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse, Response
 
 from modelhub_tui.service.router.store import StoreFailed
+from modelhub_tui.untrusted import encodable
 
 MAX_CANDIDATES = 50
 _STATUS = {"hub_unreachable": 502, "hub_failed": 502, "rate_limited": 429, "not_registered": 404}
@@ -70,7 +71,8 @@ def to_response(error: Exception) -> Response:
 
 def error_json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """A JSON error answer."""
-    return Response(json.dumps(body, ensure_ascii=False), status, headers, media_type="application/json")
+    text = encodable(json.dumps(body, ensure_ascii=False))
+    return Response(text, status, headers, media_type="application/json")
 
 
 def openai_not_found(model: str) -> Response:

@@ -7,8 +7,9 @@ import logging
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import field, replace
+from itertools import pairwise
 
 from modelhub_tui.domain import Event, Gpu, Node, NodeStatus, Phase, Placement, Transfer
 from modelhub_tui.service.router.bodies import FoundBody, Heartbeat, NodeBody, TransferBody
@@ -349,7 +350,7 @@ class Fleet:
         self._changes.touch()
         return True
 
-    def heartbeat(self, node: LiveNode, beat: Heartbeat, names: Iterable[str]) -> bool:
+    def heartbeat(self, node: LiveNode, beat: Heartbeat, names: Container[str]) -> bool:
         """Take in one heartbeat.
 
         Args:
@@ -508,13 +509,15 @@ def _upstream_transfers(node: LiveNode) -> dict[str, Transfer]:
     return {name: Transfer(node.name, Phase.FETCHING, done, total or None, file=file)}
 
 
-def _upstream_placements(node: LiveNode, names: Iterable[str]) -> dict[str, Placement]:
+def _upstream_placements(node: LiveNode, names: Container[str]) -> dict[str, Placement]:
     """What an upstream node's `loaded_models` says: names, or paths that hold the name as folders."""
     held: dict[str, Placement] = {}
-    for name in names:
-        for said in node.loaded_models:
-            if said == name:
-                held[name] = Placement(node.name)
-            elif f"/{name}/" in said:
+    for said in node.loaded_models:
+        if said in names:
+            held[said] = Placement(node.name)
+            continue
+        folders = said.split("/")[1:-1]
+        for name in map("/".join, pairwise(folders)):
+            if name in names:
                 held[name] = Placement(node.name, said, (said,))
     return held

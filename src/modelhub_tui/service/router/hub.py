@@ -13,23 +13,25 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modelhub_tui.identifiers import is_blob_id, is_sha256
+from modelhub_tui.identifiers import BadIdentifier, commit, is_blob_id, is_sha256, repo_id, safe_repo_path
 from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.router.artefact import RepoFile
 from modelhub_tui.service.router.errors import Refused
-from modelhub_tui.untrusted import clean
+from modelhub_tui.service.router.records import MAX_TEMPLATE, is_count
+from modelhub_tui.untrusted import clean, encodable
 from modelhub_tui.values import dataclass
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, ModelInfo
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 ATTEMPTS = 3
 _PAUSE_S = 0.4
-_MAX_TEMPLATE = 200_000
-_MAX_FILES = 100_000
+_MOST_TAGS = 1000
+MAX_LISTED = 100_000
+"""Files that a repo may have."""
 T = TypeVar("T")
 _prepare_lock = threading.Lock()
 _prepared = False
@@ -71,18 +73,16 @@ class Hub:
         Raises:
             Refused: With the code and sentence for whatever the hub or the network said.
         """
-        api = self._api()
-        info = self._ask(
-            repo,
-            revision,
-            lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=self._timeout_s),
-        )
-        raw_files = [each for each in (info.siblings or [])[:_MAX_FILES] if isinstance(each.rfilename, str)]
-        if not isinstance(info.sha, str) or not info.sha:
-            raise Refused(
-                "hub_failed",
-                f"The hub at {self.endpoint} does not tell the commit of {repo}; is HF_ENDPOINT a HuggingFace hub?",
-            )
+        info, name, sha = self._info(repo, revision)
+        if name.lower() != repo.lower():
+            # A rename is believed if the hub has the repo under its new name, at the same commit.
+            _, again, same = self._info(name, sha)
+            if (again.lower(), same) != (name.lower(), sha):
+                raise self._odd(f"answers about {name} when asked about {repo}")
+        siblings = info.siblings or []
+        if len(siblings) > MAX_LISTED:
+            what = f"{repo} has {len(siblings)} files; models from repos of more than {MAX_LISTED} are not supported."
+            raise Refused("unsupported", what)
         if info.disabled:
             raise Refused("disabled", f"The hub has disabled {repo}; choose another repo.")
         config: Mapping[str, Any] = info.config if isinstance(info.config, dict) else {}
@@ -92,19 +92,40 @@ class Hub:
             tokenizer.get("chat_template") if isinstance(tokenizer, dict) else None
         )
         total = gguf.get("total") or getattr(info.safetensors, "total", None)
-        tags = [clean(each, 60) for each in info.tags or [] if isinstance(each, str)]
+        tags = _tags(info.tags)
         return RepoFacts(
-            repo=info.id if isinstance(info.id, str) and info.id.count("/") == 1 else repo,
-            commit=info.sha,
-            files=tuple(_file(each) for each in raw_files),
+            repo=name,
+            commit=sha,
+            files=tuple(file for each in siblings if (file := _file(each)) is not None),
             gated=bool(info.gated),
             license=next((each.removeprefix("license:") for each in tags if each.startswith("license:")), ""),
             tags=tuple(each for each in tags if ":" not in each)[:30],
-            pipeline=clean(info.pipeline_tag or "", 60),
+            pipeline=clean(info.pipeline_tag, 60) if isinstance(info.pipeline_tag, str) else "",
             context_length=_positive(gguf.get("context_length")) or _positive(config.get("max_position_embeddings")),
             parameters=_positive(total),
-            chat_template=template[:_MAX_TEMPLATE] if isinstance(template, str) else None,
+            chat_template=encodable(template[:MAX_TEMPLATE]) if isinstance(template, str) else None,
         )
+
+    def _info(self, repo: str, revision: str | None) -> tuple[ModelInfo, str, str]:
+        """What the hub says of a repo, its name there, and the commit.
+
+        Raises:
+            Refused: As for `facts()`; `hub_failed` where it names no repo or no commit.
+        """
+        api = self._api()
+        info = self._ask(
+            repo,
+            revision,
+            lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=self._timeout_s),
+        )
+        try:
+            name, sha = repo_id(info.id), commit(info.sha)
+        except BadIdentifier as error:
+            raise self._odd(f"says of {repo} what cannot be: {error}") from error
+        return info, name, sha
+
+    def _odd(self, what: str) -> Refused:
+        return Refused("hub_failed", f"The hub at {self.endpoint} {what}; is HF_ENDPOINT a HuggingFace hub?")
 
     def check_access(self, repo: str) -> None:
         """Make sure that files of a gated repo may be fetched, before anybody waits for them.
@@ -131,13 +152,9 @@ class Hub:
 
         api = self._api()
         told = self._ask(repo, commit, lambda: api.get_paths_info(repo, paths, revision=commit))
-        return {
-            each.path: _checked(
-                each.path, each.size, each.lfs.sha256 if each.lfs else None, None if each.lfs else each.blob_id
-            )
-            for each in told
-            if isinstance(each, HubFile)
-        }
+        wanted = {*paths}
+        found = (_checked(each.path, each.size, each.lfs, each.blob_id) for each in told if isinstance(each, HubFile))
+        return {each.path: each for each in found if each is not None and each.path in wanted}
 
     def _api(self) -> HfApi:
         prepare()
@@ -257,23 +274,34 @@ def _transport_errors() -> tuple[type[Exception], ...]:
     return (httpx2.TransportError, ConnectionError, TimeoutError)
 
 
-def _file(sibling: Any) -> RepoFile:
-    lfs = sibling.lfs
-    size = sibling.size if isinstance(sibling.size, int) else getattr(lfs, "size", None)
-    return _checked(sibling.rfilename, size, getattr(lfs, "sha256", None), None if lfs else sibling.blob_id)
+def _file(sibling: Any) -> RepoFile | None:
+    return _checked(sibling.rfilename, sibling.size, sibling.lfs, sibling.blob_id)
 
 
-def _checked(path: str, size: object, sha256: object, blob_id: object) -> RepoFile:
-    """What a hub says of a file; a size or checksum without the form of one counts as not told."""
-    sha256 = sha256.lower() if isinstance(sha256, str) else None
-    blob_id = blob_id.lower() if isinstance(blob_id, str) else None
+def _checked(path: object, size: object, lfs: Any, blob_id: object) -> RepoFile | None:
+    """One file as the hub lists it, or None if its name cannot be one; what makes no sense counts as not told."""
+    try:
+        name = safe_repo_path(path)
+    except BadIdentifier:
+        return None
+    told: Any = size if is_count(size) else getattr(lfs, "size", None)
+    sha256 = _lower(getattr(lfs, "sha256", None)) if lfs else None
+    git = _lower(blob_id) if not lfs else None
     return RepoFile(
-        path,
-        size if type(size) is int and 0 <= size < 2**53 else None,
+        name,
+        told if is_count(told) else None,
         sha256 if is_sha256(sha256) else None,
-        blob_id if is_blob_id(blob_id) else None,
+        git if is_blob_id(git) else None,
     )
 
 
+def _lower(said: object) -> str | None:
+    return said.lower() if isinstance(said, str) else None
+
+
+def _tags(said: object) -> list[str]:
+    return [clean(each, 60) for each in said[:_MOST_TAGS] if isinstance(each, str)] if isinstance(said, list) else []
+
+
 def _positive(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return value if is_count(value) and value else None  # type: ignore[return-value]

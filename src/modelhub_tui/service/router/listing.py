@@ -15,7 +15,9 @@ from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.records import Registration
 from modelhub_tui.service.router.registry import Registry
+from modelhub_tui.service.router.store import Unreadable
 from modelhub_tui.states import derive_state
+from modelhub_tui.untrusted import encodable
 from modelhub_tui.values import dataclass
 
 _SOURCES = {"gguf": "hf_gguf", "safetensors": "hf_safetensors", "onnx": "hf_onnx"}
@@ -58,6 +60,8 @@ class Row:
     """Place in the queue, from 1; None for what is whole, or not registered."""
     found: bool = False
     """On a node's disk, and registered nowhere."""
+    unusable: bool = False
+    """Registered, with a record that cannot be read; `reason` says why. It can only be deleted."""
 
 
 class Listing:
@@ -88,7 +92,7 @@ class Listing:
 
     def hub(self) -> Page:
         """`GET /v0/models/hub`"""
-        return self._page("hub", lambda: self._joined("hub", self.rows(), hub_json))
+        return self._page("hub", lambda: self._joined("hub", [row for row in self.rows() if _is_known(row)], hub_json))
 
     def usable(self) -> Page:
         """`GET /v1/models`: only what is whole on disk."""
@@ -129,6 +133,7 @@ class Listing:
         places = self._places()
         offers = [*self._offers.current().values()]
         curated = {offer.entry.id: offer for offer in offers if offer.entry is not None}
+        broken = dict(self._registry.unreadable)
         rows = []
         for entry in self._registry.catalog:
             found, hub = by_entry.get(entry.id), stats.get(entry.repo.lower())
@@ -136,11 +141,15 @@ class Listing:
                 rows.append(_found_row(curated[entry.id], hub))
                 continue
             name = found.name if found else self._registry.name_for(entry.repo, entry.file, entry.quantization)
+            if found is None and name in broken:
+                rows.append(_unusable_row(broken.pop(name), entry, hub))
+                continue
             rows.append(self._row(name, entry, found, hub, nodes, places.get(name)))
         rows += [
             self._row(record.name, None, record, stats.get(record.repo.lower()), nodes, places.get(record.name))
             for record in others
         ]
+        rows += [_unusable_row(row, None, None) for row in broken.values()]
         rows += [_found_row(offer, stats.get(offer.record.repo.lower())) for offer in offers if offer.entry is None]
         self._rows = (self._changes.revision, tuple(rows))
         return self._rows[1]
@@ -190,13 +199,19 @@ class Listing:
         found = self._pages.get(kind)
         if found is not None and found[0] == self._changes.revision:
             return found[1]
-        body = build().encode()
+        body = encodable(build()).encode()
         page = Page(body, f'"{hashlib.blake2b(body + more.encode(), digest_size=12).hexdigest()}"')
         self._pages[kind] = (self._changes.revision, page)
         return page
 
     def _joined(self, kind: str, rows: list[Row] | tuple[Row, ...], form: Callable[[Row], dict[str, Any]]) -> str:
-        """The rows as a JSON array, a line each; a row equal to last time's is not encoded again."""
+        """The rows as a JSON array, a line each."""
+        return _array(self._fragments_of(kind, rows, form))
+
+    def _fragments_of(
+        self, kind: str, rows: list[Row] | tuple[Row, ...], form: Callable[[Row], dict[str, Any]]
+    ) -> list[str]:
+        """The rows as JSON; one that is equal to last time's is not encoded again."""
         parts = []
         for row in rows:
             found = self._fragments.get((kind, row.name))
@@ -205,7 +220,7 @@ class Listing:
             parts.append(found[1])
         if len(self._fragments) > 8 * len(self.rows()) + 64:
             self._fragments.clear()
-        return "[" + ",\n".join(parts) + "]"
+        return parts
 
     def _node_models(self) -> str:
         # The place among all models, not only the unfinished: whatever nodes finish, the order they know stays right.
@@ -215,11 +230,26 @@ class Listing:
             for row in self.rows()
             if row.record is not None and not row.record.deleting and not row.found
         ]
-        return self._joined("nodes-models", quiet, model_json)
+        # A node must not take what cannot be read for what was removed: it lets go of the files of that.
+        told = [{"name": row.name, "unusable": True} for row in self._registry.unreadable.values() if row.named]
+        return _array([*self._fragments_of("nodes-models", quiet, model_json), *map(_dump, told)])
 
 
 def _found_row(offer: Offer, stats: HubStats | None) -> Row:
     return Row(offer.record.name, offer.entry, offer.record, "ready", "", (), offer.placements, stats, found=True)
+
+
+def _unusable_row(broken: Unreadable, entry: CatalogEntry | None, stats: HubStats | None) -> Row:
+    reason = f"Its record in the service's database cannot be read ({broken.reason}). Delete it, and pull it again."
+    return Row(broken.name, entry, None, _STATUS[ModelState.FAILED], reason, (), (), stats, unusable=True)
+
+
+def _is_known(row: Row) -> bool:
+    return row.entry is not None or row.record is not None
+
+
+def _array(parts: list[str]) -> str:
+    return "[" + ",\n".join(parts) + "]"
 
 
 def model_json(row: Row) -> dict[str, Any]:
@@ -232,11 +262,12 @@ def model_json(row: Row) -> dict[str, Any]:
         "revision": record.revision if record else entry.revision if entry else None,
         "source": _source(row),
         "chat_template": record.chat_template if record else None,
-        "registered": record is not None and not record.deleting and not row.found,
+        "registered": row.unusable or (record is not None and not record.deleting and not row.found),
         "attempt": record.attempt if record else 0,
         "paused": record is not None and record.paused,
         "queue_position": row.position,
         "found": row.found,
+        "unusable": row.unusable,
         "status": row.status,
         "reason": row.reason,
         "download_progress": _progress(row),
@@ -249,7 +280,7 @@ def model_json(row: Row) -> dict[str, Any]:
 def hub_json(row: Row) -> dict[str, Any]:
     """One item of `GET /v0/models/hub`: upstream's dashboard form. Absent members are absent there too."""
     told = _description(row)
-    status = "available" if row.found else row.status
+    status = "available" if row.found or row.unusable else row.status
     progress, lifecycle, stats = _progress(row), _LIFECYCLE.get(status), _stats_json(row.stats, stale=False)
     return {
         "id": row.entry.id if row.entry else row.name,
@@ -383,12 +414,13 @@ def _description(row: Row) -> dict[str, Any]:
             "license": entry.license,
             "gated": entry.gated,
         }
-    assert record is not None
+    if record is None:  # nothing but a name is known
+        record = Registration(row.name, row.name, "", "", (), "", title=row.name)
     return {
         "title": record.title,
         "description": record.description,
         "repo": record.repo,
-        "filename": record.filename,
+        "filename": record.filename or None,
         "size": record.size,
         "required_memory": record.required_memory,
         "tags": list(record.tags),

@@ -12,9 +12,12 @@ from itertools import count
 from modelhub_tui.domain import CatalogEntry, Place
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.records import Registration
-from modelhub_tui.service.router.store import Store
+from modelhub_tui.service.router.store import Store, Unreadable
 
 _UNNAMEABLE = re.compile(r"[^a-z0-9._-]+")
+
+_MAX_SLUG = 90
+"""With the longest repo before it a name stays below what nodes and clients take for one."""
 
 
 class Taken(Exception):
@@ -30,13 +33,21 @@ class Registry:
 
     Args:
         records: What the store held at start.
+        unreadable: Registrations there that cannot be used.
     """
 
     def __init__(
-        self, store: Store, catalog: Iterable[CatalogEntry], changes: Changes, records: Iterable[Registration]
+        self,
+        store: Store,
+        catalog: Iterable[CatalogEntry],
+        changes: Changes,
+        records: Iterable[Registration],
+        unreadable: Iterable[Unreadable] = (),
     ) -> None:
         self.catalog = tuple(catalog)
         self.records: dict[str, Registration] = {}
+        self.unreadable = {row.name: row for row in unreadable}
+        """Registrations whose records cannot be used, by the name they go by; registering one again replaces it."""
         self._names_of_repo: dict[str, set[str]] = {}
         for record in records:
             self._put(record)
@@ -74,6 +85,7 @@ class Registry:
 
     def _put(self, record: Registration) -> None:
         self.records[record.name] = record
+        self.unreadable.pop(record.name, None)
         self._names_of_repo.setdefault(record.repo.lower(), set()).add(record.name)
 
     def _pop(self, name: str) -> bool:
@@ -94,17 +106,20 @@ class Registry:
         entry = self._entries.get((base, file))
         names = self._names_of_entries.get(base, {})
         own = names[entry.id] if entry is not None else base
-        return own if own not in self.records else self._suffixed_name(base, file, quantization, ())
+        # What an unreadable record was about is not known, unless the name is a catalog entry's own.
+        free = own not in self.records and (entry is not None or own not in self.unreadable)
+        return own if free else self._suffixed_name(base, file, quantization, ())
 
     def new_name(self, repo: str, file: str, quantization: str, taken: Iterable[str]) -> str:
         """A name for a file that is in no catalog, which neither a model nor a catalog entry nor `taken` has."""
         base, taken = repo.lower(), {*taken}
-        if base not in self.records and base not in taken and base not in self._names_of_entries:
+        used = (self.records, self.unreadable, taken, self._names_of_entries)
+        if not any(base in names for names in used):
             return base
         return self._suffixed_name(base, file, quantization, taken)
 
     def _suffixed_name(self, base: str, file: str, quantization: str, taken: Collection[str]) -> str:
-        others = {*self._names_of_entries.get(base, {}).values(), *taken}
+        others = {*self._names_of_entries.get(base, {}).values(), *self.unreadable, *taken}
         return next(
             name for name in _suffixed(base, file, quantization) if name not in self.records and name not in others
         )
@@ -130,6 +145,7 @@ class Registry:
 
         Raises:
             Taken: Somebody registered it meanwhile, or another model under this name.
+            BadRecord: It has something in it that no registration can have.
             StoreFailed: The database cannot be written.
         """
         async with self._lock:
@@ -137,7 +153,8 @@ class Registry:
             if there is not None:
                 raise Taken(there.name)
             name = record.name or self.name_for(record.repo, record.filename, record.quantization)
-            record = replace(record, name=name)
+            # Read back as it will be after a restart: what cannot be read is not written.
+            record = Registration.from_json(replace(record, name=name).to_json())
             before = self.records.get(name)
             if before is not None and not before.deleting:
                 raise Taken(name)
@@ -200,6 +217,14 @@ class Registry:
             if self._pop(name):
                 self._changes.touch()
 
+    async def drop_unreadable(self, row: Unreadable) -> None:
+        """Forget a registration that cannot be used."""
+        async with self._lock:
+            if self.unreadable.get(row.name) is row:
+                await self._store.drop_unreadable(row)
+                del self.unreadable[row.name]
+                self._changes.touch()
+
     async def drop_if_deleting(self, name: str) -> None:
         """Forget a model that every node has removed, unless it was registered again meanwhile."""
         async with self._lock:
@@ -220,4 +245,4 @@ def _suffixed(base: str, file: str, quantization: str) -> Iterator[str]:
 
 
 def _slug(text: str) -> str:
-    return _UNNAMEABLE.sub("-", text.lower()).strip("-.") or "file"
+    return _UNNAMEABLE.sub("-", text.lower())[:_MAX_SLUG].strip("-.") or "file"

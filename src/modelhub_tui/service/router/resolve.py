@@ -188,9 +188,8 @@ class Resolver:
         files = self._agreed(weights, self._pinned(facts, [listing[file.path] for file in weights]))
         if entry.format in ("safetensors", "onnx"):
             # The catalog may list the weights alone; a loader also wants the configuration beside them.
-            extra = [
-                each for each in choose(facts.files, entry.file).files if each.path not in {file.path for file in files}
-            ]
+            own = {file.path for file in files}
+            extra = [each for each in choose(facts.files, entry.file).files if each.path not in own]
             files += self._pinned(facts, [each for each in extra if not each.path.endswith((".safetensors", ".onnx"))])
         known: dict[str, RepoFacts] = {facts.repo.lower(): facts, entry.repo.lower(): facts}
         others = [file for file in entry.files if file not in weights]

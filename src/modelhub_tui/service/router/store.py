@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import os
+import re
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from modelhub_tui.service.router.records import NodeRecord, Registration
+from modelhub_tui import net
+from modelhub_tui.identifiers import BadIdentifier, model_name
+from modelhub_tui.service.router.records import BadRecord, NodeRecord, Registration, is_moment
+from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +32,8 @@ SCHEMA_VERSION = 2
 BUSY_TIMEOUT_MS = 5000
 LONGEST_PATH_BYTES = 500
 """SQLite takes 512, with what it appends."""
+MAX_RECORD_BYTES = 64 * 1024 * 1024
+"""Longer rows are not read: a registration with the most files takes 10 MB."""
 BALLAST_BYTES = 256 * 1024
 """Room that the files keep in reserve: on a full disk a person must still be able to delete models."""
 _SCHEMA = """
@@ -36,7 +43,8 @@ CREATE TABLE nodes (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 """
 _SCHEMA_2 = "CREATE TABLE trash (name TEXT PRIMARY KEY, deleted_at REAL NOT NULL, body TEXT NOT NULL) STRICT"
 """What version 2 added."""
-T = TypeVar("T")
+_IDENTITY = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
+"""A store's id goes into a header of every answer."""
 
 
 class StoreFailed(Exception):
@@ -49,6 +57,83 @@ class StoreFailed(Exception):
 
 class StoreTooNew(Exception):
     """The database was written by a newer version of this program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A row that cannot be used. It is kept until somebody removes it, and never taken for one that is not there."""
+
+    table: str
+    name: str
+    """What it goes by: the name it is stored under, or where that is no name, one made of its checksum."""
+    key: bytes
+    """Its primary key, as it is."""
+    reason: str
+    """Why, in a few words that are safe to show."""
+    at: float = 0.0
+    """When a deleted model was deleted, as far as that can be read."""
+
+    @property
+    def named(self) -> bool:
+        """Whether `name` is what it is stored under, so that nodes may know the model by it."""
+        return self.key == self.name.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Everything remembered."""
+
+    models: list[Registration]
+    """In registration order."""
+    nodes: list[NodeRecord]
+    trash: list[tuple[Registration, float]]
+    """Deleted models and when they were deleted, seconds since the epoch."""
+    unreadable: list[Unreadable]
+
+
+def read_rows(db: sqlite3.Connection) -> Rows:
+    """Read all records, each by itself: one that cannot be used harms no other.
+
+    Raises:
+        sqlite3.Error: The database cannot be read.
+    """
+    rows = Rows([], [], [], [])
+    # As blobs: SQLite checks no encoding, and the module refuses a whole query for one text that is no UTF-8.
+    for table, key, order in (("models", "name", "seq"), ("nodes", "id", "rowid"), ("trash", "name", "rowid")):
+        at = "deleted_at" if table == "trash" else "0.0"
+        what = f"CAST({key} AS BLOB), {at}, length(CAST(body AS BLOB)), {order}"
+        for raw_key, moment, length, row in db.execute(f"SELECT {what} FROM {table} ORDER BY {order}").fetchall():  # noqa: S608
+            try:
+                if length > MAX_RECORD_BYTES:
+                    raise BadRecord(f"it is {length} bytes long")
+                (body,) = db.execute(f"SELECT CAST(body AS BLOB) FROM {table} WHERE {order} = ?", (row,)).fetchone()  # noqa: S608
+                record = (NodeRecord if table == "nodes" else Registration).from_json(net.loads(body))
+                if raw_key != (record.id if isinstance(record, NodeRecord) else record.name).encode():
+                    raise BadRecord("it is stored under another name")
+                if table == "trash" and not is_moment(moment):
+                    raise BadRecord("it was deleted at no time")
+            except ValueError as error:  # BadRecord is one, as is what is no JSON
+                reason = str(error) if isinstance(error, BadRecord) else "it is no JSON"
+                rows.unreadable.append(
+                    Unreadable(table, _safe_name(raw_key), raw_key, reason, moment if is_moment(moment) else 0.0)
+                )
+                continue
+            if isinstance(record, NodeRecord):
+                rows.nodes.append(record)
+            elif table == "models":
+                rows.models.append(record)
+            else:
+                rows.trash.append((record, moment))
+    rows.trash.sort(key=lambda each: each[1])
+    return rows
+
+
+def _safe_name(key: bytes) -> str:
+    """The name a row is stored under, or one that stands for it and can be typed."""
+    try:
+        return model_name(key.decode())
+    except (BadIdentifier, UnicodeDecodeError):
+        return f"unreadable-{hashlib.sha256(key).hexdigest()[:12]}"
 
 
 class Store:
@@ -122,17 +207,12 @@ class Store:
             found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
-            for _, body in db.execute("SELECT seq, body FROM models"):
-                Registration.from_json(json.loads(body))
-            for _, body in db.execute("SELECT name, body FROM trash"):
-                Registration.from_json(json.loads(body))
-            for (body,) in db.execute("SELECT body FROM nodes"):
-                NodeRecord.from_json(json.loads(body))
-            if db.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone() is None:
-                raise sqlite3.DatabaseError("the store has lost its identity")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            db.close()
-            raise sqlite3.DatabaseError(f"unreadable record: {error}") from error
+            read_rows(db)  # finds what no check of SQLite's looks at
+            identity = _value(db, "store_id")
+            if identity is None or not _IDENTITY.match(identity):
+                # Another one is the safe choice: nodes delete nothing on the word of a store that they do not know.
+                log.error("the database has lost its identity and gets a new one")
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('store_id', ?)", (str(uuid.uuid4()),))
         except BaseException:
             db.close()
             raise
@@ -160,20 +240,11 @@ class Store:
         return aside
 
     def _meta(self, key: str) -> str | None:
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        return _value(self._db, key)
 
-    def load(self) -> tuple[list[Registration], list[NodeRecord]]:
-        """Everything remembered, models in registration order. Blocking; for the start."""
-        models = [
-            Registration.from_json(json.loads(body))
-            for (body,) in self._db.execute("SELECT body FROM models ORDER BY seq")
-        ]
-        nodes = [
-            NodeRecord.from_json(json.loads(body))
-            for (body,) in self._db.execute("SELECT body FROM nodes ORDER BY rowid")
-        ]
-        return models, nodes
+    def load(self) -> Rows:
+        """Everything remembered. Blocking; for the start."""
+        return read_rows(self._db)
 
     def remember(self, key: str, make: Callable[[], str]) -> str:
         """Return the stored value of `key`, made and stored if there is none. Blocking; for the start."""
@@ -204,11 +275,6 @@ class Store:
         """Forget one registered model."""
         await self._run("DELETE FROM models WHERE name = ?", (name,))
 
-    def load_trash(self) -> list[tuple[Registration, float]]:
-        """Deleted models and when they were deleted, seconds since the epoch. Blocking; for the start."""
-        rows = self._db.execute("SELECT body, deleted_at FROM trash ORDER BY deleted_at")
-        return [(Registration.from_json(json.loads(body)), at) for body, at in rows]
-
     async def put_trash(self, record: Registration, deleted_at: float) -> None:
         """Remember a deleted model."""
         await self._run(
@@ -237,6 +303,11 @@ class Store:
     async def drop_node(self, node_id: str) -> None:
         """Forget one node."""
         await self._run("DELETE FROM nodes WHERE id = ?", (node_id,))
+
+    async def drop_unreadable(self, row: Unreadable) -> None:
+        """Remove a row that cannot be used."""
+        key = "id" if row.table == "nodes" else "name"
+        await self._run(f"DELETE FROM {row.table} WHERE CAST({key} AS BLOB) = ?", (row.key,))  # noqa: S608
 
     async def _run(self, sql: str, values: tuple[Any, ...]) -> None:
         # Shielded: a caller that hangs up must not tear a write that memory is about to mirror.
@@ -300,6 +371,13 @@ class Store:
         self._worker.shutdown(wait=True)
         self._db.close()
         self._mirror.close()
+
+
+def _value(db: sqlite3.Connection, key: str) -> str | None:
+    """A setting; None if there is none, or it is no text."""
+    row = db.execute("SELECT CAST(value AS BLOB) FROM meta WHERE key = ?", (key,)).fetchone()
+    text = None if row is None else row[0].decode("utf-8", "replace")
+    return text if text is not None and text.isprintable() else None
 
 
 def _failed(error: sqlite3.Error, path: Path) -> StoreFailed:

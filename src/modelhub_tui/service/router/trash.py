@@ -10,13 +10,14 @@ from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.service.router.fleet import Fleet
 from modelhub_tui.service.router.records import Registration
-from modelhub_tui.service.router.store import Store
+from modelhub_tui.service.router.store import Rows, Store
 
 
 class Trash:
     """Deleted models by name, in memory, written through to the store.
 
     Args:
+        rows: What the store held at start.
         clock: Wall clock: an hour in the trash is an hour also while the service does not run.
         monotonic: While it runs this one counts, so that a wall clock that jumps by an hour empties no trash.
     """
@@ -24,6 +25,7 @@ class Trash:
     def __init__(
         self,
         store: Store,
+        rows: Rows,
         fleet: Fleet,
         changes: Changes,
         limits: Callable[[], Limits],
@@ -32,10 +34,12 @@ class Trash:
     ) -> None:
         self._store, self._fleet, self._changes, self._limits = store, fleet, changes, limits
         self._monotonic, self._wall_at_start, self._started = monotonic, clock(), monotonic()
-        self._kept = {record.name: (record, at) for record, at in store.load_trash()}
+        self._kept = {record.name: (record, at) for record, at in rows.trash}
+        self._unreadable = {row.name: row for row in rows.unreadable if row.table == "trash"}
 
     def __contains__(self, name: object) -> bool:
-        return name in self._kept
+        """Whether a deleted model's bytes are to be kept; also of one whose record cannot be read."""
+        return name in self._kept or name in self._unreadable
 
     def names(self) -> tuple[str, ...]:
         """Of all deleted models that can be had back."""
@@ -67,6 +71,7 @@ class Trash:
         at = self._now()
         await self._store.put_trash(record, at)
         self._kept[record.name] = (record, at)
+        self._unreadable.pop(record.name, None)  # it was written over
 
     def get(self, name: str) -> Registration:
         """The registration of a deleted model.
@@ -86,6 +91,18 @@ class Trash:
             self._kept.pop(name, None)
             self._changes.touch()
 
+    async def drop_unreadable(self, before: float | None = None) -> None:
+        """Forget the records that cannot be read, which nothing can bring back.
+
+        Args:
+            before: Only those of models that were deleted before this time.
+        """
+        for name, row in [*self._unreadable.items()]:
+            if before is None or row.at <= before:
+                await self._store.drop_unreadable(row)
+                self._unreadable.pop(name, None)
+                self._changes.touch()
+
     async def tidy(self, registered: Callable[[str], Registration | None]) -> None:
         """Forget what is too old, what no node could put back, and what was registered again just as it was.
 
@@ -93,6 +110,7 @@ class Trash:
             registered: The registration of a name, also while nodes are still at removing it; None without one.
         """
         limit_s, now = self._limits().trash_seconds, self._now()
+        await self.drop_unreadable(now - limit_s)
         # A node that was not heard yet, or is away, may still hold what no other one does.
         all_told = self._fleet.all_told
         for name, (kept, at) in [*self._kept.items()]:
