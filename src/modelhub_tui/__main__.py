@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from modelhub_tui.paths import expanded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,10 +112,15 @@ def picture_place(flags: Mapping[str, str], env: Mapping[str, str]) -> tuple[str
     from modelhub_tui import __version__
     from modelhub_tui.terminal import instant
 
+    def path(text: str) -> str:
+        said = expanded(text, env)
+        return said if said.startswith("/") else f"{os.getcwd()}/{said}"  # noqa: PTH109
+
     home = env.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
-    usual = f"{_base(env, home, 'CONFIG', '.config')}/config.toml"
-    config = _path(flags.get("config") or env.get("MODELHUB_CONFIG") or usual, home)
-    folder = _path(env.get("MODELHUB_CACHE_DIR") or _base(env, home, "CACHE", ".cache"), home)
+    explicit = flags.get("config") or env.get("MODELHUB_CONFIG")
+    config = path(explicit) if explicit else f"{_base(env, home, 'CONFIG', '.config')}/config.toml"
+    chosen = env.get("MODELHUB_CACHE_DIR")
+    folder = path(chosen) if chosen else _base(env, home, "CACHE", ".cache")
     try:
         fd = os.open(config, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -127,20 +134,14 @@ def picture_place(flags: Mapping[str, str], env: Mapping[str, str]) -> tuple[str
         pass  # no config file
     here = __file__.rpartition("/")[0]
     chosen = flags.get("catalog") or env.get("MODELHUB_CATALOG")
-    catalogs = (_path(chosen, home),) if chosen else (f"{here}/catalog.yaml", f"{here}/../../catalog.yaml")
+    catalogs = (path(chosen),) if chosen else (f"{here}/catalog.yaml", f"{here}/../../catalog.yaml")
     given = [f"{name}={value}" for name, value in sorted(flags.items()) if name != "api_key"]
     return folder, instant.identity(__version__, env, given, (config, *catalogs))
 
 
 def _base(env: Mapping[str, str], home: str, kind: str, default: str) -> str:
-    said = env.get(f"XDG_{kind}_HOME", "")
+    said = expanded(env.get(f"XDG_{kind}_HOME", ""), env)
     return f"{said if said.startswith('/') else f'{home}/{default}'}/modelhub"
-
-
-def _path(text: str, home: str) -> str:
-    if text.startswith("~/"):
-        return f"{home}/{text[2:]}"
-    return text if text.startswith("/") else f"{os.getcwd()}/{text}"  # noqa: PTH109
 
 
 def _open_closed_streams() -> None:

@@ -6,9 +6,6 @@ deep nesting can make a small file expensive. (libyaml's composer recurses in C:
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import yaml
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
+from modelhub_tui.small_files import read_small
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
@@ -84,7 +82,7 @@ def read_yaml(path: Path, report: Report) -> Tree:
     """
     raw = b""
     try:
-        raw = _read_regular(path)
+        raw = read_small(path, _LIMIT_BYTES, follow_links=True)
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         report.add(raw.count(b"\n", 0, error.start) + 1, "is not UTF-8 text; save it in that encoding")
@@ -93,30 +91,7 @@ def read_yaml(path: Path, report: Report) -> Tree:
         why = getattr(error, "strerror", None) or "not a usable name"
         report.add(1, f"cannot be read ({why}); check the name and its permissions")
         raise Unreadable from error
-    if len(raw) > _LIMIT_BYTES:
-        report.add(1, f"is larger than {_LIMIT_BYTES // 1_000_000} MB; a catalog only lists models, so shorten it")
-        raise Unreadable
     return _Reader(report).read(text)
-
-
-def _read_regular(path: Path) -> bytes:
-    """The file's bytes, one more than the limit at the most.
-
-    Raises:
-        OSError: It cannot be read, or is no regular file: a pipe would hold us up until somebody writes to it, and a
-            device has no end.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        mode = os.fstat(handle).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        with open(handle, "rb", closefd=False) as file:
-            return file.read(_LIMIT_BYTES + 1)
-    finally:
-        os.close(handle)
 
 
 class _Reader:

@@ -14,8 +14,11 @@ from urllib.parse import urlsplit
 
 from modelhub_tui.domain import Limits
 from modelhub_tui.errors import BadSettings
+from modelhub_tui.identifiers import origin
 from modelhub_tui.limit_texts import LIMIT_TEXTS, read_limits
-from modelhub_tui.untrusted import clean
+from modelhub_tui.paths import expanded
+from modelhub_tui.small_files import read_small
+from modelhub_tui.untrusted import clean, clean_url
 from modelhub_tui.values import dataclass
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -82,7 +85,9 @@ SETTINGS = (
         default="64Gi",
     ),
 )
-_FILE_LIMIT_BYTES = 1_000_000
+_FILE_LIMIT_BYTES = 64_000
+"""For a few settings. TOML is a costly format: a megabyte of dots takes a minute to read."""
+_KEY_LIMIT_BYTES = 10_000
 _NUMBERS = frozenset(each.setting for each in LIMIT_TEXTS)
 """May be numbers in config.toml, or texts with a unit."""
 _IN_FILE = frozenset({"router", "api_key", "api_key_file", "catalog", "theme", "state_dir", "cache_dir"}) | _NUMBERS
@@ -103,6 +108,8 @@ class Settings:
     theme: str | None = None
     limits: Limits = field(default_factory=Limits)
     """What a service of ours starts with; those of one that runs are changed with `modelhub limits`."""
+    notice: str = ""
+    """A sentence that people should be told: an API key was set, but is for another router."""
 
     @property
     def embedded(self) -> bool:
@@ -122,30 +129,49 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
     """
     env = os.environ if env is None else env
     flags = {name: value for name, value in (flags or {}).items() if value}
-    home = _home(env)
+    _home(env)
     explicit = flags.get("config") or env.get("MODELHUB_CONFIG")
-    usual = _xdg(env, home, "CONFIG", ".config") / "config.toml"
-    file = _read_file(_path(explicit, home) if explicit else usual, bool(explicit))
+    file = _read_file(_path(explicit, env) if explicit else _usual_file(env), bool(explicit))
 
     def pick(name: str) -> str | None:
         variable = next(each.env for each in SETTINGS if each.name == name)
         return flags.get(name) or env.get(variable) or file.get(name) or None
 
-    router = pick("router")
+    router = _url(said, "the router") if (said := pick("router")) else None
     catalog, state, cache = pick("catalog"), pick("state_dir"), pick("cache_dir")
-    hf_home = _path(env.get("HF_HOME") or f"{env.get('XDG_CACHE_HOME') or home / '.cache'}/huggingface", home)
-    hub_cache = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
+    key, notice = _said_key(router, flags, env, file)
     return Settings(
-        state_dir=_path(state, home) if state else _xdg(env, home, "STATE", ".local/state"),
-        cache_dir=_path(cache, home) if cache else _xdg(env, home, "CACHE", ".cache"),
-        hub_cache=_path(hub_cache, home) if hub_cache else hf_home / "hub",
+        state_dir=_path(state, env) if state else _xdg(env, "STATE", ".local/state"),
+        cache_dir=_path(cache, env) if cache else _xdg(env, "CACHE", ".cache"),
+        hub_cache=hf_paths(env)["HF_HUB_CACHE"],
         hf_endpoint=_url(env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT, "HF_ENDPOINT"),
-        router=_url(router, "the router") if router else None,
-        api_key=_key(_said_key(flags, env, file, home)),
-        catalog=_path(catalog, home) if catalog else None,
+        router=router,
+        api_key=_key(key),
+        catalog=_path(catalog, env) if catalog else None,
         theme=pick("theme"),
         limits=_limits(env, file),
+        notice=notice,
     )
+
+
+def hf_paths(env: Mapping[str, str]) -> dict[str, Path]:
+    """Where `huggingface_hub` keeps what it shares with us, by variable; absolute, as a child starts elsewhere.
+
+    Raises:
+        BadSettings: One of them cannot be a path.
+    """
+    default = f"{env.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    home = _path(env.get("HF_HOME") or default, env)
+    # As the library has it, what is derived from HF_HOME is expanded once more.
+    cache = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    token = env.get("HF_TOKEN_PATH") or f"{home}/token"
+    return {"HF_HOME": home, "HF_HUB_CACHE": _path(cache, env), "HF_TOKEN_PATH": _path(token, env)}
+
+
+def hub_env(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
+    """What tells a process of ours about the hub: full paths, as it starts in another folder."""
+    said = {name: str(path) for name, path in hf_paths(env).items() if env.get(name)}
+    return {**said, "HF_ENDPOINT": settings.hf_endpoint, "HF_HUB_CACHE": str(settings.hub_cache)}
 
 
 def origins(flags: Mapping[str, str | None] | None = None, env: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -154,10 +180,8 @@ def origins(flags: Mapping[str, str | None] | None = None, env: Mapping[str, str
     flags = {name: value for name, value in (flags or {}).items() if value}
     file: dict[str, str] = {}
     with contextlib.suppress(BadSettings):
-        home = _home(env)
         explicit = flags.get("config") or env.get("MODELHUB_CONFIG")
-        path = _path(explicit, home) if explicit else _xdg(env, home, "CONFIG", ".config") / "config.toml"
-        file = _read_file(path, bool(explicit))
+        file = _read_file(_path(explicit, env) if explicit else _usual_file(env), bool(explicit))
     found = {}
     for each in SETTINGS:
         said = (("flag", flags.get(each.name)), ("environment", env.get(each.env)), ("file", file.get(each.name)))
@@ -172,10 +196,14 @@ def _limits(env: Mapping[str, str], file: Mapping[str, str]) -> Limits:
     return read_limits({**file, **from_env}, names)
 
 
-def _xdg(env: Mapping[str, str], home: Path, kind: str, default: str) -> Path:
+def _usual_file(env: Mapping[str, str]) -> Path:
+    return _xdg(env, "CONFIG", ".config") / "config.toml"
+
+
+def _xdg(env: Mapping[str, str], kind: str, default: str) -> Path:
     """Our folder under an XDG base directory. Source: the XDG Base Directory Specification."""
-    base = env.get(f"XDG_{kind}_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else home / default) / "modelhub"
+    base = expanded(env.get(f"XDG_{kind}_HOME", ""), env)
+    return (Path(base) if base.startswith("/") else _home(env) / default) / "modelhub"
 
 
 def _home(env: Mapping[str, str]) -> Path:
@@ -185,11 +213,11 @@ def _home(env: Mapping[str, str]) -> Path:
         raise BadSettings("There is no home folder for this user; set HOME.") from error
 
 
-def _path(text: str, home: Path) -> Path:
-    """An absolute path; `~` is the home folder."""
+def _path(text: str, env: Mapping[str, str]) -> Path:
+    """An absolute path; `~` and variables are expanded."""
     if "\0" in text:
         raise BadSettings(f"{clean(text, 80)!r} is no path; leave out the control characters.")
-    path = home / text[2:] if text == "~" or text.startswith("~/") else Path(text)
+    path = Path(expanded(text, env))
     try:
         return path if path.is_absolute() else Path.cwd() / path
     except FileNotFoundError as error:
@@ -198,28 +226,41 @@ def _path(text: str, home: Path) -> Path:
 
 
 def _said_key(
-    flags: Mapping[str, str | None], env: Mapping[str, str], file: Mapping[str, str], home: Path
-) -> str | None:
-    """The API key, or what its file holds, of the first source that names either."""
-    in_env = {name: env.get(f"MODELHUB_{name.upper()}") for name in ("api_key", "api_key_file")}
-    for named in (flags, in_env, dict[str, str | None](file)):
-        key, path = named.get("api_key"), named.get("api_key_file")
-        if key:
-            return key
-        if path:
-            return _read_key(_path(path, home))
-    return None
+    router: str | None, flags: Mapping[str, str | None], env: Mapping[str, str], file: Mapping[str, str]
+) -> tuple[str | None, str]:
+    """The API key of the first source that has one for the router in force, and a sentence on one that is for another.
+
+    A key that stands beside a router belongs to that router; one that stands alone goes with whichever is in force.
+    """
+    in_env = {name: env.get(f"MODELHUB_{name.upper()}") for name in ("router", "api_key", "api_key_file")}
+    notice = ""
+    for source, said in (("the flags", flags), ("the environment", in_env), ("the config file", file)):
+        key, path, beside = said.get("api_key"), said.get("api_key_file"), said.get("router")
+        if not (key or path):
+            continue
+        if beside and router and not _same_origin(beside, router):
+            notice = notice or (
+                f"The API key in {source} is for {clean_url(beside)}, set beside it, and is not sent to {router}."
+            )
+            continue
+        return key or _read_key(_path(path or "", env)), notice
+    return None, notice
+
+
+def _same_origin(one: str, other: str) -> bool:
+    try:
+        return origin(_url(one, "the router")) == origin(other)
+    except (BadSettings, ValueError):
+        return False
 
 
 def _read_key(path: Path) -> str:
     """The key that a file holds."""
     try:
-        with path.open("rb") as file:
-            said = file.read(10_001)
+        text = read_small(path, _KEY_LIMIT_BYTES, follow_links=True).decode("latin-1").strip()
     except OSError as error:
         raise BadSettings(f"The key file {clean(path, 200)} cannot be read ({error.strerror}).") from error
-    text = said.decode("latin-1").strip()
-    if not text or len(said) > 10_000 or len(text.split()) > 1:
+    if not text or len(text.split()) > 1:
         raise BadSettings(f"The key file {clean(path, 200)} must hold one API key and nothing else.")
     return text
 
@@ -235,7 +276,7 @@ def _key(text: str | None) -> str | None:
 def _url(text: str, name: str) -> str:
     """A base URL without its trailing slash."""
     said = text.strip()
-    wrong = BadSettings(f"{clean(text, 80)!r} is no URL for {name}; it looks like http://host:port.")
+    wrong = BadSettings(f"{clean_url(text)!r} is no URL for {name}; it looks like http://host:port.")
     try:
         url = urlsplit(said if "://" in said else f"http://{said}")
         valid = url.scheme in ("http", "https") and url.hostname and (url.port or 1)
@@ -250,32 +291,33 @@ def _url(text: str, name: str) -> str:
 
 def _read_file(path: Path, explicit: bool) -> dict[str, str]:
     """The config file's values. A missing file is fine unless it was asked for."""
+    shown = clean(path, 200)
     try:
-        with path.open("rb") as file:
-            said = file.read(_FILE_LIMIT_BYTES + 1)
-        if len(said) > _FILE_LIMIT_BYTES:
-            raise BadSettings(f"The config file {path} is larger than 1 MB; name a TOML file with a few settings.")
+        said = read_small(path, _FILE_LIMIT_BYTES, follow_links=True)
     except FileNotFoundError:
         if explicit:
-            raise BadSettings(f"There is no config file {path}.") from None
+            raise BadSettings(f"There is no config file {shown}.") from None
         return {}
     except OSError as error:
-        raise BadSettings(f"The config file {path} cannot be read ({error.strerror}).") from error
+        raise BadSettings(f"The config file {shown} cannot be read ({error.strerror}).") from error
     import tomllib  # most have no file
 
     try:
         raw = tomllib.loads(said.decode())
     except UnicodeDecodeError as error:
-        raise BadSettings(f"The config file {path} cannot be read (not UTF-8).") from error
+        raise BadSettings(f"The config file {shown} cannot be read (not UTF-8).") from error
     except tomllib.TOMLDecodeError as error:
-        raise BadSettings(f"The config file {path} is not valid TOML: {clean(error)}.") from error
+        raise BadSettings(f"The config file {shown} is not valid TOML: {clean(error)}.") from error
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+        raise BadSettings(f"The config file {shown} cannot be read ({why}).") from error
     for name, value in raw.items():
         if name not in _IN_FILE:
             known = ", ".join(sorted(_IN_FILE))
-            raise BadSettings(f"The config file {path} has an unknown setting {clean(name, 40)!r}; known: {known}.")
-        if name in _NUMBERS and isinstance(value, int) and not isinstance(value, bool):
+            raise BadSettings(f"The config file {shown} has an unknown setting {clean(name, 40)!r}; known: {known}.")
+        if name in _NUMBERS and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**64:
             raw[name] = str(value)
         elif not isinstance(value, str):
             how = "a whole number, or text in quotes" if name in _NUMBERS else "text in quotes"
-            raise BadSettings(f"The setting {name!r} in {path} must be {how}.")
+            raise BadSettings(f"The setting {name!r} in {shown} must be {how}.")
     return raw

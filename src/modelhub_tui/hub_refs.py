@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 from modelhub_tui import identifiers
 from modelhub_tui.errors import BadReference
 from modelhub_tui.identifiers import BadIdentifier, safe_repo_path
-from modelhub_tui.untrusted import clean
+from modelhub_tui.untrusted import clean, clean_url
 from modelhub_tui.values import dataclass
 
 HUB_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "www.hf.co"})
@@ -59,7 +59,7 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
         try:
             url = urlsplit(said if "://" in said else f"https://{said}")
         except ValueError as error:
-            raise BadReference(f"{clean(said, 80)} is no valid URL; type the repo as owner/name.") from error
+            raise BadReference(f"{clean_url(said)} is no valid URL; type the repo as owner/name.") from error
         if url.scheme.lower() not in ("http", "https", "hf"):
             scheme = clean(url.scheme, 20)
             raise BadReference(f"{scheme}:// is not a HuggingFace address; paste an https:// URL or owner/name.")
@@ -68,7 +68,7 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
         elif url.username or url.password:
             raise BadReference("Leave user name and password out of the URL; set HF_TOKEN instead.")
         elif url.netloc.lower() not in hosts:
-            hub, said_host = urlsplit(endpoint).netloc, clean(url.netloc, 80)
+            hub, said_host = urlsplit(endpoint).netloc, clean_url(f"{url.scheme}://{url.netloc}").partition("://")[2]
             raise BadReference(
                 f"{said_host or 'No host'} is not the configured hub ({hub}); set HF_ENDPOINT to use it."
             )
@@ -83,7 +83,7 @@ def parse_hub_ref(text: str, endpoint: str = "https://huggingface.co") -> HubRef
         else:
             raise BadReference(f"That is a HuggingFace {clean(parts[0], 20)} page; give a model repo as owner/name.")
     if len(parts) < 2:
-        raise BadReference(f"{clean(said, 80)} has no owner; type the repo as owner/name.")
+        raise BadReference(f"{clean_url(said)} has no owner; type the repo as owner/name.")
     at = ""
     if len(parts) == 2 and ":" in parts[1]:  # hf.co/owner/name:file, as other tools write it
         parts[1], file = parts[1].split(":", 1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from modelhub_tui.untrusted import clean
 
@@ -153,6 +154,22 @@ def below(root: Path, path: Path) -> Path:
     if path.name in ("", ".", "..") or not there.startswith(top.rstrip(os.sep) + os.sep):
         raise OutsideError(path)
     return path
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL, each in one form: what decides who may see a credential.
+
+    Raises:
+        ValueError: It has no valid port or host.
+    """
+    parts = urlsplit(url)
+    scheme, host = parts.scheme.lower(), (parts.hostname or "").removesuffix(".")
+    if ":" in host:
+        import ipaddress
+
+        address = ipaddress.IPv6Address(host)
+        host = str(address.ipv4_mapped or f"[{address}]")
+    return f"{scheme}://{host}:{parts.port or {'http': 80, 'https': 443}.get(scheme, 0)}"
 
 
 class OutsideError(OSError):

@@ -24,6 +24,8 @@ _PLAIN = re.compile(r"[ -~]*\Z")
 _TIDY = re.compile(r"[!-~]++(?: [!-~]++)*+\Z")
 """Plain words with one space between two, as nearly all texts are."""
 _MAX_MARKS = 4
+_NO_PORT = re.compile(r"([^:/?#\[]*):(?![0-9]{1,5}(?:[/#]|\Z))")
+"""A host with something after its colon that is no port: whatever it is, it may be a secret."""
 
 
 def clean(text: object, limit: int = ONE_LINE) -> str:
@@ -47,6 +49,19 @@ def clean_block(text: object, limit: int = BLOCK) -> str:
     ]
     block = "\n".join(lines).strip("\n")
     return block if len(block) <= limit else block[: limit - 1] + "…"
+
+
+def clean_url(text: object, limit: int = 80) -> str:
+    """Return an address as it may be shown, well-formed or not: without what could be a password or a key."""
+    said = clean(text, 2000)
+    scheme, mark, rest = said.partition("://") if "://" in said else ("", "", said)
+    rest, query, _ = rest.partition("?")
+    _, at, host = rest.rpartition("@")
+    if at:
+        rest = f"[hidden]@{host}"
+    elif mark and (odd := _NO_PORT.match(rest)):
+        rest = f"{odd[1]}:[hidden]"
+    return clean(f"{scheme}{mark}{rest}{'?…' if query else ''}", limit)
 
 
 def printable(text: str) -> str:

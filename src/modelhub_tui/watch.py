@@ -86,6 +86,7 @@ class FleetWatcher(Wishes):
         *,
         kept: Fleet | None = None,
         stats: StatsSource | None = None,
+        notices: tuple[str, ...] = (),
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -110,6 +111,7 @@ class FleetWatcher(Wishes):
         self._nodes = kept.nodes if kept else ()
         self._unlisted = kept.unlisted if kept else 0
         self._intents = Intents()
+        self._own_notices = notices
         self._undone: tuple[str, ...] = ()
         self._turns: dict[str, asyncio.Lock] = {}
         self._last: Fleet | None = None
@@ -387,7 +389,7 @@ class FleetWatcher(Wishes):
 
     @property
     def _notices(self) -> tuple[str, ...]:
-        return (self._report.notices if self._report else ()) + self._undone
+        return self._own_notices + (self._report.notices if self._report else ()) + self._undone
 
     @property
     def _unheard(self) -> str:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,56 @@ def test_an_unknown_command_is_answered_with_all_there_are() -> None:
     assert done.returncode == 2
     assert "invalid choice: 'lst'" in done.stderr
     assert all(f"'{name}'" in done.stderr for name in ("list", "pull", "doctor", "catalog"))
+
+
+def test_a_key_goes_to_its_own_router_and_to_no_other(tmp_path: Path) -> None:
+    """Asked for by a real server: a key beside another router is withheld, and that is said once."""
+    seen: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self.send_response(401 if self.path.startswith("/v0/") else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        config = Path(os.environ["HOME"]) / ".config/modelhub/config.toml"
+        config.parent.mkdir(parents=True)
+        config.write_text('router = "http://fleet.example"\napi_key = "sk-of-the-fleet"\n')
+        withheld = run("list", "--router", url)
+        assert seen and not any(seen)
+        sentence = (
+            f"The API key in the config file is for http://fleet.example, set beside it, and is not sent to {url}."
+        )
+        assert withheld.stderr.splitlines()[0] == sentence and "sk-of" not in withheld.stderr
+        seen.clear()
+        given = run("list", "--router", url, env={**os.environ, "MODELHUB_API_KEY": "sk-for-any"})
+        assert "Bearer sk-for-any" in seen and "is not sent" not in given.stderr
+        told = json.loads(run("doctor", "--json", "--router", url).stdout)
+        server.shutdown()
+    [check] = [each for each in told["checks"] if each["name"] == "settings"]
+    assert (check["status"], check["what"]) == ("warning", sentence)
+
+
+def test_a_pipe_or_a_bomb_as_a_setting_ends_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "deep").write_text("theme = " + "[" * 30_000)
+    (tmp_path / "long").write_text("bandwidth = " + "9" * 6000)
+    (tmp_path / "deep.yaml").write_text("models: " + "[" * 200_000)
+    (tmp_path / "bomb.yaml").write_text("a: &a [x]\nb: &b [*a,*a]\nmodels: [*b, *b]\n")
+    (tmp_path / "huge.yaml").write_text("schema: " + "9" * 6000 + "\nmodels: []\n")
+    for flag, names in {
+        "--config": ("pipe", "deep", "long"),
+        "--api-key-file": ("pipe",),
+        "--catalog": ("pipe", "deep.yaml", "bomb.yaml", "huge.yaml"),
+    }.items():
+        for name in names:
+            done = run("catalog", "check", flag, str(tmp_path / name))
+            assert done.returncode in (1, 2) and "Traceback" not in done.stderr, (flag, name, done.stderr)
+            assert len((done.stderr + done.stdout).splitlines()) in (1, 2, 3), (flag, name, done.stdout)

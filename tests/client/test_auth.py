@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,30 @@ def test_credentials_hide_themselves_and_must_fit_a_header() -> None:
     assert "secret" not in shown
     with pytest.raises(BadSettings):
         Access(RouterHttp(URL, None, transport=httpx.MockTransport(lambda _: httpx.Response(200))), Credentials("ä"))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    ["[" * 6000, '{"exp":' * 1500, '{"exp": ' + "9" * 6000 + "}", '{"exp": 1e999}', '{"exp": NaN}', "[]", "7", ""],
+)
+async def test_a_login_whose_token_makes_no_sense_is_good_for_as_long_as_is_said(claims: str) -> None:
+    token = f"eyJ.{base64.urlsafe_b64encode(claims.encode()).rstrip(b'=').decode()}.c2ln"
+    answer = httpx.MockTransport(lambda _: httpx.Response(200, json={"token": token, "expires_in": 60}))
+    begun = time.time()
+    session = await login(URL, "admin", "pass", transport=answer)
+    assert begun + 59 < session.expires_at < time.time() + 61
+
+
+@pytest.mark.parametrize("ends", ["1" + "0" * 400, "1e999", "true", '"x"', "[" * 100_000])
+def test_a_kept_login_that_makes_no_sense_is_none(tmp_path: Path, ends: str) -> None:
+    (tmp_path / "sessions.json").touch(mode=0o600)
+    (tmp_path / "sessions.json").write_text(f'{{"{origin(URL)}": {{"token": "t", "expires_at": {ends}}}}}')
+    assert Sessions(tmp_path, keyring=False).load(URL) is None
+
+
+def test_an_origin_has_one_form() -> None:
+    one = {origin(each) for each in ("http://h", "HTTP://H:80/", "http://h./x?y", "http://h:080")}
+    assert one == {"http://h:80"}
+    assert origin("https://[0:0::1]") == origin("https://[::1]:443") == "https://[::1]:443"
+    others = ("https://h", "http://h:8080", "http://h.x", "http://hh")
+    assert len({origin(each) for each in others} | one) == 5

@@ -440,7 +440,7 @@ class TestProblems:
 
     def test_a_folder(self, tmp_path: Path) -> None:
         (problem,) = check_catalog(tmp_path)
-        assert problem == f"{tmp_path}:1: cannot be read (Is a directory); check the name and its permissions"
+        assert problem == f"{tmp_path}:1: cannot be read (it is no regular file); check the name and its permissions"
 
     @pytest.mark.parametrize("kind", ["pipe", "device"])
     def test_what_never_ends(self, tmp_path: Path, kind: str) -> None:
@@ -448,7 +448,7 @@ class TestProblems:
         if kind == "pipe":
             os.mkfifo(path)
         (problem,) = check_catalog(path)
-        assert problem == f"{path}:1: cannot be read (not a regular file); check the name and its permissions"
+        assert problem == f"{path}:1: cannot be read (it is no regular file); check the name and its permissions"
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
     def test_no_permission(self, write: Write) -> None:
@@ -473,7 +473,10 @@ class TestProblems:
         with path.open("wb") as file:
             file.truncate(5_000_001)
         (problem,) = check_catalog(path)
-        assert problem == f"{path}:1: is larger than 5 MB; a catalog only lists models, so shorten it"
+        assert (
+            problem
+            == f"{path}:1: cannot be read (it is larger than 5,000,000 bytes); check the name and its permissions"
+        )
 
     @pytest.mark.parametrize(
         "text", ["[" * 1_000_000, "{a: " * 1_000_000, "- " * 1_000_000], ids=["list", "map", "block"]

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelhub_tui import config
-from modelhub_tui.config import SETTINGS, Settings, load_settings
+from modelhub_tui.config import SETTINGS, Settings, hf_paths, hub_env, load_settings
 from modelhub_tui.domain import Limits
-from modelhub_tui.errors import BadSettings
+from modelhub_tui.errors import BadReference, BadSettings
+from modelhub_tui.hub_refs import parse_hub_ref
 from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.untrusted import clean
 
@@ -216,7 +217,8 @@ class TestRouter:
     def test_no_url(self, text: str, tmp_path: Path) -> None:
         with pytest.raises(BadSettings) as caught:
             load_settings({"router": text}, {"HOME": str(tmp_path)})
-        assert caught.value.reason == f"{clean(text, 80)!r} is no URL for the router; it looks like http://host:port."
+        shown = text.replace(":port", ":[hidden]")  # what is no port may be a password
+        assert caught.value.reason == f"{clean(shown, 80)!r} is no URL for the router; it looks like http://host:port."
 
     def test_the_hubs_address_is_checked_too(self, tmp_path: Path) -> None:
         with pytest.raises(
@@ -288,7 +290,7 @@ class TestFile:
     def test_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(BadSettings) as caught:
             load_settings({"config": str(tmp_path)}, {"HOME": str(tmp_path)})
-        assert caught.value.reason == f"The config file {tmp_path} cannot be read (Is a directory)."
+        assert caught.value.reason == f"The config file {tmp_path} cannot be read (it is no regular file)."
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
     def test_no_permission(self, tmp_path: Path) -> None:
@@ -357,6 +359,157 @@ def test_reading_settings_loads_nothing_heavy() -> None:
     assert not {"pydantic", "httpx", "yaml", "textual", "asyncio", "huggingface_hub"} & set(done.stdout.split())
 
 
-def test_a_config_file_without_end_is_refused() -> None:
-    with pytest.raises(BadSettings, match="/dev/zero is larger than 1 MB"):
-        load_settings({"config": "/dev/zero"}, {"HOME": "/nowhere"})
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("bandwidth = " + "9" * 6000, "a number is too long"),
+        ("bandwidth = 0x" + "f" * 60_000, "must be a whole number"),
+        ("bandwidth = -" + "9" * 300, "must be a whole number"),
+        ("theme = " + "[" * 20_000, "nested too deeply"),
+        ("theme = " + "{a=" * 20_000, "nested too deeply"),
+        ("a" + ".a" * 20_000 + " = 1", "unknown setting 'a'"),
+        ("[" + "a." * 20_000 + "a]", "unknown setting 'a'"),
+        ("# " + "x" * 70_000, "it is larger than 64,000 bytes"),
+    ],
+    ids=lambda text: text[:16],
+)
+def test_a_hostile_config_file_is_one_sentence(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(BadSettings) as caught:
+        load_settings({"config": str(tmp_path / "c.toml")}, {"HOME": str(tmp_path)})
+    assert why in caught.value.reason and len(caught.value.reason) < 500
+
+
+@pytest.mark.parametrize("setting", ["config", "api_key_file"])
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path, setting: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), "/dev/full", "/dev/null"):
+        with pytest.raises(BadSettings, match="cannot be read \\(it is no regular file\\)"):
+            load_settings({setting: name}, {"HOME": str(tmp_path)})
+
+
+SECRET_URLS = [
+    "http://user:hunter2@",
+    "user:hunter2@",
+    "user:hunter2@host",
+    "user:hunter%402@host:x",
+    "http://user:hunter2",
+    "http://user:hunter2/x@host",
+    "http://user:hunter2#x@host",
+    "http://user:hunter2@host:port",
+    "http://u@s:hunter2/@host:port",
+    "http://[hunter2@host",
+    "ftp://user:hunter2@host",
+    "http://:hunter2@:99999",
+    "http://host:99999/?key=hunter2",
+]
+
+
+@pytest.mark.parametrize("url", SECRET_URLS)
+@pytest.mark.parametrize("name", ["MODELHUB_ROUTER", "HF_ENDPOINT"])
+def test_a_malformed_address_does_not_show_its_password(tmp_path: Path, name: str, url: str) -> None:
+    with pytest.raises(BadSettings) as caught:
+        load_settings({}, {"HOME": str(tmp_path), name: url})
+    assert "hunter" not in caught.value.reason
+    with pytest.raises(BadReference) as refused:
+        parse_hub_ref(url if "://" in url else f"https://{url}")
+    assert "hunter" not in refused.value.reason
+
+
+class TestWhoseKey:
+    """A key set beside a router is for that router; one set alone goes with whichever is in force."""
+
+    A, B = "https://a.example", "https://b.example"
+
+    @pytest.mark.parametrize(
+        ("flags", "env", "file", "key"),
+        [
+            ({"router": A}, {}, {"router": B, "api_key": "kB"}, None),
+            ({"router": A}, {"router": B, "api_key": "kB"}, {}, None),
+            ({"router": A}, {"api_key": "k"}, {"router": B}, "k"),
+            ({"router": A}, {}, {"api_key": "k"}, "k"),
+            ({"router": A, "api_key": "kA"}, {"router": B, "api_key": "kB"}, {}, "kA"),
+            ({"api_key": "k"}, {"router": B, "api_key": "kB"}, {}, "k"),
+            ({"router": A}, {"router": B, "api_key": "kB"}, {"api_key": "k"}, "k"),
+            ({"router": A}, {"router": B, "api_key": "kB"}, {"router": A, "api_key": "kA"}, "kA"),
+            ({}, {"router": A}, {"router": B, "api_key": "kB"}, None),
+            ({}, {"api_key": "k"}, {"router": B, "api_key": "kB"}, "k"),
+            ({}, {}, {"router": B, "api_key": "kB"}, "kB"),
+            ({}, {"api_key": "k"}, {}, "k"),
+            ({"router": "HTTPS://A.example.:443/base"}, {}, {"router": A, "api_key": "kA"}, "kA"),
+            ({"router": "http://a.example"}, {}, {"router": A, "api_key": "kA"}, None),
+            ({"router": "https://a.example:8443"}, {}, {"router": A, "api_key": "kA"}, None),
+            ({"router": "https://a.example.evil.example"}, {}, {"router": A, "api_key": "kA"}, None),
+            ({"router": "http://[0:0::1]:80"}, {}, {"router": "http://[::1]", "api_key": "k"}, "k"),
+            ({"router": "http://[::ffff:10.0.0.1]"}, {}, {"router": "10.0.0.1", "api_key": "k"}, "k"),
+            ({"router": A}, {}, {"router": "http://[", "api_key": "k"}, None),
+        ],
+    )
+    def test_who_gets_which(
+        self, tmp_path: Path, flags: dict[str, str], env: dict[str, str], file: dict[str, str], key: str | None
+    ) -> None:
+        write_config(tmp_path, "\n".join(f'{name} = "{value}"' for name, value in file.items()))
+        variables = {f"MODELHUB_{name.upper()}": value for name, value in env.items()}
+        settings = load_settings(dict(flags), {"HOME": str(tmp_path), **variables})
+        assert settings.api_key == key
+        said = [each["api_key"] for each in (flags, env, file) if each.get("api_key")]
+        if key is None:
+            assert "is not sent to" in settings.notice
+        assert not any(each in settings.notice.split() for each in said)
+
+    def test_a_key_file_of_another_router_is_not_even_read(self, tmp_path: Path) -> None:
+        write_config(tmp_path, f'router = "{self.B}"\napi_key_file = "/nonexistent"')
+        settings = load_settings({"router": self.A}, {"HOME": str(tmp_path)})
+        assert settings.api_key is None
+        assert settings.notice == (
+            f"The API key in the config file is for {self.B}, set beside it, and is not sent to {self.A}."
+        )
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"HF_HOME": "$HOME/x"},
+        {"HF_HOME": "${HOME}/x/"},
+        {"HF_HOME": "~/x"},
+        {"HF_HOME": "~root/x"},
+        {"HF_HOME": "~nobody-has-this-name/x"},
+        {"HF_HOME": "/a/$UNKNOWN/${UNKNOWN}/$/${"},
+        {"HF_HOME": "$ONE", "ONE": "/b/$HOME"},
+        {"XDG_CACHE_HOME": "$HOME/y"},
+        {"XDG_CACHE_HOME": "~/y"},
+        {"HF_HUB_CACHE": "$HOME/z"},
+        {"HUGGINGFACE_HUB_CACHE": "~/z", "HF_HOME": "/q"},
+        {"HF_TOKEN_PATH": "${HOME}/t", "HF_HOME": "~"},
+        {},
+    ],
+    ids=str,
+)
+def test_paths_are_expanded_as_the_library_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str]
+) -> None:
+    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **env}
+    code = "from huggingface_hub.constants import *; print(HF_HUB_CACHE, HF_TOKEN_PATH, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=True, env=env, cwd=tmp_path
+    )
+    told = [Path(tmp_path, each) for each in done.stdout.splitlines()]
+    monkeypatch.chdir(tmp_path)
+    paths = hf_paths(env)
+    assert [paths["HF_HUB_CACHE"], paths["HF_TOKEN_PATH"]] == told
+    settings = load_settings({}, env)
+    assert settings.hub_cache == paths["HF_HUB_CACHE"]
+    # What a process of ours is told means the same to it, wherever it starts.
+    assert hf_paths({**env, **hub_env(settings, env)})["HF_TOKEN_PATH"] == paths["HF_TOKEN_PATH"]
+
+
+@pytest.mark.parametrize("text", ["~/x", "$HOME/x", "${HOME}/x"])
+def test_our_own_paths_are_expanded_too(tmp_path: Path, text: str) -> None:
+    names = ("MODELHUB_STATE_DIR", "MODELHUB_CACHE_DIR", "MODELHUB_CATALOG")
+    home = {"HOME": str(tmp_path)}
+    settings = load_settings({}, {**home, **dict.fromkeys(names, text)})
+    assert {settings.state_dir, settings.cache_dir, settings.catalog} == {tmp_path / "x"}
+    settings = load_settings({}, {**home, "XDG_STATE_HOME": text, "XDG_CACHE_HOME": text})
+    assert {settings.state_dir, settings.cache_dir} == {tmp_path / "x/modelhub"}
+    (tmp_path / "x").write_text("k")
+    assert load_settings({"api_key_file": text}, home).api_key == "k"

@@ -81,6 +81,8 @@ def _run(argv: list[str], connector: Connector | None) -> int:
 
             return without_settings(arguments, console, error)
         log_to_file(settings)
+        if settings.notice and arguments.command not in (None, "doctor"):
+            console.say(settings.notice, "yellow")
         if arguments.command is None:
             from modelhub_tui.cli.tui import run_tui
 

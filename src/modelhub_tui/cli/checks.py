@@ -170,6 +170,9 @@ def settings_in_force(settings: Settings, flags: dict[str, str | None]) -> Check
     said = [name for name, source in sources.items() if source != "default"]
     where = f"set: {', '.join(said)}" if said else "all as they come"
     mode = "this machine's own service" if settings.embedded else f"the router {settings.router}"
+    if settings.notice:
+        todo = "Set a key for this router: `--api-key-file`, or MODELHUB_API_KEY without MODELHUB_ROUTER beside it."
+        return Check("settings", WARNING, settings.notice, todo, details)
     return Check("settings", OK, f"For {mode}; {where}.", "", details)
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from modelhub_tui.cli.checks import OK, PROBLEM, WARNING, Check
-from modelhub_tui.config import Settings
+from modelhub_tui.config import Settings, hf_paths
 from modelhub_tui.domain import NodeStatus, Phase, Transfer
+from modelhub_tui.errors import BadSettings
 from modelhub_tui.net import USER_AGENT
+from modelhub_tui.small_files import read_small
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
 
@@ -151,13 +153,9 @@ def _token() -> tuple[str, str]:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if os.environ.get(name, "").strip():
             return os.environ[name].strip(), name
-    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    path = Path(os.environ.get("HF_TOKEN_PATH") or f"{home}/token")
-    with contextlib.suppress(OSError, RuntimeError, UnicodeDecodeError):
-        path = path.expanduser()
-        if path.is_file():
-            with path.open(encoding="utf-8") as file:
-                return file.read(10_000).strip(), "the token file"
+    with contextlib.suppress(BadSettings, OSError, UnicodeDecodeError):
+        path = hf_paths(os.environ)["HF_TOKEN_PATH"]
+        return read_small(path, 10_000, follow_links=True).decode().strip(), "the token file"
     return "", ""
 
 

@@ -197,12 +197,13 @@ class _Session:
 
         settings = self._settings
         catalog = load_catalog(settings.catalog, settings.cache_dir)
+        notices = (settings.notice,) if settings.notice else ()
         if settings.embedded:  # our own service tells them with its list
-            return FleetWatcher(self._connect, catalog, kept=kept)
+            return FleetWatcher(self._connect, catalog, kept=kept, notices=notices)
         from modelhub_tui.hub_stats import HubStatsCache, HubStatsService
 
         stats = HubStatsService(HubStatsCache(settings.cache_dir / "hub-stats"), settings.hf_endpoint)
-        return FleetWatcher(self._connect, catalog, kept=kept, stats=stats)
+        return FleetWatcher(self._connect, catalog, kept=kept, stats=stats, notices=notices)
 
     async def _connect(self) -> RouterClient:
         """Connect as the settings say now: a key may have been given since."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import logging
 import os
@@ -12,8 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from modelhub_tui import net
 from modelhub_tui.client.problems import to_error
@@ -27,6 +25,7 @@ from modelhub_tui.errors import (
     RouterFault,
     Unauthorised,
 )
+from modelhub_tui.identifiers import origin
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
@@ -144,18 +143,15 @@ def _expiry(token: str) -> float | None:
     """When a JWT ends, by its own claim, in the router's time; None if it does not say."""
     try:
         part = token.split(".")[1]
-        at = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("exp")
-    except (IndexError, ValueError, binascii.Error, AttributeError):
+        at = net.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))).get("exp")
+    except (IndexError, ValueError, AttributeError):
         return None
-    return float(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1e12 else None
+    return float(at) if _is_time(at) else None
 
 
-def origin(url: str) -> str:
-    """What a credential is kept for: scheme, host and port."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+def _is_time(at: object) -> TypeGuard[float]:
+    """Whether this is a time that a login may end: seconds since the epoch."""
+    return isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1e12
 
 
 class Sessions:
@@ -225,7 +221,7 @@ def _restored(said: Any) -> Session | None:
     if not isinstance(said, dict):
         return None
     token, ends = said.get("token"), said.get("expires_at")
-    if not isinstance(token, str) or not token or isinstance(ends, bool) or not isinstance(ends, int | float):
+    if not isinstance(token, str) or not token or not _is_time(ends):
         return None
     name, role = said.get("username"), said.get("role")
     return Session(
@@ -264,7 +260,7 @@ def read_private(path: Path) -> dict[str, Any]:
             if state.st_uid != os.getuid() or state.st_mode & 0o077:
                 return {}
             told = json.loads(file.read(1_000_000))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from modelhub_tui import __version__
 from modelhub_tui.catalog import load_catalog
-from modelhub_tui.config import Settings
+from modelhub_tui.config import Settings, hub_env
 from modelhub_tui.errors import BadCatalog, BadSettings, ServiceFailed, explain
 from modelhub_tui.identifiers import plain_number, whole_number
 from modelhub_tui.limit_texts import limits_env
@@ -303,8 +303,7 @@ class Service:
             "MODELHUB_API_KEY": self._state.node_key,
             "MODELHUB_STATE_DIR": str(self._settings.state_dir),
             "MODELHUB_CACHE_DIR": str(self._settings.cache_dir),
-            "HF_ENDPOINT": self._settings.hf_endpoint,
-            "HF_HUB_CACHE": str(self._settings.hub_cache),
+            **hub_env(self._settings, os.environ),
             **limits_env(self._settings.limits),
         }
 

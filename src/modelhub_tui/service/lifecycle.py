@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelhub_tui import __version__
-from modelhub_tui.config import Settings
+from modelhub_tui.config import Settings, hub_env
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.identifiers import whole_number
 from modelhub_tui.limit_texts import limits_env
@@ -280,8 +280,7 @@ def _start(settings: Settings, deadline: float) -> ServiceState:
         **os.environ,
         "MODELHUB_STATE_DIR": str(settings.state_dir),
         "MODELHUB_CACHE_DIR": str(settings.cache_dir),
-        "HF_ENDPOINT": settings.hf_endpoint,
-        "HF_HUB_CACHE": str(settings.hub_cache),
+        **hub_env(settings, os.environ),
         **limits_env(settings.limits),
     }
     env.pop("MODELHUB_CATALOG", None)

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelhub_tui.config import SETTINGS, Settings
+from modelhub_tui.config import SETTINGS, Settings, hub_env
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.limit_texts import limits_env
+from modelhub_tui.paths import expanded
 
 NAME = "modelhub.service"
 MARKER = "# Written by `modelhub service install`."
@@ -87,13 +88,12 @@ def _environment(settings: Settings, env: Mapping[str, str] | None) -> dict[str,
     told |= {
         "MODELHUB_STATE_DIR": str(settings.state_dir),
         "MODELHUB_CACHE_DIR": str(settings.cache_dir),
-        "HF_ENDPOINT": settings.hf_endpoint,
-        "HF_HUB_CACHE": str(settings.hub_cache),
+        **hub_env(settings, env),
     }
     told |= limits_env(settings.limits)
-    for name in ("MODELHUB_CONFIG", "MODELHUB_API_KEY_FILE", "HF_HOME"):
+    for name in ("MODELHUB_CONFIG", "MODELHUB_API_KEY_FILE"):
         if told.get(name):
-            told[name] = str(Path(told[name]).expanduser().absolute())
+            told[name] = str(Path(expanded(told[name], env)).absolute())
     if settings.catalog is not None:
         told["MODELHUB_CATALOG"] = str(settings.catalog)
     return {name: value for name, value in told.items() if name not in _SECRET | _NOT_OURS}
