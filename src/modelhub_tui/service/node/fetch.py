@@ -163,14 +163,14 @@ class Fetcher:
     def _pin(self, file: File, found: Found) -> tuple[File, Found]:
         """The file with what the hub adds to what is known of it; refused when the two contradict each other.
 
-        An ETag never takes the place of a checksum that is known. Nor does one of 40 digits contradict another: it may
-        be the plain sha1 of what git names otherwise, so the bytes decide.
+        An ETag never takes the place of a checksum that is known. Nor does it contradict one: it may be another hash of
+        the same bytes, so these decide. Only the hub's own word of another sha256 saves us fetching them.
         """
         if file.commit and file.commit != found.commit:
             raise faults.changed_upstream(file.repo, file.path, f"commit {found.commit[:12]}, not {file.commit[:12]}")
         if file.size is not None and file.size != found.size:
             raise faults.changed_upstream(file.repo, file.path, f"{found.size} bytes, not {file.size}")
-        if is_sha256(file.digest) and is_sha256(found.digest) and file.digest != found.digest:
+        if found.linked and is_sha256(file.digest) and found.digest not in (None, file.digest):
             raise faults.changed_upstream(file.repo, file.path, "another sha256")
         known = replace(file, commit=found.commit, size=found.size)
         if file.etag is None:

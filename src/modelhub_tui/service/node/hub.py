@@ -31,6 +31,8 @@ class Found:
     size: int
     url: str
     """Where its bytes are; signed and short-lived when it is not on the hub itself. A secret: never log it."""
+    linked: bool = False
+    """It is kept elsewhere, and the hub sends us there: then its checksum is the hub's own word, not some ETag."""
     xet: XetFile | None = None
     """Where they are in Xet storage, too, if the hub keeps the file there."""
 
@@ -93,7 +95,8 @@ class Hub:
         xet = xet_file(kept.file_hash, urljoin(url, kept.refresh_route)) if kept is not None else None
         if xet is not None and not safe_hop(url, xet.route):
             xet = None
-        return Found(commit, _checksum(told.etag, sent_on=origin(location) != origin(url)), size, location, xet)
+        linked = origin(location) != origin(url)
+        return Found(commit, _checksum(told.etag, linked=linked), size, location, linked, xet)
 
     @property
     def host(self) -> str:
@@ -140,13 +143,13 @@ class Hub:
         return faults.hub_unreachable(self.endpoint, why)
 
 
-def _checksum(etag: object, *, sent_on: bool) -> str | None:
+def _checksum(etag: object, *, linked: bool) -> str | None:
     """The checksum that an ETag is, if it has the form of one. Quotes and a weak ETag's `W/` are off already.
 
     40 hex digits in an answer that sends us elsewhere are git's name of the pointer to the file, not of its content.
     """
     told = etag.lower() if isinstance(etag, str) else None
-    return told if identifiers.is_sha256(told) or (identifiers.is_blob_id(told) and not sent_on) else None
+    return told if identifiers.is_sha256(told) or (identifiers.is_blob_id(told) and not linked) else None
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -201,8 +201,18 @@ class Trash:
         with self._lock:
             known = {(each.repo, each.etag): each for row in self._items.values() for each in row.files}
             held = {blob for row in self._items.values() for blob in row.blobs}
+            # Where nobody tells a checksum, the file's place does: what is at a commit does not change.
+            placed = {
+                (each.repo, each.commit or "", each.path): each
+                for row in self._items.values()
+                for each in row.files
+                if (each.repo, each.etag) in held
+            }
             out = []
             for file in files:
+                before = placed.get((file.repo, file.commit or "", file.path))
+                if file.commit and file.etag is None and before is not None and file.size in (None, before.size):
+                    file = replace(file, etag=before.etag, by_etag=before.by_etag, size=before.size)
                 if file.etag and (file.repo, file.etag) in held and self._lift(file):
                     before = known.get((file.repo, file.etag), file)
                     file = replace(file, done=before.done, fetched=before.fetched)
