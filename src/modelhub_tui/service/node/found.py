@@ -85,7 +85,11 @@ class Finder:
         """Replaced as a whole, so that anybody may read it at any time."""
 
     def scan(self) -> None:
-        """Look at the cache again. A repo in which nothing seems to have changed costs a few `stat` calls."""
+        """Look at the cache again. A repo in which nothing seems to have changed costs a few `stat` calls.
+
+        Raises:
+            OSError: It cannot be looked at; what was found before stands.
+        """
         closer = self._scans % _LOOK_CLOSER_EVERY == 0
         self._scans += 1
         read: dict[str, tuple[object, tuple[Group, ...]]] = {}
@@ -129,8 +133,8 @@ class Finder:
         try:
             with os.scandir(self._cache.root) as entries:
                 return sorted(each.name for each in entries if each.name.startswith("models--") and each.is_dir())
-        except OSError:
-            return []  # no cache yet, or not ours to read
+        except FileNotFoundError:
+            return []  # no cache yet
 
 
 def _within_limits(groups: Iterable[Group]) -> Iterator[Group]:
