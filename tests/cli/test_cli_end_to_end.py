@@ -93,7 +93,7 @@ def test_register_pull_local_rm(modelhub: Shell, hub: LoopbackHub) -> None:
     assert "is registered already" in modelhub("register", "acme/Big-GGUF", "--file", "big-Q4_K_M.gguf").stderr
 
     before = bytes_on_disk()
-    said = modelhub.ok("rm", "big-gguf", "--yes")
+    said = modelhub.ok("rm", "acme/big-gguf", "--yes")
     assert said.startswith("Deleted acme/big-gguf; 3.1 MB kept in the trash until ")
     assert not path.exists() and json.loads(modelhub.ok("local", "--json")) == []
     (kept,) = json.loads(modelhub.ok("trash", "--json"))
@@ -104,15 +104,15 @@ def test_register_pull_local_rm(modelhub: Shell, hub: LoopbackHub) -> None:
     assert hashlib.sha256(path.read_bytes()).hexdigest() == repo["big-Q4_K_M.gguf"].sha256
     assert hub.served_bytes() == served, "it was downloaded again"
 
-    assert modelhub.ok("rm", "big-gguf", "--yes", "--now") == "Deleted acme/big-gguf; 3.1 MB freed.\n"
+    assert modelhub.ok("rm", "acme/big-gguf", "--yes", "--now") == "Deleted acme/big-gguf; 3.1 MB freed.\n"
     assert not path.exists() and before - bytes_on_disk() >= 3 * MIB
     assert "acme/Big-GGUF" not in hf_cache()
     assert json.loads(modelhub.ok("trash", "--json")) == []
     assert modelhub("undo").returncode == 5
-    assert modelhub("rm", "big-gguf", "--yes").returncode == 5
+    assert modelhub("rm", "acme/big-gguf", "--yes").returncode == 5
 
     modelhub.ok("pull", "acme/Big-GGUF")
-    modelhub.ok("rm", "big-gguf", "--yes")
+    modelhub.ok("rm", "acme/big-gguf", "--yes")
     assert modelhub("trash", "--empty", "--yes").stderr == "3.1 MB freed.\n"
     assert before - bytes_on_disk() >= 3 * MIB, "it was said before it was true"
 
@@ -215,7 +215,7 @@ def test_on_a_terminal_it_shows_progress_and_asks_before_deleting(modelhub: Shel
     assert terminal.finish() == 0
     assert "\x1b[32macme/big-gguf is downloaded, 2.1 MB.\x1b[0m" in terminal.said
 
-    terminal = Terminal("rm", "big-gguf")
+    terminal = Terminal("rm", "acme/big-gguf")
     terminal.expect(
         r"Delete acme/big-gguf \(2\.1 MB on \S+\)\? "
         r"It can be undone for 1 hour with `modelhub undo`, unless [^\[]+ before\. \[y/N\] "
@@ -224,12 +224,12 @@ def test_on_a_terminal_it_shows_progress_and_asks_before_deleting(modelhub: Shel
     assert terminal.finish() == 1 and "Nothing was deleted." in terminal.said
     assert len(json.loads(modelhub.ok("local", "--json"))) == 1
 
-    terminal = Terminal("rm", "big-gguf")
+    terminal = Terminal("rm", "acme/big-gguf")
     terminal.expect(r"\[y/N\] ")
     terminal.type("\x03")
     assert terminal.finish() == 130 and "Traceback" not in terminal.said
 
-    terminal = Terminal("rm", "big-gguf")
+    terminal = Terminal("rm", "acme/big-gguf")
     terminal.expect(r"\[y/N\] ")
     terminal.type("y\r")
     assert terminal.finish() == 0 and "2.1 MB kept in the trash" in terminal.said

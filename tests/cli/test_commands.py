@@ -341,6 +341,9 @@ def test_rm_of_what_is_not_here_is_not_found(modelhub: CommandLine) -> None:
     modelhub.client.say(PLACED)
     assert modelhub("rm", "other", "--yes").code == 5
     assert modelhub("rm", "nonsense", "--yes").code == 5
+    refused = modelhub("rm", "gguf", "acme", "--yes", "--cancel")
+    assert (refused.code, refused.out) == (2, "") and "is a part of a name; type it in full: " in refused.err
+    assert not modelhub.client.asked("delete")
     assert modelhub.client.asked("delete") == []
 
 

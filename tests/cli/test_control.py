@@ -14,6 +14,7 @@ from modelhub_tui.domain import (
     Phase,
     Place,
     Placement,
+    RouterModel,
     RouterReport,
     Transfer,
     Trashed,
@@ -192,7 +193,10 @@ def test_emptying_the_trash_is_asked_about(modelhub: CommandLine, monkeypatch: p
     assert modelhub("trash", "--empty").code == 1
     assert asked == ["Free 3 kB for good: Tiny Instruct, Other?"]
     assert modelhub.client.asked("empty_trash") == []
-    result = modelhub("trash", "--empty", "other", "--yes")
+    refused = modelhub("trash", "--empty", "tiny", "--yes")
+    assert refused.code == 2 and "type it in full: acme/tiny-gguf." in refused.err
+    assert not modelhub.client.asked("empty_trash")
+    result = modelhub("trash", "--empty", "acme/other-gguf", "--yes")
     said = "Waiting for the nodes to free the space.\n2 kB will be freed as soon as the nodes get to it.\n"
     assert (result.code, result.err) == (0, said)
     modelhub("trash", "--empty", "-y")
@@ -320,10 +324,10 @@ def test_rm_refuses_what_is_being_downloaded(modelhub: CommandLine, monkeypatch:
 
 
 @pytest.mark.parametrize("model", [HELD, WAITING])
-def test_rm_of_what_only_waits_needs_no_cancel(modelhub: CommandLine, model: object) -> None:
-    modelhub.client.say(model)  # type: ignore[arg-type]
+def test_rm_of_what_only_waits_needs_no_cancel(modelhub: CommandLine, model: RouterModel) -> None:
+    modelhub.client.say(model)
     modelhub.client.then(())
-    assert modelhub("rm", "acme", "--yes").code == 0
+    assert modelhub("rm", model.name, "--yes").code == 0
     assert modelhub.client.said == [{"cancel": False, "keep": True}]
 
 

@@ -37,7 +37,7 @@ ALL = (QWEN, CODER, SECOND, GEMMA)
         ("q/qwen-7b-gguf", QWEN),
         ("q/qwen-7b-gguf:q8_0", SECOND),
         ("coder", CODER),
-        (" gem ", GEMMA),
+        (" gemma ", GEMMA),
         ("q8", SECOND),
     ],
 )
@@ -116,3 +116,49 @@ def test_a_table_fits_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.table(head, rows, shrink=("TITLE",), drop=("TITLE",))
     printed = capsys.readouterr().out
     assert "日本語の長い名前" * 4 in printed and "EMPTY" not in printed
+
+
+MOON = model("ggml-org/moondream2-20250414-gguf", "Moondream 2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "org/m",
+        "org/moondream2",
+        "ml-org/moondream2",
+        "ggml-org/moon",
+        "ggml-org/m",
+        "oon",
+        "moon",
+        "dream2",
+        "2025",
+        "gg",
+        "/m",
+    ],
+)
+def test_half_a_word_is_no_part(name: str) -> None:
+    with pytest.raises(NotFound):
+        resolve((MOON, GEMMA), name)
+    if "/" in name:
+        assert resolve_pull((MOON, GEMMA), name, HUB) == RegisterRequest(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["moondream2", "moondream", "Moondream 2", "ggml-org/moondream2", "ggml-org", "20250414", "org"]
+)
+def test_whole_words_are_a_part(name: str) -> None:
+    assert resolve((MOON, GEMMA), name) is MOON
+
+
+@pytest.mark.parametrize("part", ["moondream", "moondream2", "ggml-org/moondream2", "gguf", "ggml-org"])
+def test_what_is_destroyed_is_named_in_full(part: str) -> None:
+    with pytest.raises(BadUsage) as caught:
+        resolve((MOON, GEMMA), part, full=True)
+    assert caught.value.reason == f"{part!r} is a part of a name; type it in full: {MOON.name}."
+    with pytest.raises(NotFound):
+        resolve((MOON, GEMMA), "org/m", full=True)
+    for name in (MOON.name, MOON.name.upper(), "moondream 2", " gemma-2 "):
+        assert resolve((MOON, GEMMA), name, full=True) in (MOON, GEMMA)
+    with pytest.raises(BadUsage, match="qwen-7b or qwen-7b-coder or q/qwen-7b-gguf:q8_0"):
+        resolve(ALL, "qwen", full=True)

@@ -17,7 +17,8 @@ from modelhub_tui.untrusted import clean
 GLOBAL_FLAGS = tuple(each.name for each in SETTINGS if each.flag)
 _METAVARS = {"router": "URL", "api_key": "KEY", "theme": "NAME"}
 _EXAMPLES = "examples:"
-_NAMES = "NAME is a catalog id, a registered name, or any part that only one model has."
+_NAMES = "NAME is a catalog id, a registered name, or words of one that only one model has."
+_FULL_NAMES = "NAME is a full catalog id, registered name or title, as `modelhub list` shows it."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -134,10 +135,10 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
     rm = add(
         "rm",
         "delete models, or cancel their download",
-        "rm phi-3-mini",
-        "rm phi-3-mini gemma-2-9b --yes",
-        "rm qwen2.5-7b --cancel --yes",
-        more=f"{_NAMES} A deleted model can be had back for a while with `modelhub undo`.",
+        "rm phi-3-mini-4k-instruct",
+        "rm phi-3-mini-4k-instruct gemma-2-9b-it --yes",
+        "rm qwen2.5-7b-instruct --cancel --yes",
+        more=f"{_FULL_NAMES} A deleted model can be had back for a while with `modelhub undo`.",
     )
     rm.add_argument("names", nargs="+", metavar="NAME")
     rm.add_argument("--yes", "-y", action="store_true", help="do not ask")
@@ -266,9 +267,9 @@ def _add_trash(add: Callable[..., Any]) -> None:
     )
     undo.add_argument("names", nargs="*", metavar="NAME")
 
-    examples = ("trash", "trash --empty phi-3-mini", "trash --empty --yes")
+    examples = ("trash", "trash --empty phi-3-mini-4k-instruct", "trash --empty --yes")
     trash = add("trash", "list the deleted models that can be had back, or free them", *examples)
-    trash.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    trash.add_argument("names", nargs="*", metavar="NAME", help="only these; in full with --empty")
     trash.add_argument("--empty", action="store_true", help="free the space for good")
     trash.add_argument("--yes", "-y", action="store_true", help="do not ask")
 

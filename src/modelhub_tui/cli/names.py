@@ -1,4 +1,7 @@
-"""Which model a person means: a catalog id, a registered name, a title, or any part that only one model has."""
+"""Which model a person means: a catalog id, a registered name, a title, or words of one that only one model has.
+
+What cannot be taken back takes full names only.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,19 @@ if TYPE_CHECKING:
 MOST_CANDIDATES = 10
 
 
-def resolve(models: Sequence[Model], name: str) -> Model:
+def resolve(models: Sequence[Model], name: str, *, full: bool = False) -> Model:
     """Return the one model that `name` means. Case does not matter, and an exact match beats a part.
+
+    Args:
+        full: A part is not enough: something is about to be destroyed.
 
     Raises:
         NotFound: No model has it.
-        BadUsage: It is empty, or several have it; the reason lists them.
+        BadUsage: It is empty, or several have it, or it is a part and has to be more; the reason lists them.
     """
     wanted = name.strip().casefold()
     if not wanted:
-        raise BadUsage("A NAME is empty; type a catalog id, a registered name, or part of one.")
+        raise BadUsage("A NAME is empty; type a catalog id, a registered name, or words of one.")
     exact = (
         lambda model: (model.catalog_id or "").casefold() == wanted,
         lambda model: model.name.casefold() == wanted,
@@ -37,7 +43,9 @@ def resolve(models: Sequence[Model], name: str) -> Model:
         found = [model for model in models if matches(model)]
         if found:
             return _only(found, name)
-    found = [model for model in models if wanted in _said(model)]
+    found = [model for model in models if has_part(_said(model), wanted)]
+    if found and full:
+        raise only_a_part(name, _handles(found))
     if found:
         return _only(found, name)
     raise NotFound(clean(name, 100))
@@ -77,20 +85,46 @@ def _known(models: Sequence[Model], ref: HubRef) -> Model | None:
     return _only(there, ref.repo) if there else None
 
 
+def has_part(names: Sequence[str], part: str) -> bool:
+    """Whether one of some names holds a part as whole words; one with a slash begins with the whole owner.
+
+    A number may follow a word: `qwen` is a part of `qwen2.5`, and `7b` is none of `27b`.
+    """
+    part = part.casefold()
+    for name in map(str.casefold, names):
+        at = name.find(part)
+        while at >= 0:
+            before, after = name[at - 1 : at], name[at + len(part) : at + len(part) + 1]
+            begins = not at if "/" in part else not (before.isalnum() and part[0].isalnum())
+            ends = not (part[-1].isalnum() and after.isalnum()) or (part[-1].isalpha() and after in "0123456789")
+            if begins and ends:
+                return True
+            at = name.find(part, at + 1)
+    return False
+
+
+def only_a_part(name: str, full: Sequence[str]) -> BadUsage:
+    """The refusal to destroy what was named by a part of its name."""
+    return BadUsage(f"{clean(name, 100)!r} is a part of a name; type it in full: {' or '.join(full)}.")
+
+
 def handle(model: Model) -> str:
     """What to type for this model."""
     return model.catalog_id or model.name
 
 
-def _said(model: Model) -> str:
-    return "\n".join((model.catalog_id or "", model.name, model.title, model.repo)).casefold()
+def _said(model: Model) -> tuple[str, ...]:
+    return model.catalog_id or "", model.name, model.title, model.repo
 
 
 def _only(found: list[Model], name: str) -> Model:
     if len(found) == 1:
         return found[0]
-    shown = [handle(model) for model in found[:MOST_CANDIDATES]]
-    if len(set(shown)) < len(shown):
-        shown = [model.name for model in found[:MOST_CANDIDATES]]
     more = f" and {len(found) - MOST_CANDIDATES} more" if len(found) > MOST_CANDIDATES else ""
-    raise BadUsage(f"{clean(name, 100)!r} could be any of: {', '.join(shown)}{more}. Type more of the name.")
+    raise BadUsage(f"{clean(name, 100)!r} could be any of: {', '.join(_handles(found))}{more}. Type more of the name.")
+
+
+def _handles(found: list[Model]) -> list[str]:
+    """What to type for each of the first of some models, no two the same."""
+    shown = [handle(model) for model in found[:MOST_CANDIDATES]]
+    return shown if len(set(shown)) == len(shown) else [model.name for model in found[:MOST_CANDIDATES]]

@@ -175,9 +175,13 @@ def _present(fleet: Fleet, name: str) -> Model:
     """The model a name means: of those that are there, if it means one of them."""
     present = tuple(model for model in fleet.models if model.state is not ModelState.AVAILABLE)
     try:
-        model = resolve(present, name)
-    except NotFound:
-        raise NotDownloaded(handle(resolve(fleet.models, name))) from None  # or says who is unknown, or ambiguous
+        model = resolve(present, name, full=True)
+    except (NotFound, BadUsage) as error:
+        try:
+            other = resolve(fleet.models, name, full=True)
+        except NotFound:
+            raise error from None
+        raise NotDownloaded(handle(other)) from None
     if model.found:
         said = handle(model)
         raise Rejected(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.cli import FAILED, OK
 from modelhub_tui.cli.fleet import Connect, follow
-from modelhub_tui.cli.names import MOST_CANDIDATES
+from modelhub_tui.cli.names import MOST_CANDIDATES, has_part, only_a_part
 from modelhub_tui.cli.orders import order
 from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.shapes import local_json, trashed_json
@@ -39,7 +39,7 @@ def trash(arguments: Namespace, settings: Settings, console: Console, connect: C
     catalog = load_catalog(settings.catalog, settings.cache_dir)
     patience = Patience(arguments, console)
     kept = order(connect, catalog, _kept, patience)
-    chosen = tuple(_resolve(kept, name) for name in arguments.names) or kept
+    chosen = tuple(_resolve(kept, name, full=arguments.empty) for name in arguments.names) or kept
     if arguments.empty:
         return _empty(arguments, console, connect, catalog, chosen, patience)
     if console.as_json:
@@ -170,16 +170,18 @@ async def _until_freed(client: RouterClient, before: Sequence[Node], chosen: Seq
     return f"{human_size(freed)} freed, {left} {whose}." if freed else f"{left} freed {whose}."
 
 
-def _resolve(kept: Sequence[Trashed], name: str) -> Trashed:
-    """The deleted model that a name means: exactly, or as a part that only one has.
+def _resolve(kept: Sequence[Trashed], name: str, *, full: bool = False) -> Trashed:
+    """The deleted model that a name means: exactly, or (unless `full` is asked for) by words that only one has.
 
     Raises:
         Rejected: None has it.
-        BadUsage: Several have it.
+        BadUsage: Several have it, or it is only a part.
     """
     wanted = name.strip().casefold()
     exact = [each for each in kept if wanted in (each.name.casefold(), each.title.casefold(), each.repo.casefold())]
-    said = [each for each in kept if wanted and wanted in f"{each.name}\n{each.title}\n{each.repo}".casefold()]
+    said = [each for each in kept if wanted and has_part((each.name, each.title, each.repo), wanted)]
+    if full and said and not exact:
+        raise only_a_part(name, [each.name for each in said[:MOST_CANDIDATES]])
     found = exact or said
     if not found:
         raise Rejected(f"{clean(name, 100)} is not in the trash; `modelhub trash` lists what is.", code="not_in_trash")
