@@ -78,6 +78,29 @@ def bytes_on_disk() -> int:
     return sum(each.stat().st_size for each in cache.rglob("*") if each.is_file() and not each.is_symlink())
 
 
+def test_a_mirror_that_tells_no_checksum(modelhub: Shell, hub: LoopbackHub) -> None:
+    """Registered, downloaded, listed, deleted and brought back; and nowhere called verified."""
+    hub.api.mirror_etag, hub.api.untold = (lambda _repo, _blob: '"deadbeef"'), (lambda _repo, path: path == "b.gguf")
+    hub.add(HubRepo("acme/Bare", {"a.gguf": Generated(MIB, 1), "b.gguf": Generated(MIB, 2)}))
+    for file, verified in (("a.gguf", True), ("b.gguf", False)):
+        name = json.loads(modelhub.ok("register", "acme/Bare", "--file", file, "--json"))["name"]
+        done = modelhub("pull", name)
+        assert done.returncode == 0 and ("cannot be verified" in done.stderr) is not verified, done.stderr
+        path = done.stdout.strip()
+        assert Path(path).read_bytes() == hub.repo("acme/Bare")[file].read()
+        for command in ("local", "list"):
+            told = next(each for each in json.loads(modelhub.ok(command, "--json")) if each["name"] == name)
+            (place,) = told["placements"]
+            assert (place["verified"], place["unverified"]) == (verified, [] if verified else [path])
+        assert ("not verifiable" in modelhub.ok("local")) is not verified
+        said = modelhub.ok("status", "--json") + modelhub.ok("local")
+        assert verified or "Verified" not in said
+    served = hub.served_bytes()
+    modelhub.ok("rm", name, "--yes")
+    assert modelhub.ok("undo") == f"{path}\n"
+    assert hub.served_bytes() == served, "it was downloaded again"
+
+
 def test_register_pull_local_rm(modelhub: Shell, hub: LoopbackHub) -> None:
     repo = hub.add(HubRepo("acme/Big-GGUF", {"big-Q4_K_M.gguf": Generated(3 * MIB, seed=5), "README.md": "# Big"}))
     told = json.loads(modelhub.ok("register", f"{hub.url}/acme/Big-GGUF/blob/main/big-Q4_K_M.gguf", "--json"))
