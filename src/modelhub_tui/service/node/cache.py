@@ -96,9 +96,9 @@ class Cache:
             OutsideError: A folder on the way is a link.
             OSError: It is not there, or cannot be entered or made.
         """
-        folders = safe_repo_path(file.path).split("/")[:-1]
+        folders = (identifiers.commit(file.commit), *safe_repo_path(file.path).split("/")[:-1])
         with self.home(file.repo) as home:
-            return home.enter("snapshots", identifiers.commit(file.commit), *folders, make=make)
+            return home.enter("snapshots", *folders, make=make)
 
     def blob_behind(self, repo: str, where: tuple[str, ...], target: str | None) -> str | None:
         """The blob to which a link in a snapshot leads.
@@ -130,7 +130,7 @@ class Cache:
             OutsideError: One of them is a link that may not be one.
             OSError: The disk says no.
         """
-        home = self.repo_dir(repo)
+        home, commit = self.repo_dir(repo), identifiers.commit(commit)
         new = not self.root.exists()
         self.root.mkdir(parents=True, exist_ok=True)
         if new:
@@ -138,7 +138,7 @@ class Cache:
                 root.write("CACHEDIR.TAG", _TAG.encode())
         home.mkdir(exist_ok=True)
         with Folder.at(home) as opened:
-            opened.enter("snapshots", identifiers.commit(commit), make=True).close()
+            opened.enter("snapshots", commit, make=True).close()
         (home / "blobs").mkdir(exist_ok=True)
 
     def part_bytes(self, file: File) -> int:
@@ -249,9 +249,10 @@ class Cache:
             OSError: The disk says no.
         """
         *folders, name = identifiers.revision(ref).split("/")
+        commit = identifiers.commit(commit)
         with self.home(repo) as home, home.enter("refs", *folders, make=True) as refs:
             temporary = f"{name}.{uuid.uuid4().hex[:8]}.tmp"
-            refs.write(temporary, identifiers.commit(commit).encode())
+            refs.write(temporary, commit.encode())
             refs.rename(temporary, refs, name)
 
     def usage(self) -> tuple[int, int]:

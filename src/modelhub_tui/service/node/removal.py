@@ -230,7 +230,8 @@ def put_aside(cache: Cache, files: Iterable[File], blobs: Iterable[tuple[str, st
     for repo in {repo for repo, _ in blobs}:
         used = linked_blobs(cache, repo)
         for etag in (etag for owner, etag in blobs if owner == repo and etag not in used):
-            with contextlib.suppress(FileNotFoundError):
+            # A folder of that name is not ours: then the blob stays, and goes for good.
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 cache.blob(repo, etag).replace(cache.trashed(repo, etag))
         sync_dir(cache.repo_dir(repo) / "blobs")
 
