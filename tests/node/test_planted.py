@@ -17,7 +17,7 @@ import psutil
 import pytest
 from huggingface_hub import hf_hub_download
 
-from modelhub_tui.identifiers import BadIdentifier, OutsideError
+from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_commit
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.chunkmap import CHUNK_BYTES, ChunkMap, mapped_bytes, new_map
 from modelhub_tui.service.node.folders import Folder
@@ -399,6 +399,34 @@ def test_counts_that_no_chunk_can_have_are_no_map(tmp_path: Path) -> None:
 
 
 # -- words -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", ["X-Repo-Commit", "ETag", "X-Linked-Etag"])
+def test_a_branch_is_resolved_to_a_commit_or_to_nothing(
+    router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path, header: str
+) -> None:
+    """An upstream router's list names a branch; the commit, and so the folder, is what a HEAD says then."""
+    outside = Outside(tmp_path / "home", COMMIT)
+    words = ("../" * 12 + str(outside.root)[1:], str(outside.root), "../../../../home", "..", "main", "A" * 40, "con")
+    for number, word in enumerate(words):
+        repo = empty_hub.add(HubRepo(f"acme/m{number}", {"a.gguf": f"GGUF {number}".encode()}))
+        empty_hub.fault(path=f"{repo.id}/*", method="HEAD", headers={header: word}, times=None)
+        bare = {"sha256": None, "size": None, "revision": "main"}
+        router.register(repo.id, [{**each, **bare} for each in manifest_of(repo)])
+    with NodeThread(router, empty_hub, tmp_path / "machine", max_attempts=1, restart_base_s=600) as node:
+        for number in range(len(words)):
+            name = f"acme/m{number}"
+            router.wait(
+                lambda name=name: router.placement(name) or (router.transfer(name) or {}).get("phase") == "failed"
+            )
+            if header == "X-Repo-Commit":
+                assert router.placement(name) is None
+        cache = node.cache
+    assert all(is_commit(each.name) for each in cache.glob("models--*/snapshots/*"))
+    assert {each.name for each in tmp_path.iterdir()} == {"home", "machine"}
+    assert {each.name for each in (tmp_path / "machine").iterdir()} <= {"state", "cache", "hub"}
+    outside.assert_untouched()
+
 
 BAD = ("..", ".", "", "/etc", "../x", "a/b", "a\0b", "x" * 300, None)
 
