@@ -134,7 +134,6 @@ MOON = model("ggml-org/moondream2-20250414-gguf", "Moondream 2")
         "dream2",
         "2025",
         "gg",
-        "/m",
     ],
 )
 def test_half_a_word_is_no_part(name: str) -> None:
