@@ -1,11 +1,13 @@
 """The whole service and a hub of which no word is true: nothing outside changes, nothing raw is shown, it answers.
 
-`MODELHUB_HOSTILE_EXAMPLES=200` tries that many hubs instead of two, other ones each time.
+`HOSTILE_EXAMPLES=200` tries that many hubs instead of two, other ones each time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import sys
 import unicodedata
 from pathlib import Path
@@ -15,15 +17,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
+from modelhub_tui.hub_stats import HubStatsCache
 from tests.faults.machine import Machine, Refused
 from tests.hub import HubRepo, LoopbackHub
 from tests.hub.alphabet import FORGED, HEADERS, MEMBERS, header, words
 from tests.node.outside import Outside, fingerprint
 from tests.tty.terminal import Terminal
 
-pytestmark = pytest.mark.timeout(0 if "MODELHUB_HOSTILE_EXAMPLES" in os.environ else 300)
+pytestmark = pytest.mark.timeout(0 if "HOSTILE_EXAMPLES" in os.environ else 300)
 
-EXAMPLES = int(os.environ.get("MODELHUB_HOSTILE_EXAMPLES", "2"))
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "2"))
 TUNING = {"max_attempts": 2, "backoff_base_s": 0.01, "restart_base_s": 600, "metadata_s": 2.0}
 """What does not work at once will not."""
 STATUSES = (403, 404, 418, 429, 500)
@@ -36,7 +39,7 @@ FILE = "sub/tiny.gguf"
 @given(st.data())
 @settings(
     max_examples=EXAMPLES,
-    derandomize="MODELHUB_HOSTILE_EXAMPLES" not in os.environ,
+    derandomize="HOSTILE_EXAMPLES" not in os.environ,
     deadline=None,
     database=None,
     phases=[Phase.generate],
@@ -150,3 +153,25 @@ def surroundings(world: Path, home: Path) -> dict[str, tuple[int, str]]:
     """Everything in the world but what the program keeps for itself."""
     own = tuple(str((home / name).relative_to(world)) for name in ("state", "cache", "hub", "hf", "output.log"))
     return {path: (mode, said) for path, (mode, _, said) in fingerprint(world).items() if not path.startswith(own)}
+
+
+def test_a_service_with_a_planted_cache_of_statistics_harms_nothing_and_has_them_again(tmp_path: Path) -> None:
+    home = tmp_path / "machine"
+    mine = Outside(home / "mine", "a" * 40)
+    with LoopbackHub([HubRepo("acme/tiny", {FILE: b"GGUF" * 3000}, downloads=7)]) as hub:
+        machine = Machine(home, hub)
+        planted = HubStatsCache(machine.settings.cache_dir / "hub-stats")
+        planted.bind(hub.url, lambda: None)
+        planted.put("acme/tiny", downloads=1, likes=1)
+        planted.put("acme/other", downloads=1, likes=1)
+        planted.close()
+        with contextlib.closing(sqlite3.connect(machine.settings.cache_dir / "hub-stats" / "cache.db")) as db:
+            db.execute(
+                "UPDATE Cache SET mode = 2, filename = '../../mine/thesis.txt', expire_time = 1 + rowid % 2 * 9e9"
+            )
+            db.execute("CREATE TRIGGER t AFTER INSERT ON Cache BEGIN DELETE FROM Cache; END")
+            db.commit()
+        with machine:
+            name = machine.register("acme/tiny", FILE)
+            machine.until(lambda: (machine.models()[name]["hf_info"] or {}).get("downloads") == 7, "they come")
+    mine.assert_untouched()
