@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -74,6 +75,34 @@ def new_client(
         limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})},
     )
+
+
+def own_transport(folder: Path) -> httpx.AsyncBaseTransport:
+    """Connections to this user's own service, through the socket in its state folder; see `own_socket`.
+
+    Raises:
+        OSError: The folder cannot be opened.
+    """
+    import ssl
+
+    spare_httpx_its_command()
+    import httpx
+
+    from modelhub_tui.own_socket import Address
+
+    class Through(httpx.AsyncHTTPTransport):
+        def __init__(self) -> None:
+            self._address = Address(folder)
+            limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
+            # Plain HTTP: a bare context trusts nobody and costs nothing.
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            super().__init__(uds=self._address.path, verify=tls, trust_env=False, limits=limits)
+
+        async def aclose(self) -> None:
+            await super().aclose()
+            self._address.close()
+
+    return Through()
 
 
 def spare_httpx_its_command() -> None:

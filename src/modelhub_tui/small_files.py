@@ -13,6 +13,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -30,6 +31,7 @@ def read_small(
     follow_links: bool = False,
     dir_fd: int | None = None,
     only_ours: bool = False,
+    check: Callable[[os.stat_result], None] = lambda _: None,
 ) -> bytes:
     """Read a regular file of at most `limit_bytes`, without ever waiting for anybody.
 
@@ -37,6 +39,7 @@ def read_small(
         follow_links: For files that a person names (settings, keys): those may be links, to a regular file.
         dir_fd: A relative `path` is meant from this open folder.
         only_ours: For what this program wrote for itself: the file belongs to us, and nobody else may write it.
+        check: Called with the status of the open file before it is read; what it raises is raised.
 
     Raises:
         NotAPlainFile: It is something else, or larger.
@@ -57,6 +60,7 @@ def read_small(
             raise NotAPlainFile(path, "it is no regular file")
         if only_ours and (state.st_uid != os.geteuid() or state.st_mode & 0o022):
             raise NotAPlainFile(path, "somebody else may have written it")
+        check(state)
         chunks: list[bytes] = []
         left = limit_bytes + 1
         while left and (chunk := os.read(fd, min(left, 1 << 20))):

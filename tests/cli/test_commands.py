@@ -617,10 +617,10 @@ def test_a_look_at_this_machines_service_needs_no_client(
 
 def test_the_real_connector_looks_at_once_only_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = Settings(tmp_path, tmp_path, tmp_path)
-    service = SimpleNamespace(url="http://127.0.0.1:9", key="k", version="0.1.0", notices=("Repaired.",))
+    service = SimpleNamespace(url="http://127.0.0.1:9", folder=tmp_path, version="0.1.0", notices=("Repaired.",))
     monkeypatch.setattr("modelhub_tui.service.lifecycle.ensure_service", lambda _: service)
     report = RouterReport((PLACED,), (NODE,))
-    monkeypatch.setattr("modelhub_tui.client.quick.report", lambda url, key: report)
+    monkeypatch.setattr("modelhub_tui.client.quick.report", {tmp_path: report}.__getitem__)
     seen = connector(settings).at_once()
     assert (
         seen is not None

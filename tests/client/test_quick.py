@@ -1,4 +1,4 @@
-"""The quick look by plain socket: the same report as the whole client's, and nothing clever."""
+"""The quick look by the service's socket: the same report as the whole client's, and nothing clever."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from modelhub_tui import own_socket
 from modelhub_tui.client import quick
 from modelhub_tui.client.v0 import V0Client
+from modelhub_tui.net import own_transport
 from tests.client.payloads import HEALTH, MODEL, NODE
 
 
-class Server(socketserver.ThreadingTCPServer):
+class Server(socketserver.ThreadingUnixStreamServer):
     """Answers each path with prepared bytes, on a real socket."""
 
-    allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(str(folder / own_socket.SOCKET_FILE), Handler)
         self.answers: dict[str, bytes] = {}
         self.heads: list[str] = []
         for path, told in (("/health", HEALTH), ("/v0/models", [MODEL]), ("/v0/nodes", [NODE])):
             self.say(path, json.dumps(told).encode())
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def say(self, path: str, body: bytes, status: str = "200 OK", headers: str = "") -> None:
         length = "" if "Transfer-Encoding" in headers else f"Content-Length: {len(body)}\r\n"
@@ -50,20 +49,21 @@ class Handler(socketserver.BaseRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(tmp_path) as running:
         threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield running
         running.shutdown()
 
 
 async def test_it_says_what_the_whole_client_says(server: Server) -> None:
-    client = V0Client(server.url, "sk_key")
+    client = V0Client("http://127.0.0.1:9", None, transport=own_transport(server.folder))
     try:
-        assert quick.report(server.url, "sk_key") == await client.report()
+        assert quick.report(server.folder) == await client.report()
     finally:
         await client.aclose()
-    assert "Authorization: Bearer sk_key\r\n" in server.heads[0] and "Connection: close\r\n" in server.heads[0]
+    assert "Connection: close\r\n" in server.heads[0]
+    assert len(server.heads) == 4 and not any("authorization" in head.lower() for head in server.heads)
 
 
 @pytest.mark.parametrize(
@@ -80,21 +80,13 @@ async def test_it_says_what_the_whole_client_says(server: Server) -> None:
 def test_what_is_not_simple_is_left_to_the_whole_client(server: Server, body: bytes, status: str, headers: str) -> None:
     server.say("/v0/nodes", body, status, headers)
     with pytest.raises(quick.NotSimpleError):
-        quick.report(server.url, "k")
+        quick.report(server.folder)
 
 
-@pytest.mark.parametrize(
-    ("url", "key"),
-    [
-        ("https://127.0.0.1:1", "k"),
-        ("http://127.0.0.1:9", "k"),
-        ("http://127.0.0.1", "k"),
-        ("http://127.0.0.1:9", "a\nb"),
-    ],
-)
-def test_addresses_and_keys_that_are_not_simple(url: str, key: str) -> None:
-    with pytest.raises(quick.NotSimpleError):
-        quick.report(url, key)
+def test_no_service_is_not_simple(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(quick.NotSimpleError):
+            quick.report(folder)
 
 
 def test_it_is_quick_because_it_imports_next_to_nothing() -> None:

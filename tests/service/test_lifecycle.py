@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -148,12 +149,14 @@ def test_start_find_and_stop(settings: Settings) -> None:
     assert not (settings.state_dir / "service.json").exists()
 
 
-def test_key_and_port_stay_the_same_from_run_to_run(settings: Settings) -> None:
+def test_each_run_has_new_keys_on_the_same_port(settings: Settings) -> None:
     first = start(settings)
     stop_service(settings)
     second = start(settings)
-    assert (second.url, second.key) == (first.url, first.key)
-    assert second.state_id != first.state_id
+    assert second.url == first.url
+    assert second.state_id != first.state_id and second.key != first.key
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        ask(second, "/v0/models", key=first.key)
 
 
 def test_the_node_runs_as_a_child_and_ends_with_the_service(settings: Settings) -> None:
@@ -214,8 +217,8 @@ def test_a_hundred_programs_at_once_give_one_service(settings: Settings) -> None
     until(lambda: online_node(info), "the node comes online")
     assert sum("modelhub_tui.service.node" in each for each in _commands(settings)) == 1
     left = {each.name for each in settings.state_dir.iterdir()} - {"node"}
-    expected = {"service.json", "service.lock", "start.lock", "service.log", "modelhub.db", "modelhub.db-wal"}
-    assert left == expected | {"modelhub.db-shm"}, "no temporary file is left behind"
+    expected = {"service.json", "service.lock", "service.sock", "start.lock", "service.log"}
+    assert left == expected | {"modelhub.db", "modelhub.db-wal", "modelhub.db-shm"}, "no temporary file is left behind"
 
 
 def test_programs_that_stop_it_while_others_start_it(settings: Settings) -> None:
@@ -713,7 +716,7 @@ def test_serving_other_machines_without_a_key_is_wrong_usage(
 ) -> None:
     monkeypatch.delenv("MODELHUB_API_KEY", raising=False)
     assert modelhub(settings, monkeypatch, "serve", "--host", "0.0.0.0") == 2
-    assert "needs a key. Give one with --api-key or MODELHUB_API_KEY." in capsys.readouterr().err
+    assert "needs a key. Give one with --api-key-file or MODELHUB_API_KEY." in capsys.readouterr().err
     assert _holder(settings) is None
 
 

@@ -44,7 +44,7 @@ def service(settings: Settings) -> Check:
     found = find_service(settings)
     details["answer_ms"] = round((time.monotonic() - begun) * 1000, 1)
     if found is None:
-        holder = silent_holder(settings) if settings.state_dir.is_dir() else None
+        holder = silent_holder(settings)
         if holder is not None:
             what = f"Process {holder} holds {settings.state_dir}, but does not answer."
             return Check("service", PROBLEM, what, "Stop it with `modelhub stop`; downloads resume.", details)
@@ -52,15 +52,15 @@ def service(settings: Settings) -> Check:
     with contextlib.suppress(OSError):
         details["uptime_s"] = round(max(0.0, time.time() - (settings.state_dir / STATE_FILE).stat().st_mtime))
     details |= {"pid": found.pid, "version": found.version, "url": found.url, "notices": list(found.notices)}
-    return _fleet(found.url, found.key, details, found.notices)
+    return _fleet(found.folder, details, found.notices)
 
 
-def _fleet(url: str, key: str, details: dict[str, Any], notices: tuple[str, ...]) -> Check:
+def _fleet(folder: Path, details: dict[str, Any], notices: tuple[str, ...]) -> Check:
     """What the service that runs says of nodes and transfers."""
     from modelhub_tui.client import quick
 
     try:
-        report = quick.report(url, key)
+        report = quick.report(folder)
     except quick.NotSimpleError:
         todo = "Stop it with `modelhub stop`; downloads resume."
         return Check("service", PROBLEM, "The service runs, but does not list its models.", todo, details)

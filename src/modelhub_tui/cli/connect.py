@@ -67,20 +67,21 @@ class Connector:
 
         service = self._found()
         try:
-            report = quick.report(service.url, service.key)
+            report = quick.report(service.folder)
         except quick.NotSimpleError:
             return None
         info = RouterInfo(THIS_MACHINE, service.url, service.version, "local", supplies_stats=True)
         return info, replace(report, notices=service.notices)
 
     def _open(self) -> RouterClient:
-        from modelhub_tui.net import spare_httpx_its_command
+        from modelhub_tui.net import own_transport
 
-        spare_httpx_its_command()
         service = self._found()
+        # Through the socket, each connection anew: no key is sent, and whoever takes its port later hears nothing.
+        transport = own_transport(service.folder)
         from modelhub_tui.client.v0 import V0Client
 
-        return V0Client(service.url, service.key, label=THIS_MACHINE, notices=service.notices)
+        return V0Client(service.url, None, transport=transport, label=THIS_MACHINE, notices=service.notices)
 
     def _remote(self) -> tuple[Callable[[str, Credentials], Awaitable[RouterClient]], Credentials]:
         """How to open the configured router, and what to show it: a key, and the token of who has logged in."""

@@ -29,8 +29,10 @@ def node(arguments: Namespace, settings: Settings, console: Console, connect: Co
         raise BadUsage("A node needs a router: give its URL with --router or MODELHUB_ROUTER.")
     if not settings.api_key:
         raise BadUsage("A node needs the router's key: give it with MODELHUB_API_KEY or --api-key.")
+    from modelhub_tui.own_folder import prepare_dir
     from modelhub_tui.service.node import run_node
 
+    prepare_dir(settings.state_dir)
     _free_logging()
     return run_node(settings, router_url=settings.router, key=settings.api_key, name=arguments.name)
 

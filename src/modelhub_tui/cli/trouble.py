@@ -14,6 +14,7 @@ from modelhub_tui.errors import (
     NotARouter,
     NotFound,
     Rejected,
+    ServiceFailed,
     Unauthorised,
     Unreachable,
 )
@@ -64,17 +65,18 @@ class _LateFile(logging.Handler):
         self._settings = settings
 
     def emit(self, record: logging.LogRecord) -> None:
+        from modelhub_tui.own_folder import prepare_dir
         from modelhub_tui.service import logs
 
         formatter = logs.Redacting()
         if self._settings.api_key:
             formatter.secrets.append(self._settings.api_key)
         try:
-            self._settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            prepare_dir(self._settings.state_dir)
             # Anew each time: programs come and go, and what they write is rare.
             file = logs.LogFile(self._settings.state_dir / "cli.log")
             file.setFormatter(formatter)
             file.emit(record)
             file.close()
-        except OSError:
+        except (OSError, ServiceFailed):
             pass  # there is nowhere left to say so

@@ -6,9 +6,7 @@ import asyncio
 import base64
 import json
 import logging
-import os
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -26,6 +24,7 @@ from modelhub_tui.errors import (
     Unauthorised,
 )
 from modelhub_tui.identifiers import origin
+from modelhub_tui.own_folder import read_private, write_private
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
@@ -249,39 +248,6 @@ def _working_keyring() -> Any:
     except Exception as error:  # a broken backend is none
         log.debug("no keyring: %s", type(error).__name__)
         return None
-
-
-def read_private(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file that is ours alone; empty if it is not, or says nothing."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(fd, encoding="utf-8") as file:
-            state = os.fstat(fd)
-            if state.st_uid != os.getuid() or state.st_mode & 0o077:
-                return {}
-            told = json.loads(file.read(1_000_000))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def write_private(path: Path, told: Mapping[str, Any]) -> None:
-    """Write a JSON object to a file that only we can read, whole or not at all.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(told, file)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 class Access:

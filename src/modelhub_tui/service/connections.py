@@ -7,12 +7,17 @@ ever, and a thousand of them would lock everybody out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
+import socket
 import time
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from modelhub_tui.service.router.auth import LOCAL, ROLE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,7 +28,28 @@ ANSWER_S = 60.0
 """Who takes nothing of an answer for this long has gone."""
 MAX_HEAD_BYTES = 64 * 1024
 MAX_CONNECTIONS = 400
-"""Below the 1024 descriptors that a process usually gets. Beyond it, who has asked nothing for longest has to go."""
+"""Through the port, and as many through the own socket, which nobody else can fill. Beyond it, one has to go."""
+ACCEPTED_AT_ONCE = 32
+"""In one round of the loop. Those it takes are neither counted nor closed before the next: they come on top."""
+_DESCRIPTORS = 1024
+"""What a process usually gets."""
+_OTHERS = _DESCRIPTORS - 2 * MAX_CONNECTIONS
+"""Those just taken or just closing, and files, the hub, the node."""
+
+
+def have_room() -> None:
+    """Raise this process's limit of descriptors, where it is lower than usual and may be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
+        most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def most_connections() -> int:
+    """How many there may be of each kind: fewer than `MAX_CONNECTIONS` where descriptors are scarce."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, max(8, (soft - _OTHERS) // 2))
 
 
 class Bounds(asyncio.Protocol):
@@ -32,6 +58,7 @@ class Bounds(asyncio.Protocol):
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     connections: set[Any]
+    app: Any
     cycle: Any
     """The last request whose head has come, and its answer; None before the first."""
     send_400_response: Callable[[str], None]
@@ -42,6 +69,8 @@ class Bounds(asyncio.Protocol):
         self._answer_limit: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._since = 0.0
+        self._local = False
+        self._given_up = False
 
     @property
     def asks_nothing(self) -> bool:
@@ -49,16 +78,26 @@ class Bounds(asyncio.Protocol):
         cycle = self.cycle
         return cycle is None or cycle.response_complete or cycle.more_body
 
+    @property
+    def known(self) -> bool:
+        """True if its last request was let in by a key."""
+        return self.cycle is not None and ROLE in self.cycle.scope
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; somebody else may have to go for it."""
         super().connection_made(transport)
+        found = transport.get_extra_info("socket")
+        self._local = found is not None and found.family == socket.AF_UNIX
+        if self._local:
+            self.app = Local(self.app)
         self._since = self.loop.time()
         self._arm()
-        if len(self.connections) > MAX_CONNECTIONS:
-            waiting = [each for each in self.connections if each.asks_nothing and each is not self]
-            victim = min(waiting, key=lambda each: each._since, default=self)
-            self.connections.discard(victim)
-            victim.transport.abort()
+        # Closing ones count until they are closed: their descriptors are in use until then.
+        alike = [each for each in self.connections if each._local is self._local]
+        if len(alike) > most_connections():
+            waiting = [each for each in alike if each.asks_nothing and not each._given_up and each is not self]
+            # Who has shown a key goes after all who have not; then who has asked nothing for longest goes first.
+            min(waiting, key=lambda each: (each.known, each._since), default=self)._give_up()
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece of a request."""
@@ -103,12 +142,24 @@ class Bounds(asyncio.Protocol):
             self._request_limit = None
 
     def _give_up(self) -> None:
+        self._given_up = True
         # Not closed: that would first wait for what is still to be written.
         self.transport.abort()
 
 
 class BoundedProtocol(Bounds, AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's HTTP protocol, whichever it has, with these bounds."""
+
+
+class Local:
+    """ASGI middleware: marks what came through the service's own socket."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[LOCAL] = True
+        await self._app(scope, receive, send)
 
 
 class Dated:

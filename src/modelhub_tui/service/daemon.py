@@ -19,13 +19,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelhub_tui import __version__
+from modelhub_tui import __version__, own_socket
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.config import Settings, hub_env
 from modelhub_tui.errors import BadCatalog, BadSettings, ServiceFailed, explain
 from modelhub_tui.identifiers import plain_number, whole_number
 from modelhub_tui.limit_texts import limits_env
-from modelhub_tui.service.listen import LOOPBACK, listen, local_url
+from modelhub_tui.own_folder import cannot_use, prepare_dir
+from modelhub_tui.service.listen import LOOPBACK, WAITING, listen, local_url
 from modelhub_tui.service.logs import start_log
 from modelhub_tui.service.statefile import (
     DATABASE,
@@ -34,9 +35,7 @@ from modelhub_tui.service.statefile import (
     STATE_FILE,
     Lock,
     ServiceState,
-    cannot_use,
     identity_of,
-    prepare_dir,
     remove_state,
     write_state,
 )
@@ -76,7 +75,7 @@ def run(
     if host not in LOOPBACK and not api_key:
         raise BadSettings(
             f"Listening on {host} lets other machines in, so it needs a key."
-            " Give one with --api-key or MODELHUB_API_KEY."
+            " Give one with --api-key-file or MODELHUB_API_KEY."
         )
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
         raise BadSettings("The API key has characters that HTTP cannot carry. Use letters, digits and punctuation.")
@@ -132,8 +131,11 @@ def _run_locked(
         ) from error
     try:
         try:
-            admin_key = api_key or store.remember("admin_key", lambda: secrets.token_urlsafe(32))
-            node_key = store.remember("node_key", lambda: secrets.token_urlsafe(32))
+            # New ones for each run: what somebody may have learned of an earlier one opens nothing.
+            admin_key, node_key = api_key or secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+            for kept in ("admin_key", "node_key"):  # of versions before
+                if store.get_meta(kept) is not None:
+                    store.drop_meta(kept)
             formatter.secrets += [admin_key, node_key, os.environ.get("HF_TOKEN", "")]
             last_port = store.get_meta("port") or ""
             listener = listen(host, port, whole_number(last_port, 65535) or 0)
@@ -153,9 +155,9 @@ def _run_locked(
             node_key=node_key,
             notice=store.notice,
         )
-        service = Service(
-            settings, state, store, listener, host=host, idle_exit_s=_idle_exit_s(foreground), ready=ready
-        )
+        listeners = [listener, own_socket.listen(settings.state_dir)]
+        idle_exit_s = _idle_exit_s(foreground)
+        service = Service(settings, state, store, listeners, host=host, idle_exit_s=idle_exit_s, ready=ready)
         if not foreground:
             # The end of the terminal, or of the SSH session, that happened to start us is not ours.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -172,24 +174,25 @@ class Service:
         settings: Settings,
         state: ServiceState,
         store: Store,
-        listener: socket.socket,
+        listeners: list[socket.socket],
         *,
         host: str,
         idle_exit_s: float | None,
         ready: Callable[[], None],
     ) -> None:
-        self._settings, self._state, self._store, self._listener = settings, state, store, listener
+        self._settings, self._state, self._store, self._listeners = settings, state, store, listeners
         self._host, self._idle_exit_s, self._ready = host, idle_exit_s, ready
 
     async def run(self, catalog: tuple[CatalogEntry, ...]) -> int:
         """Serve until a signal, `POST /v0/service/stop` or idleness ends it."""
         import uvicorn
 
-        from modelhub_tui.service.connections import BoundedProtocol, Dated
+        from modelhub_tui.service.connections import ACCEPTED_AT_ONCE, BoundedProtocol, Dated, have_room
         from modelhub_tui.service.router.app import create_app
         from modelhub_tui.service.router.auth import Hosts, Use
         from modelhub_tui.service.router.core import Router
 
+        have_room()
         self._stopping = asyncio.Event()
         self._use = Use()
         loop = asyncio.get_running_loop()
@@ -211,7 +214,7 @@ class Service:
             router,
             admin_key=state.key,
             node_key=state.node_key,
-            hosts=Hosts.for_bind(self._host, self._listener.getsockname()[1]),
+            hosts=Hosts.for_bind(self._host, self._listeners[0].getsockname()[1]),
             state_id=state.state_id,
             stop=self._asked_to_stop,
             use=self._use,
@@ -228,6 +231,7 @@ class Service:
             proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=CLOSING_S,
+            backlog=ACCEPTED_AT_ONCE,
         )
         server = _server_until(self._stopping, self._closing, self._announce)(config)
         router.fleet.expects_own = True
@@ -240,9 +244,11 @@ class Service:
             hung_s=_seconds("MODELHUB_NODE_HUNG_S", HUNG_S),
         )
         try:
-            await server.serve(sockets=[self._listener])
+            await server.serve(sockets=self._listeners)
         finally:
             remove_state(self._settings.state_dir, state.state_id)
+            with contextlib.suppress(OSError):
+                own_socket.remove(self._settings.state_dir)
             await self._supervisor.stop()
             await router.stop()
             log.info("stopped")
@@ -250,6 +256,9 @@ class Service:
 
     def _announce(self) -> None:
         """Everything is set up: tell the world, then start the node."""
+        for each in self._listeners:
+            # The loop's own number says how many it takes at once; as many more may wait as the system allows.
+            each.listen(WAITING)
         try:
             write_state(self._settings.state_dir, self._state)
         except OSError as error:
@@ -301,6 +310,7 @@ class Service:
             **os.environ,
             "MODELHUB_ROUTER": self._state.url,
             "MODELHUB_API_KEY": self._state.node_key,
+            "MODELHUB_NODE_DOOR": str(self._settings.state_dir),
             "MODELHUB_STATE_DIR": str(self._settings.state_dir),
             "MODELHUB_CACHE_DIR": str(self._settings.cache_dir),
             **hub_env(self._settings, os.environ),

@@ -8,30 +8,28 @@ import os
 import re
 import select
 import signal
-import socket
 import sys
 import time
 from dataclasses import field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from modelhub_tui import __version__
+from modelhub_tui import __version__, own_socket
 from modelhub_tui.config import Settings, hub_env
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.identifiers import whole_number
 from modelhub_tui.limit_texts import limits_env
+from modelhub_tui.own_folder import is_own_dir, prepare_dir
 from modelhub_tui.service.statefile import (
     LOCK_FILE,
     LOG_FILE,
+    PROTOCOL,
     START_LOCK_FILE,
     Identity,
     ServiceState,
-    check_owner,
     held_lock,
     identity_of,
+    lock_held,
     lock_holder,
-    prepare_dir,
     read_state,
 )
 from modelhub_tui.values import dataclass
@@ -39,6 +37,8 @@ from modelhub_tui.values import dataclass
 ANSWER_S = 2.0
 """Longest wait for one answer of a service on this machine."""
 STOP_S = 6.0
+START_LOCK_S = 60.0
+"""Longest wait for other programs that start the service at this moment."""
 _POLL_S = 0.02
 
 
@@ -48,7 +48,10 @@ class ServiceInfo:
 
     pid: int
     url: str
+    """Where others on this machine reach it; our own programs go through the socket in `folder`."""
+    folder: Path
     key: str = field(repr=False)
+    """For those others: our own programs send it nowhere."""
     version: str
     state_id: str
     log: Path
@@ -81,7 +84,7 @@ def silent_holder(settings: Settings) -> int | None:
     Raises:
         ServiceFailed: The folder cannot be used.
     """
-    return lock_holder(settings.state_dir)
+    return lock_holder(settings.state_dir) if is_own_dir(settings.state_dir) else None
 
 
 def ensure_service(settings: Settings, *, timeout_s: float = 15.0) -> ServiceInfo:
@@ -101,13 +104,20 @@ def ensure_service(settings: Settings, *, timeout_s: float = 15.0) -> ServiceInf
     if found is not None and _suits(found.identity, wanted):
         return _info(settings, found)
     # Only one starter at a time: fifty programs opened at once start one service, not fifty that race for the lock.
-    with held_lock(settings.state_dir / START_LOCK_FILE):
+    with held_lock(settings.state_dir / START_LOCK_FILE, START_LOCK_S):
         # Somebody may be starting one by hand at this moment.
         found = _wait_for(settings.state_dir, deadline)
         if found is not None:
             if _suits(found.identity, wanted) or not _replace(settings, found, wanted):
                 return _info(settings, found)
         elif (holder := lock_holder(settings.state_dir)) is not None:
+            state = read_state(settings.state_dir)
+            if state is not None and state.identity.protocol < PROTOCOL:
+                # It has no socket, and where it listens somebody else may listen as well: it is not asked anything.
+                raise ServiceFailed(
+                    f"The service that runs here is modelhub {state.identity.version}, too old for this {__version__}.",
+                    "Stop it with `modelhub stop`; its downloads resume.",
+                )
             raise ServiceFailed(
                 f"A modelhub service (process {holder}) holds {settings.state_dir} but does not answer.",
                 "Stop it with `modelhub stop`, then try again.",
@@ -121,16 +131,21 @@ def stop_service(settings: Settings) -> bool:
     Raises:
         ServiceFailed: It cannot be stopped.
     """
+    if not is_own_dir(settings.state_dir):
+        return False
     found = _find(settings.state_dir)
-    holder = lock_holder(settings.state_dir) if settings.state_dir.is_dir() else None
-    if found is None and holder is None:
+    if found is None and not lock_held(settings.state_dir):
         return False
     if found is not None:
         with contextlib.suppress(OSError, ValueError):
-            _ask(found.url, "POST", "/v0/service/stop", found.key)
-    pid = holder or (found.pid if found else None)
+            _ask(settings.state_dir, "POST", "/v0/service/stop")
+    pid: int | None = None
     for sign in (None, signal.SIGTERM, signal.SIGKILL):
-        if sign is not None and pid is not None:
+        if sign is not None:
+            # Looked up each time: it may have gone since, and its number may be another's.
+            pid = lock_holder(settings.state_dir)
+            if pid is None:
+                return True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, sign)
                 os.kill(pid, signal.SIGCONT)  # a stopped process would never hear of it
@@ -163,6 +178,7 @@ def _info(settings: Settings, state: ServiceState) -> ServiceInfo:
     return ServiceInfo(
         pid=state.pid,
         url=state.url,
+        folder=settings.state_dir,
         key=state.key,
         version=state.identity.version,
         state_id=state.state_id,
@@ -184,19 +200,18 @@ def _about_version(has: str) -> str:
 
 
 def _find(state_dir: Path) -> ServiceState | None:
-    """The state of the service that answers now, with the id that the state file says."""
-    try:
-        check_owner(state_dir.stat().st_uid, state_dir)
-    except OSError:
+    """The state of the service that answers now, through the socket that only a process of ours can have made."""
+    if not is_own_dir(state_dir):
         return None
     state = read_state(state_dir)
     if state is None:
         return None
     try:
-        status, body = _ask(state.url, "GET", "/health")
+        status, body = _ask(state_dir, "GET", "/health")
         told = json.loads(body)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
+    # Of this run: the file may be what an earlier one left.
     alive = status == 200 and isinstance(told, dict) and told.get("state_id") == state.state_id
     return state if alive else None
 
@@ -237,7 +252,7 @@ def _replace(settings: Settings, found: ServiceState, wanted: Identity) -> bool:
             "Update this program, or choose another folder with MODELHUB_STATE_DIR.",
         )
     try:
-        status, _ = _ask(found.url, "POST", "/v0/service/stop?if=idle", found.key)
+        status, _ = _ask(settings.state_dir, "POST", "/v0/service/stop?if=idle")
     except (OSError, ValueError):
         status = 202  # it is going down by itself
     if status in (200, 202):
@@ -289,9 +304,11 @@ def _start(settings: Settings, deadline: float) -> ServiceState:
     readable, writable = os.pipe()
     import subprocess  # most find a service that runs
 
+    from modelhub_tui.service.logs import open_log
+
     try:
         try:
-            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            output = open_log(log)
         except OSError as error:
             raise ServiceFailed(
                 f"The log {log} cannot be written ({error.strerror}).", "Free some space or check its owner."
@@ -357,7 +374,7 @@ def _wait_for(state_dir: Path, deadline: float) -> ServiceState | None:
     """The service that somebody is just starting, once it answers; None if it gives up or takes too long."""
     while True:
         found = _find(state_dir)
-        if found is not None or time.monotonic() > deadline or lock_holder(state_dir) is None:
+        if found is not None or time.monotonic() > deadline or not lock_held(state_dir):
             return found
         time.sleep(_POLL_S)
 
@@ -365,33 +382,28 @@ def _wait_for(state_dir: Path, deadline: float) -> ServiceState | None:
 def _wait_until_free(state_dir: Path, timeout_s: float) -> bool:
     """True once no process holds the service lock."""
     deadline = time.monotonic() + timeout_s
-    while lock_holder(state_dir) is not None:
+    while lock_held(state_dir):
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)
     return True
 
 
-def _ask(url: str, method: str, path: str, key: str = "") -> tuple[int, bytes]:
-    """One small HTTP exchange on this machine. `http.client` would cost the start 50 ms of imports.
+def _ask(state_dir: Path, method: str, path: str) -> tuple[int, bytes]:
+    """One small HTTP exchange with this folder's service. `http.client` would cost the start 50 ms of imports.
 
     Raises:
-        OSError: Nobody answers in time.
+        OSError: Nobody answers in time, or nobody of ours.
         ValueError: The answer is no HTTP.
     """
-    where = urlsplit(url)
-    # As bytes: text is taken for a name in any language, and the codec for those takes as long as the exchange.
-    address: Any = ((where.hostname or "127.0.0.1").encode("ascii"), where.port or 80)
-    auth = f"Authorization: Bearer {key}\r\n" if key else ""
-    request = (
-        f"{method} {path} HTTP/1.1\r\nHost: {where.netloc}\r\n{auth}Content-Length: 0\r\nConnection: close\r\n\r\n"
-    )
-    with socket.create_connection(address, timeout=ANSWER_S) as connection:
+    deadline = time.monotonic() + 2 * ANSWER_S
+    request = f"{method} {path} HTTP/1.1\r\nHost: {own_socket.HOST}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with own_socket.connect(state_dir, ANSWER_S) as connection:
         connection.sendall(request.encode("ascii"))
         answer = bytearray()
         while chunk := connection.recv(65536):
             answer += chunk
-            if len(answer) > 1 << 20:
+            if len(answer) > 1 << 20 or time.monotonic() > deadline:
                 raise ValueError("too long")
     head, _, body = bytes(answer).partition(b"\r\n\r\n")
     words = head.split(b"\r\n", 1)[0].split(b" ")

@@ -8,6 +8,8 @@ import socket
 from modelhub_tui.errors import ServiceFailed
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+WAITING = 1024
+"""Connections that may wait to be taken, as far as the system allows."""
 
 
 def listen(host: str, port: int, last_port: int) -> socket.socket:
@@ -31,7 +33,7 @@ def listen(host: str, port: int, last_port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((address[0], number, *address[2:]))
             # Listening decides whether the port is really free: two sockets may bind one with SO_REUSEADDR.
-            listener.listen(1024)
+            listener.listen(WAITING)
             listener.setblocking(False)
             return listener
         except OSError as error:

@@ -10,11 +10,13 @@ import contextlib
 import fcntl
 import logging
 import os
+import stat
 import sys
 import time
 from pathlib import Path
 
 from modelhub_tui.service.redact import known_secrets, redact
+from modelhub_tui.small_files import NotAPlainFile
 from modelhub_tui.untrusted import clean
 
 MAX_BYTES, KEPT = 2_000_000, 3
@@ -123,10 +125,13 @@ def open_log(path: Path) -> int:
     """A descriptor of a log file, open for appending; made if it is not there.
 
     Raises:
-        OSError: It cannot be opened, or it is a link.
+        OSError: It cannot be opened, or it is a link, or no regular file.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     fd = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotAPlainFile(path, "it is no regular file")
     with contextlib.suppress(OSError):
         os.fchmod(fd, 0o600)
     return fd

@@ -1,17 +1,18 @@
 """The state folder: who may use it, which service lives in it, and how to find that one. Stdlib only.
 
-`service.json` says where the running service listens and with which key. `service.lock` is held, with flock, for as
-long as the process lives: the kernel lets go of it however the process ends, so it never lies.
+`service.json` says where the running service listens for others, and with which key; our own programs come through
+`service.sock` (see `own_socket`). `service.lock` is held, with flock, for as long as the process lives: the kernel lets
+go of it however the process ends, so it never lies.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, field, fields
 from pathlib import Path
@@ -19,6 +20,8 @@ from pathlib import Path
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.identifiers import whole_number
+from modelhub_tui.own_folder import cannot_use, check_owner
+from modelhub_tui.small_files import NotAPlainFile, read_small
 from modelhub_tui.values import dataclass
 
 STATE_FILE, LOCK_FILE, START_LOCK_FILE, LOG_FILE, DATABASE = (
@@ -28,9 +31,11 @@ STATE_FILE, LOCK_FILE, START_LOCK_FILE, LOG_FILE, DATABASE = (
     "service.log",
     "modelhub.db",
 )
-PROTOCOL = 1
+PROTOCOL = 2
 """Grows when an older client cannot speak to the service, or the reverse."""
-_LIMIT = 64 * 1024
+_LIMIT_BYTES = 64 * 1024
+_SAYS_S = 0.5
+"""Longest wait for who has taken the lock to say so in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,52 +89,6 @@ def identity_of(settings: Settings, version: str) -> Identity:
     )
 
 
-def prepare_dir(path: Path) -> None:
-    """Make sure that the state folder exists, is ours, and is closed to others.
-
-    Raises:
-        ServiceFailed: With a sentence that says what to do.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise ServiceFailed(f"{path} is not a folder.", "Choose another one with MODELHUB_STATE_DIR.")
-        check_owner(found.st_uid, path)
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            path.chmod(0o700)
-    except OSError as error:
-        raise cannot_use(path, error) from error
-
-
-def check_owner(uid: int, path: Path) -> None:
-    """Refuse what belongs to another user: it could hand us to a service of theirs.
-
-    Raises:
-        ServiceFailed: It is not ours.
-    """
-    if uid != os.geteuid():
-        raise ServiceFailed(f"{path} belongs to another user.", "Choose a folder of your own with MODELHUB_STATE_DIR.")
-
-
-def cannot_use(path: Path, error: OSError) -> ServiceFailed:
-    """Word why the state folder or a file in it cannot be used."""
-    todo = "Choose another folder with MODELHUB_STATE_DIR."
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return ServiceFailed(f"The disk of {path} is full.", "Free some space, then try again.")
-        case errno.EROFS:
-            return ServiceFailed(f"{path} is on a read-only file system.", todo)
-        case errno.EACCES | errno.EPERM:
-            return ServiceFailed(f"No permission for {path}.", f"Change its owner or mode. {todo}")
-        case errno.ENOTDIR | errno.EEXIST:
-            return ServiceFailed(f"{path} is not a folder.", todo)
-        case errno.ELOOP:
-            return ServiceFailed(f"{path} is a symbolic link.", "Remove it, then try again.")
-        case _:
-            return ServiceFailed(f"{path} cannot be used ({error.strerror or error}).", todo)
-
-
 def read_state(state_dir: Path) -> ServiceState | None:
     """Read the state file; None if there is none, or nothing that could be one.
 
@@ -137,25 +96,23 @@ def read_state(state_dir: Path) -> ServiceState | None:
         ServiceFailed: It belongs to another user, others can write it, or it cannot be opened.
     """
     path = state_dir / STATE_FILE
+
+    def nobody_elses(found: os.stat_result) -> None:
+        check_owner(found.st_uid, path)
+        if stat.S_IMODE(found.st_mode) & 0o022:
+            # It says what runs here, so it must be nobody's but ours.
+            raise ServiceFailed(f"{path} can be written by other users.", f"Look at it, then: chmod 600 {path}")
+
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        raw = read_small(path, _LIMIT_BYTES, check=nobody_elses)
+    except NotAPlainFile as error:
+        if path.is_symlink():
+            raise cannot_use(path, error) from error
+        return None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise cannot_use(path, error) from error
-    try:
-        found = os.fstat(fd)
-        check_owner(found.st_uid, path)
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        if stat.S_IMODE(found.st_mode) & 0o022:
-            # It says whom to trust with everything; so it must be nobody's but ours.
-            raise ServiceFailed(f"{path} can be written by other users.", f"Look at it, then: chmod 600 {path}")
-        raw = os.read(fd, _LIMIT)
-    except OSError as error:
-        raise cannot_use(path, error) from error
-    finally:
-        os.close(fd)
     try:
         return _parse(json.loads(raw))
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -211,36 +168,75 @@ class Lock:
     """An flock on a file of the state folder; the file holds the holder's pid.
 
     Raises:
-        ServiceFailed: The file cannot be opened.
+        ServiceFailed: The file cannot be opened, or is not ours.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(path, flags, 0o600)
         except OSError as error:
             raise cannot_use(path, error) from error
-
-    def acquire(self, *, block: bool = False) -> bool:
-        """Take the lock; False if another process holds it."""
+        found = os.fstat(self._fd)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
-        except BlockingIOError:
+            check_owner(found.st_uid, path)
+            if not stat.S_ISREG(found.st_mode):
+                raise cannot_use(path, NotAPlainFile(path, "it is no regular file"))
+        except ServiceFailed:
+            self.close()
+            raise
+
+    def acquire(self) -> bool:
+        """Take the lock; False if another process holds it."""
+        if not self._take(fcntl.LOCK_EX | fcntl.LOCK_NB):
             return False
-        except OSError as error:
-            raise cannot_use(self._path, error) from error
         with contextlib.suppress(OSError):
             # The pid is for those who want to stop a holder that no longer answers. A full disk must not matter here.
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, str(os.getpid()).encode(), 0)
         return True
 
+    @property
+    def held(self) -> bool:
+        """True if another process holds it now."""
+        if not self._take(fcntl.LOCK_SH | fcntl.LOCK_NB):
+            return True
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
+
+    def _take(self, how: int) -> bool:
+        try:
+            fcntl.flock(self._fd, how)
+        except BlockingIOError:
+            return False
+        except OSError as error:  # a network file system that has no locks
+            raise cannot_use(self._path, error) from error
+        return True
+
     def holder(self) -> int | None:
-        """The pid written by whoever took the lock last."""
-        with contextlib.suppress(OSError):
-            # 0 and negative numbers are whole groups of processes.
-            return whole_number(os.pread(self._fd, 32, 0)) or None
-        return None
+        """The process of ours that took the lock last and has it open still; None if that cannot be told.
+
+        What the file says is no proof: the process may be gone, and its number another's.
+        """
+        said = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
+        pid = whole_number(said) or 0
+        return pid if pid > 0 and self._is_open_in(pid) else None
+
+    def _is_open_in(self, pid: int) -> bool:
+        process = Path(f"/proc/{pid}")
+        if not Path("/proc/self/fd").is_dir():
+            return True  # another system: there is no better word than the file's
+        try:
+            if process.stat().st_uid != os.geteuid():
+                return False
+            for each in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.path.samestat(each.stat(), os.fstat(self._fd)):
+                        return True
+        except OSError:
+            pass
+        return False
 
     def close(self) -> None:
         """Let go of it."""
@@ -248,26 +244,53 @@ class Lock:
 
 
 @contextlib.contextmanager
-def held_lock(path: Path) -> Iterator[Lock]:
-    """Hold a lock for the length of a `with`, waiting for it as long as it takes."""
-    lock = Lock(path)
-    try:
-        lock.acquire(block=True)
+def held_lock(path: Path, timeout_s: float) -> Iterator[Lock]:
+    """Hold a lock for the length of a `with`.
+
+    Raises:
+        ServiceFailed: Another process holds it all the time.
+    """
+    deadline = time.monotonic() + timeout_s
+    with contextlib.closing(Lock(path)) as lock:
+        while not lock.acquire():
+            if time.monotonic() > deadline:
+                raise ServiceFailed(
+                    f"Another program has held {path} for {timeout_s:.0f} s.", "End that program, then try again."
+                )
+            time.sleep(0.01)
         yield lock
-    finally:
-        lock.close()
+
+
+def lock_held(state_dir: Path) -> bool:
+    """True while a process holds the service lock.
+
+    Raises:
+        ServiceFailed: The lock cannot be used.
+    """
+    if not os.path.lexists(state_dir / LOCK_FILE):
+        return False
+    with contextlib.closing(Lock(state_dir / LOCK_FILE)) as lock:
+        return lock.held
 
 
 def lock_holder(state_dir: Path) -> int | None:
-    """The pid of the process that holds the service lock now; None if nobody does."""
-    if not (state_dir / LOCK_FILE).exists():
+    """The pid of our process that holds the service lock now; None if nobody does.
+
+    Raises:
+        ServiceFailed: The lock cannot be used, or who holds it is no process of ours that could be seen.
+    """
+    if not os.path.lexists(state_dir / LOCK_FILE):
         return None
-    lock = Lock(state_dir / LOCK_FILE)
-    try:
-        try:
-            fcntl.flock(lock._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return lock.holder()
+    deadline = time.monotonic() + _SAYS_S
+    with contextlib.closing(Lock(state_dir / LOCK_FILE)) as lock:
+        while lock.held:
+            found = lock.holder()
+            if found is not None:
+                return found
+            if time.monotonic() > deadline:
+                raise ServiceFailed(
+                    f"{state_dir / LOCK_FILE} is held by a process that cannot be seen from here.",
+                    "Stop it where it runs, or choose another folder with MODELHUB_STATE_DIR.",
+                )
+            time.sleep(0.01)  # who has just taken it is about to say so
         return None
-    finally:
-        lock.close()

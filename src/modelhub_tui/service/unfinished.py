@@ -36,7 +36,7 @@ def unfinished(state_dir: Path) -> tuple[int, int]:
 
 
 def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    if not path.exists():
+    if not path.is_file() or path.is_symlink():
         return []
     # Read only: a program that merely looks creates nothing, and locks nobody out.
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_S)) as db:

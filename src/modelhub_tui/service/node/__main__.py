@@ -1,13 +1,15 @@
 """`python -m modelhub_tui.service.node`: the node as the local service starts it, configured by its environment.
 
-MODELHUB_ROUTER, MODELHUB_API_KEY (the node key), MODELHUB_STATE_DIR, the HF_* variables, and MODELHUB_NODE_LIFELINE:
-the number of a pipe's descriptor whose end of file means that the parent is gone.
+MODELHUB_ROUTER, MODELHUB_API_KEY (the node key), MODELHUB_STATE_DIR, the HF_* variables, MODELHUB_NODE_DOOR: the folder
+whose socket leads to the router, and MODELHUB_NODE_LIFELINE: the number of a pipe's descriptor whose end of file means
+that the parent is gone.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from modelhub_tui.config import load_settings
 from modelhub_tui.errors import ModelHubError, explain
@@ -27,6 +29,7 @@ def main() -> int:
     if settings.router is None or not key:
         return _complain("A node needs MODELHUB_ROUTER and MODELHUB_API_KEY; `modelhub node` sets them for you.")
     said = os.environ.pop("MODELHUB_NODE_LIFELINE", "")
+    door = os.environ.pop("MODELHUB_NODE_DOOR", "")
     try:
         return run_node(
             settings,
@@ -34,6 +37,7 @@ def main() -> int:
             key=key,
             name=os.environ.get("MODELHUB_NODE_NAME"),
             lifeline=whole_number(said, 2**20),
+            door=Path(door) if door else None,
         )
     except OSError as error:  # its folder or its log cannot be written
         _complain(str(explain(error)))

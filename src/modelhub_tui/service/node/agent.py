@@ -9,11 +9,13 @@ import random
 import socket
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from modelhub_tui import __version__
 from modelhub_tui.config import Settings
+from modelhub_tui.net import own_transport
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.hardware import Hardware
 from modelhub_tui.service.node.hub import Hub
@@ -42,11 +44,12 @@ class Agent:
         router_url: str,
         key: str,
         name: str | None = None,
+        door: Path | None = None,
         tuning: Tuning | None = None,
         hardware: Hardware | None = None,
         transport: Callable[[], Transport] | None = None,
     ) -> None:
-        self._settings, self._router_url, self._key = settings, router_url, key
+        self._settings, self._router_url, self._key, self._door = settings, router_url, key, door
         self.name = clean(name or socket.gethostname(), 100) or "node"
         self._tuning = tuning or Tuning()
         self._hardware = hardware or Hardware()
@@ -61,7 +64,9 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish the chunk and return within about two seconds."""
         record = Record(self._settings.state_dir / "node" / "node.db")
-        link = RouterLink(self._router_url, self._key, timeout_s=self._tuning.router_timeout_s)
+        # The service's own node comes through the service's own socket: the port may be somebody else's any moment.
+        through = own_transport(self._door) if self._door is not None else None
+        link = RouterLink(self._router_url, self._key, timeout_s=self._tuning.router_timeout_s, transport=through)
         sync = Sync(
             record=record,
             cache=self._cache,

@@ -23,7 +23,13 @@ _LAST_RESORT_S = 2.7
 
 
 def run_node(
-    settings: Settings, *, router_url: str, key: str, name: str | None = None, lifeline: int | None = None
+    settings: Settings,
+    *,
+    router_url: str,
+    key: str,
+    name: str | None = None,
+    lifeline: int | None = None,
+    door: Path | None = None,
 ) -> int:
     """Run a node until it is told to stop; the whole life of a process.
 
@@ -33,6 +39,7 @@ def run_node(
         key: Its key with the right to be a node (or admin).
         name: What the router shows; the host's name if None.
         lifeline: A pipe's descriptor; its end of file means that the parent is gone, and this process with it.
+        door: The folder whose socket leads to the router; None goes to `router_url` itself.
 
     Returns:
         Exit code: 0 after a stop, 1 if something broke.
@@ -45,14 +52,16 @@ def run_node(
     with contextlib.suppress(ValueError, OSError):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        asyncio.run(_main(settings, router_url, key, name, lifeline))
+        asyncio.run(_main(settings, router_url, key, name, lifeline, door))
     except Exception:
         log.critical("the node broke", exc_info=True)
         return 1
     return 0
 
 
-async def _main(settings: Settings, router_url: str, key: str, name: str | None, lifeline: int | None) -> None:
+async def _main(
+    settings: Settings, router_url: str, key: str, name: str | None, lifeline: int | None, door: Path | None
+) -> None:
     from modelhub_tui.service.node.agent import Agent
 
     stop = asyncio.Event()
@@ -77,6 +86,7 @@ async def _main(settings: Settings, router_url: str, key: str, name: str | None,
         router_url=router_url,
         key=key,
         name=name,
+        door=door,
         tuning=Tuning.from_json(os.environ.get("MODELHUB_NODE_TUNING")),
     ).run(stop)
     log.info("stopped")

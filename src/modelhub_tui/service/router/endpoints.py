@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from modelhub_tui.identifiers import whole_number
-from modelhub_tui.service.router.auth import NODE, ROLE
+from modelhub_tui.service.router.auth import LOCAL, NODE, ROLE
 from modelhub_tui.service.router.bodies import AdoptBody, Body, Heartbeat, LimitsBody, MoveBody, NodeBody, RegisterBody
 from modelhub_tui.service.router.core import Router
 from modelhub_tui.service.router.errors import BadBody, error_json, openai_not_found
@@ -295,6 +295,8 @@ def _registered(record: Registration, warnings: Sequence[str] = ()) -> Response:
 
 
 def _is_local(request: Request) -> bool:
+    if request.scope.get(LOCAL) is True:
+        return True
     if request.client is None:
         return False
     try:

@@ -246,19 +246,15 @@ class Store:
         """Everything remembered. Blocking; for the start."""
         return read_rows(self._db)
 
-    def remember(self, key: str, make: Callable[[], str]) -> str:
-        """Return the stored value of `key`, made and stored if there is none. Blocking; for the start."""
-        found = self._meta(key)
-        if found is None:
-            found = make()
-            self.set_meta(key, found)
-        return found
-
     def set_meta(self, key: str, value: str) -> None:
         """Store one setting. Blocking; for the start."""
         self._execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
         )
+
+    def drop_meta(self, key: str) -> None:
+        """Forget one setting. Blocking; for the start."""
+        self._execute("DELETE FROM meta WHERE key = ?", (key,))
 
     def get_meta(self, key: str) -> str | None:
         """Read one setting. Blocking; for the start."""
