@@ -675,3 +675,16 @@ def test_the_exit_code_tells_what_kind_of_refusal_it_was(modelhub: CommandLine, 
     modelhub.client.refusal = Rejected("No.", code=code)
     assert modelhub("register", "Zed/Model-GGUF").code == exit_code
     assert modelhub("pull", "Zed/Model-GGUF").code == exit_code
+
+
+def test_a_typed_key_is_warned_of(modelhub: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = ("list", "--json", "--router", "http://r:1")
+    warned = modelhub(*there, "--api-key", "k-e-y")
+    assert warned.code == 0 and warned.err.count("\n") == 1 and "k-e-y" not in warned.err
+    assert "every user of this machine" in warned.err and "--api-key-file" in warned.err
+    assert modelhub.settings.api_key == "k-e-y"
+    (tmp_path / "key").write_text("k-e-y\n")
+    assert modelhub(*there, "--api-key-file", str(tmp_path / "key")).err == ""
+    assert modelhub.settings.api_key == "k-e-y"
+    monkeypatch.setenv("MODELHUB_API_KEY", "k-e-y")
+    assert modelhub(*there).err == ""

@@ -198,7 +198,7 @@ def test_what_does_not_belong_in_the_folder_is_a_sentence_and_never_a_wait(
     for name in names:
         settings.state_dir.mkdir(exist_ok=True)
         put(tmp_path / "theirs", settings.state_dir / name, tmp_path)
-        for command in (["status"], ["stop"], ["list"], ["stop"]):
+        for command in (["status"], ["list"], ["stop"]):
             done = modelhub(settings, *command)
             assert done.returncode in (0, 1) and (done.returncode == 0 or done.stderr.strip()), (name, command, done)
         shutil.rmtree(settings.state_dir)

@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from modelhub_tui.cli.output import Console
     from modelhub_tui.client.base import RouterClient
     from modelhub_tui.config import Settings
 
@@ -86,7 +89,10 @@ def _run(argv: list[str], connector: Connector | None) -> int:
         if arguments.command is None:
             from modelhub_tui.cli.tui import run_tui
 
-            return run_tui(settings)
+            code = run_tui(settings)
+            _warn_of_key(arguments, console)  # now: before, it would have been painted over
+            return code
+        _warn_of_key(arguments, console)
         if connector is None:
             from modelhub_tui.cli.connect import connector as real_connector
 
@@ -99,6 +105,13 @@ def _run(argv: list[str], connector: Connector | None) -> int:
             _flush_to_nowhere()
         console.error(str(explain(error)))
         return exit_code(error)
+
+
+def _warn_of_key(arguments: Namespace, console: Console) -> None:
+    """A key that was typed is seen by everybody on this machine who lists processes, for as long as this one runs."""
+    if getattr(arguments, "api_key", None):
+        safer = "put it in a file (--api-key-file FILE) or in MODELHUB_API_KEY"
+        console.say(f"--api-key shows the key to every user of this machine who lists processes; {safer}.", "yellow")
 
 
 def _command(name: str) -> Callable[..., int]:

@@ -164,10 +164,10 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
         "serve",
         "run the local service in the foreground",
         "serve",
-        "serve --host 0.0.0.0 --port 8080 --api-key KEY",
+        "serve --host 0.0.0.0 --port 8080 --api-key-file FILE",
         json=False,
         timeout_s=None,
-        more="Beyond this machine it needs an API key (better in MODELHUB_API_KEY than in sight of `ps`).",
+        more="Beyond this machine it needs an API key: in a file or in MODELHUB_API_KEY, as `ps` shows --api-key.",
     )
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     serve.add_argument("--port", type=_port, default=0, help="port to listen at (default: a free one)")
@@ -175,7 +175,7 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
     node = add(
         "node",
         "run a node that keeps models for a router",
-        "node --router http://router:8080 --api-key KEY",
+        "node --router http://router:8080 --api-key-file FILE",
         json=False,
         timeout_s=None,
     )

@@ -28,7 +28,7 @@ def node(arguments: Namespace, settings: Settings, console: Console, connect: Co
     if settings.router is None:
         raise BadUsage("A node needs a router: give its URL with --router or MODELHUB_ROUTER.")
     if not settings.api_key:
-        raise BadUsage("A node needs the router's key: give it with MODELHUB_API_KEY or --api-key.")
+        raise BadUsage("A node needs the router's key: give it with --api-key-file or MODELHUB_API_KEY.")
     from modelhub_tui.own_folder import prepare_dir
     from modelhub_tui.service.node import run_node
 

@@ -18,6 +18,7 @@ from modelhub_tui.config import SETTINGS, Settings, hub_env
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.paths import expanded
+from modelhub_tui.small_files import NotAPlainFile, read_small
 
 NAME = "modelhub.service"
 MARKER = "# Written by `modelhub service install`."
@@ -25,7 +26,7 @@ SYSTEMCTL_S = 30.0
 """Longest wait for systemd, in seconds: `enable --now` waits for the start."""
 STOP_S = 10
 """What systemd gives the service to stop, in seconds; it needs less than three."""
-_READ_LIMIT = 64 * 1024
+_READ_LIMIT_BYTES = 64 * 1024
 _SECRET = frozenset({"MODELHUB_API_KEY", "HF_TOKEN"})
 _NOT_OURS = frozenset({"MODELHUB_ROUTER", "MODELHUB_THEME"})
 """What the dashboard is told, and the service has no use for."""
@@ -117,19 +118,13 @@ def read_unit(path: Path) -> str | None:
         ServiceFailed: It cannot be read.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return read_small(path, _READ_LIMIT_BYTES).decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        if path.is_symlink():
-            return ""
-        raise ServiceFailed(f"{path} cannot be read ({error.strerror}).") from error
-    try:
-        return os.read(handle, _READ_LIMIT).decode("utf-8", "replace")
-    except OSError:  # a folder
+    except NotAPlainFile:
         return ""
-    finally:
-        os.close(handle)
+    except OSError as error:
+        raise ServiceFailed(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def ours(text: str) -> bool:
