@@ -577,6 +577,7 @@ def test_looking_with_other_settings_leaves_the_service_as_it_is(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     info = start(settings)
+    until(lambda: online_node(info), "its node has reported")
     assert modelhub(replace(settings, hf_endpoint="http://127.0.0.1:10"), monkeypatch, "status") == 0
     said = capsys.readouterr()
     assert f"process {info.pid}" in said.out
@@ -699,7 +700,7 @@ def test_what_cannot_be_served_is_one_sentence(settings: Settings) -> None:
         assert (said.returncode, said.stdout.strip()) == (
             1,
             f"Port {port} is in use on 127.0.0.1. Choose another with --port, or stop what uses it.",
-        )
+        ), said.stderr
     assert "Traceback" not in said.stderr
     for arguments, says in [
         ("{'host': '0.0.0.0'}", "Listening on 0.0.0.0 lets other machines in, so it needs a key."),
