@@ -90,11 +90,38 @@ def derive_state(
         return ModelState.FAILED, failed.error or f"failed on {failed.node}"
     if orphans:
         return ModelState.FAILED, f"{orphans[0].node} is offline; nobody works on this download."
-    nodes = tuple(nodes)
-    if nodes and all(node.kind == "endpoint" for node in nodes):
+    fleet = _summed(tuple(nodes))
+    if fleet.endpoints_only:
         return ModelState.QUEUED, "registered; no endpoint has it"  # endpoints fetch nothing by themselves
-    online = [node.name for node in nodes if node.status is NodeStatus.ONLINE]
-    return ModelState.QUEUED, f"waiting for {online[0]}" if online else "no node online"
+    return ModelState.QUEUED, f"waiting for {fleet.first_online}" if fleet.first_online else "no node online"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """What all nodes together come to, as far as it decides about a model that none of them has."""
+
+    gpu_bytes: int
+    ram_bytes: int
+    """Of the best node."""
+    first_online: str
+    endpoints_only: bool
+
+
+_last_sum: tuple[tuple[Node, ...], _Sum] = ((), _Sum(0, 0, "", False))
+"""Asked for each of many models of one fleet: looked at once, not models times nodes times."""
+
+
+def _summed(nodes: tuple[Node, ...]) -> _Sum:
+    global _last_sum
+    known, found = _last_sum  # read at once: clients parse in threads
+    if nodes is not known:
+        gpu = max((node.gpu_memory_bytes for node in nodes), default=0)
+        ram = max((node.ram_bytes or 0 for node in nodes), default=0)
+        online = next((node.name for node in nodes if node.status is NodeStatus.ONLINE), "")
+        endpoints = bool(nodes) and all(node.kind == "endpoint" for node in nodes)
+        found = _Sum(gpu, ram, online, endpoints)
+        _last_sum = (nodes, found)
+    return found
 
 
 def fit(required_bytes: int | None, nodes: Iterable[Node]) -> Fit:
@@ -102,10 +129,8 @@ def fit(required_bytes: int | None, nodes: Iterable[Node]) -> Fit:
 
     Graphics memory counts where any node has a card; otherwise main memory, because CPU-only machines run models too.
     """
-    nodes = tuple(nodes)
-    best_gpu = max((node.gpu_memory_bytes for node in nodes), default=0)
-    best_ram = max((node.ram_bytes or 0 for node in nodes), default=0)
-    have, kind = (best_gpu, FitKind.GPU) if best_gpu else (best_ram, FitKind.RAM)
+    fleet = _summed(tuple(nodes))
+    have, kind = (fleet.gpu_bytes, FitKind.GPU) if fleet.gpu_bytes else (fleet.ram_bytes, FitKind.RAM)
     if not required_bytes or not have:
         return Fit(FitKind.UNKNOWN)
     return Fit(kind) if required_bytes <= have else Fit(FitKind.TOO_BIG, required_bytes - have)

@@ -71,7 +71,7 @@ class Connector:
         except quick.NotSimpleError:
             return None
         info = RouterInfo(THIS_MACHINE, service.url, service.version, "local", supplies_stats=True)
-        return info, replace(report, notices=service.notices)
+        return info, replace(report, notices=(*service.notices, *report.notices))
 
     def _open(self) -> RouterClient:
         from modelhub_tui.net import own_transport

@@ -37,6 +37,7 @@ def list_models(arguments: Namespace, settings: Settings, console: Console, conn
         # The catalog needs no router: better a list without states than none.
         console.say(f"modelhub: {explain(error)} The list below is the catalog alone.", "yellow")
         fleet = Fleet(join_models(catalog, None))
+    _say_notices(fleet, console)
     states = frozenset({ModelState(arguments.status)}) if arguments.status else frozenset()
     wanted = Filter(arguments.search, states=states, fits_only=arguments.fits)
     models = apply(fleet.models, wanted, nodes=fleet.nodes)
@@ -64,6 +65,7 @@ def list_local(arguments: Namespace, settings: Settings, console: Console, conne
     """Print the models that are on disk."""
     catalog = load_catalog(settings.catalog, settings.cache_dir)
     fleet = look(connect, catalog, Patience(arguments, console), heard=True)
+    _say_notices(fleet, console)
     models = [model for model in fleet.models if model.state is ModelState.DOWNLOADED]
     if console.as_json:
         console.json([local_json(model, fleet.nodes) for model in models])
@@ -92,6 +94,12 @@ def list_local(arguments: Namespace, settings: Settings, console: Console, conne
             "(`modelhub local --json` names these)."
         )
     return OK
+
+
+def _say_notices(fleet: Fleet, console: Console) -> None:
+    """What the router's answer leaves out, or the service had to repair."""
+    for notice in fleet.notices:
+        console.say(f"modelhub: {notice}", "yellow")
 
 
 def _disk_use(fleet: Fleet, *, only_more: bool = False) -> list[str]:

@@ -43,7 +43,7 @@ def look(connect: Connect, catalog: tuple[CatalogEntry, ...], patience: Patience
 def as_fleet(router: RouterInfo, report: RouterReport, catalog: tuple[CatalogEntry, ...]) -> Fleet:
     """The fleet that a report tells of."""
     models = join_models(catalog, report)
-    return Fleet(models, report.nodes, router, Connection(Link.LIVE), unheard=report.unheard)
+    return Fleet(models, report.nodes, router, Connection(Link.LIVE), report.notices, unheard=report.unheard)
 
 
 async def _ask(connect: Connect, patience: Patience, *, heard: bool) -> tuple[RouterInfo, RouterReport]:

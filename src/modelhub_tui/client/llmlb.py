@@ -7,7 +7,7 @@ from dataclasses import field, replace
 from typing import Any
 from urllib.parse import quote
 
-from modelhub_tui.client import upstream_wire
+from modelhub_tui.client import upstream_wire, wire
 from modelhub_tui.client.auth import Credentials
 from modelhub_tui.client.base import DownloadRequest
 from modelhub_tui.client.remote import Part, RemoteClient, by_name, info
@@ -52,7 +52,7 @@ class LlmlbClient(RemoteClient):
             self._access,
             f"{self._prefix}/endpoints",
             (),
-            lambda body: upstream_wire.read_list(body, upstream_wire.endpoint, "endpoints"),
+            lambda body: upstream_wire.read_list(body, upstream_wire.endpoint, "endpoints", wire.MOST_NODES),
         )
         self._endpoints: dict[str, _Endpoint] = {}
         self._looked_at: float | None = None

@@ -32,12 +32,14 @@ def report(folder: Path) -> RouterReport:
     """
     try:
         headers, body = _get(folder, "/v0/models")
-        models = wire.models_reader().read(body)
-        nodes = wire.nodes_reader().read(_get(folder, "/v0/nodes")[1])
+        of_models, of_nodes = wire.models_reader(), wire.nodes_reader()
+        models = of_models.read(body)
+        nodes = of_nodes.read(_get(folder, "/v0/nodes")[1])
     except (OSError, ValueError, ServiceFailed) as error:
         raise NotSimpleError from error
     said = (each.partition(b":")[2] for each in headers if each.lower().startswith(b"x-modelhub-unheard:"))
-    return RouterReport(models, nodes, unheard=clean(next(said, b"").decode("ascii", "replace"), 300))
+    notices = tuple(filter(None, (of_models.notice, of_nodes.notice)))
+    return RouterReport(models, nodes, notices, unheard=clean(next(said, b"").decode("ascii", "replace"), 300))
 
 
 def _get(folder: Path, path: str) -> tuple[list[bytes], bytes]:

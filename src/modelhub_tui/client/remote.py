@@ -109,13 +109,14 @@ class RemoteClient(NoControl, ABC):
     ) -> None:
         self._http, self._prefix, self._clock, self._sleep = http, prefix, clock, sleep
         self._access = Access(http, credentials)
-        models = wire.ListReader(upstream_wire.registered).read
-        self._models = Part[tuple[RouterModel, ...]](self._access, f"{prefix}/models", (), models)
+        models, hub = wire.ListReader(upstream_wire.registered), wire.ListReader(upstream_wire.hub_item)
+        self._readers: list[wire.ListReader[Any]] = [models, hub]
+        self._models = Part[tuple[RouterModel, ...]](self._access, f"{prefix}/models", (), models.read)
         self._hub = Part[tuple[upstream_wire.HubItem, ...]](
             self._access,
             f"{prefix}/models/hub",
             (),
-            wire.ListReader(upstream_wire.hub_item).read,
+            hub.read,
             read_s=HUB_READ_S,
         )
         self._served = Part[tuple[RouterModel, ...]](
@@ -183,6 +184,7 @@ class RemoteClient(NoControl, ABC):
                 notices.append("Only an administrator may list the registered models here.")
         if told:
             notices.append("This key may not list the nodes; where a model is cannot be told.")
+        notices += filter(None, dict.fromkeys(each.notice for each in self._readers))
         self._ask_hub()
         report = RouterReport(self._placed(self._with_hub(known, bool(told))), self._nodes(), tuple(notices))
         if self._report is None or report != self._report:

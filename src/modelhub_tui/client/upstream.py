@@ -27,8 +27,9 @@ class UpstreamClient(RemoteClient):
 
     def __init__(self, http: RouterHttp, credentials: Credentials, **more: Any) -> None:
         super().__init__(http, credentials, "/v0", **more)
-        reader = wire.ListReader(upstream_wire.node).read
-        self._reported = Part[tuple[ReportedNode, ...]](self._access, "/v0/nodes", (), reader)
+        reader = wire.ListReader(upstream_wire.node, "nodes", wire.MOST_NODES)
+        self._readers.append(reader)
+        self._reported = Part[tuple[ReportedNode, ...]](self._access, "/v0/nodes", (), reader.read)
         self._generation = "G1"
         self._rates: dict[tuple[str, str], _Rate] = {}
 

@@ -18,6 +18,7 @@ from modelhub_tui.client.wire import (
     read_lines,
     read_number,
     read_path,
+    read_paths,
     read_record,
     read_time,
     read_usable,
@@ -87,11 +88,13 @@ class Task:
     error: str
 
 
-def read_list(body: bytes, convert: Callable[[Any], T], member: str = "") -> tuple[T, ...]:
+def read_list(
+    body: bytes, convert: Callable[[Any], T], member: str = "", most: int = wire.MOST_MODELS
+) -> tuple[T, ...]:
     """Read the usable records of a list, or of the one that is a member of an object.
 
     Raises:
-        WrongShapeError: It is not there.
+        WrongShapeError: It is not there, or has more than `most` records.
     """
     try:
         told = net.loads(body)
@@ -101,6 +104,8 @@ def read_list(body: bytes, convert: Callable[[Any], T], member: str = "") -> tup
         told = told.get(member) or []
     if not isinstance(told, list):
         raise WrongShapeError("not a list")
+    if len(told) > most:
+        raise WrongShapeError(f"it has more than {most:,} entries")
     found = (read_usable(convert, each) for each in told)
     return tuple(each for each in found if each is not None)
 
@@ -171,7 +176,7 @@ def node(value: Any) -> ReportedNode:
         done, total = read_count(progress.get("downloaded_bytes")) or 0, read_count(progress.get("total_bytes"))
         sync = Sync(name.lower(), read_path(progress.get("file")), done, total or None, at) if name else None
     tells = any(told.get(name) is not None for name in ("sync_state", "sync_updated_at"))
-    return ReportedNode(wire.read_node(told), read_lines(told.get("loaded_models"), 4096), sync, tells)
+    return ReportedNode(wire.read_node(told), read_paths(told.get("loaded_models")), sync, tells)
 
 
 def endpoint(value: Any) -> Node:

@@ -86,7 +86,7 @@ class V0Client:
         models, nodes = self._models.value, self._nodes.value
         last, unheard = self._report, self._models.unheard
         if last is None or last.models is not models or last.nodes is not nodes or last.unheard != unheard:
-            told = (*self._notices, self._models.notice) if self._models.notice else self._notices
+            told = filter(None, (*self._notices, self._models.notice, self._models.cut, self._nodes.cut))
             last = self._report = RouterReport(models, nodes, tuple(dict.fromkeys(told)), unheard)
         return last
 
@@ -287,6 +287,11 @@ class Feed(Generic[T]):
             return self.unheard != before
         self.value = value
         return True
+
+    @property
+    def cut(self) -> str:
+        """One sentence when the list was too long to be read whole."""
+        return self._reader.notice
 
     def hold(self, wait_s: float) -> asyncio.Task[bool]:
         """The request that is being held, or a new one."""

@@ -39,6 +39,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _NAME_LIMIT, _PATH_LIMIT = 500, 4096
+MOST_MODELS, MOST_NODES = 100_000, 10_000
+_MOST_PARTS = 500_000
+"""Transfers, placements and the like of all records together: some 200 MB."""
+_MOST_WORDS = 100
+"""Tags, or names of nodes, of one record."""
 _MOST = 1000
 """Transfers, placements, tags or paths of one record that are read; more is nonsense."""
 
@@ -96,7 +101,8 @@ def read_count(value: Any) -> int | None:
 
 
 def read_lines(value: Any, limit: int = 100) -> tuple[str, ...]:
-    found = (clean(each, limit) for each in value[:_MOST] if isinstance(each, str)) if isinstance(value, list) else ()
+    told = value[:_MOST_WORDS] if isinstance(value, list) else ()
+    found = (clean(each, limit) for each in told if isinstance(each, str))
     return tuple(each for each in found if each)
 
 
@@ -111,11 +117,14 @@ def read_time(value: Any) -> float | None:
 
     try:
         at = datetime.fromisoformat(value)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        moment = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
+    return moment if 0 <= moment < END_OF_TIME_S else None
 
 
+END_OF_TIME_S = 253_402_300_800.0
+"""The year 10000, which no calendar of the standard library has."""
 _PHASES, _NODE_STATES = frozenset(Phase), frozenset(NodeStatus)
 _FORMATS = {"hf_gguf": "gguf", "hf_safetensors": "safetensors", "hf_onnx": "onnx"}
 
@@ -340,14 +349,20 @@ def _trashed(value: Any) -> Trashed:
 class ListReader(Generic[T]):
     """Reads one list again and again; a record that did not change gives the same object as last time.
 
+    Args:
+        what: What is listed.
+        most: Records that are read; a longer list is cut, and `notice` says so.
+
     Only what changed is validated. A service that writes one record per line also has only that parsed: at 10,000
     models this is the difference between 3 ms and 40.
     """
 
-    def __init__(self, convert: Callable[[Any], T]) -> None:
-        self._convert = convert
+    def __init__(self, convert: Callable[[Any], T], what: str = "models", most: int = MOST_MODELS) -> None:
+        self.notice = ""
+        """One sentence when the list had more records than are read."""
+        self._convert, self._what, self._most = convert, what, most
         self._lines = Lines()
-        self._records: list[Any] = []
+        self._texts: list[str] = []
         """The records of a list of any other layout."""
         self._values: list[T | None] = []
         """What was read from each record; None for one that cannot be used."""
@@ -361,22 +376,11 @@ class ListReader(Generic[T]):
         try:
             if (news := self._lines.news(body)) is not None:
                 return self._take_news(*news)
-            if (lines := _split(body)) is not None:
-                self._records = self._lines.all() or self._records
-                found = self._take(lines, parse=True)
-                self._lines.keep(lines)
-                self._records = []  # the lines have them
-                return found
+            if (lines := _split(body, self._most)) is not None:
+                return self._take_lines(lines)
         except ValueError:
             log.debug("not one record per line after all")
-        try:
-            told = net.loads(body)
-        except ValueError as error:
-            raise WrongShapeError("no JSON") from error
-        if not isinstance(told, list):
-            raise WrongShapeError("not a list")
-        self._lines.keep([])
-        return self._take(told, parse=False)
+        return self._take_pieces(body)
 
     def _take_news(self, changed: list[tuple[int, bytes]], blocks: list[bytes]) -> tuple[T, ...]:
         values = self._values[:]
@@ -384,26 +388,64 @@ class ListReader(Generic[T]):
             values[at] = read_usable(self._convert, net.loads(line))
         self._values = values
         self._lines.accept(blocks)
+        self.notice = ""  # as many lines as were kept: none was left out
         return tuple(filter(None, values))  # records are true; a line of Python for each takes twice as long
 
-    def _take(self, records: list[Any], *, parse: bool) -> tuple[T, ...]:
-        old = self._records
+    def _take_lines(self, lines: list[bytes]) -> tuple[T, ...]:
+        old, more = self._lines.all(), len(lines) > self._most
+        del lines[self._most :]
         # Compared without a line of Python for each: nearly all are as they were.
-        changed = list(compress(range(len(records)), map(operator.ne, old, records)))
-        changed += range(min(len(old), len(records)), len(records))
-        values = self._values[: len(records)] + [None] * (len(records) - len(self._values))
+        changed = list(compress(range(len(lines)), map(operator.ne, old, lines)))
+        changed += range(min(len(old), len(lines)), len(lines))
+        values = self._values[: len(lines)] + [None] * (len(lines) - len(self._values))
         # Looking up thousands of lines costs more than parsing a few again; only a list that grew has shifted.
-        shifted = bool(changed) and (not parse or len(old) != len(records))
-        moved = {_key(each): at for at, each in enumerate(old)} if shifted else {}
+        shifted = bool(changed) and len(old) != len(lines)
+        moved = {line: at for at, line in enumerate(old)} if shifted else {}
+        parts = 0
         for at in changed:
-            record = records[at]
-            before = moved.get(_key(record)) if shifted else None
-            if before is not None and old[before] == record:
-                values[at] = self._values[before]
-            else:
-                values[at] = read_usable(self._convert, net.loads(record) if parse else record)
-        self._records, self._values = records, values
+            before = moved.get(lines[at])
+            values[at] = self._values[before] if before is not None else self._read_line(lines[at])
+            if (parts := parts + _parts(values[at])) > _MOST_PARTS:
+                more = True
+                del lines[at:], values[at:]
+                break
+        self._lines.keep(lines)
+        return self._have([], values, more)
+
+    def _read_line(self, line: bytes) -> T | None:
+        return read_usable(self._convert, net.loads(line))
+
+    def _take_pieces(self, body: bytes) -> tuple[T, ...]:
+        from modelhub_tui.client.pieces import pieces  # our own service's lists need none
+
+        known = {text: at for at, text in enumerate(self._texts)}
+        texts: list[str] = []
+        values: list[T | None] = []
+        more, parts = False, 0
+        try:
+            for text, told in pieces(body):
+                before = known.get(text)
+                value = self._values[before] if before is not None else read_usable(self._convert, told)
+                parts += _parts(value)
+                if more := len(texts) == self._most or parts > _MOST_PARTS:
+                    break
+                values.append(value)
+                texts.append(text)
+        except ValueError as error:
+            raise WrongShapeError(str(error)) from error
+        self._lines.keep([])
+        return self._have(texts, values, more)
+
+    def _have(self, texts: list[str], values: list[T | None], more: bool) -> tuple[T, ...]:
+        self._texts, self._values = texts, values
+        cut = f"The router lists more {self._what} than can be shown; the first {len(values):,} are."
+        self.notice = cut if more else ""
         return tuple(filter(None, values))  # records are true; a line of Python for each takes twice as long
+
+
+def _parts(value: object) -> int:
+    """How many things a record holds that each take as much memory as a small record."""
+    return sum(len(getattr(value, name, ())) for name in ("transfers", "placements", "loaded"))
 
 
 def models_reader() -> ListReader[RouterModel]:
@@ -413,23 +455,18 @@ def models_reader() -> ListReader[RouterModel]:
 
 def nodes_reader() -> ListReader[Node]:
     """Reads `GET /v0/nodes`."""
-    return ListReader(read_node)
+    return ListReader(read_node, "nodes", MOST_NODES)
 
 
-def _split(body: bytes) -> list[bytes] | None:
+def _split(body: bytes, most: int) -> list[bytes] | None:
     """The records of a list that has one on each line, unparsed; None for any other layout.
+
+    After `most` of them the rest comes as one.
 
     A JSON string holds no raw line break, so a comma before one always stands between two values. If it is not between
     two records, what stands before it is no JSON, and reading it fails.
     """
     if not (body.startswith(b"[{") and body.endswith(b"}]")):
         return None
-    lines = body[1:-1].split(b",\n")
+    lines = body[1:-1].split(b",\n", most)
     return lines if len(lines) > 1 else None
-
-
-def _key(record: Any) -> Any:
-    if isinstance(record, bytes):
-        return record
-    name = record.get("name", record.get("id")) if isinstance(record, dict) else None
-    return name if isinstance(name, str) else None

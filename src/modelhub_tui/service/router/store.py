@@ -107,7 +107,7 @@ def read_rows(db: sqlite3.Connection) -> Rows:
                 if length > MAX_RECORD_BYTES:
                     raise BadRecord(f"it is {length} bytes long")
                 (body,) = db.execute(f"SELECT CAST(body AS BLOB) FROM {table} WHERE {order} = ?", (row,)).fetchone()  # noqa: S608
-                record = (NodeRecord if table == "nodes" else Registration).from_json(net.loads(body))
+                record = (NodeRecord if table == "nodes" else Registration).from_json(net.loads(body, MAX_RECORD_BYTES))
                 if raw_key != (record.id if isinstance(record, NodeRecord) else record.name).encode():
                     raise BadRecord("it is stored under another name")
                 if table == "trash" and not is_moment(moment):
