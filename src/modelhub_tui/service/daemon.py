@@ -82,7 +82,12 @@ def run(
     prepare_dir(settings.state_dir)
     # Never let go of: the process's end does that, and then nothing of it is left.
     _lock(settings.state_dir)
-    return _run_locked(settings, host, port, foreground, api_key, ready)
+    streams = sys.stdout, sys.stderr
+    try:
+        return _run_locked(settings, host, port, foreground, api_key, ready)
+    finally:
+        if foreground:  # whoever started us has the last word, on its own terminal
+            sys.stdout, sys.stderr = streams
 
 
 def _lock(state_dir: Path) -> None:
@@ -111,7 +116,7 @@ def _run_locked(
     from modelhub_tui.service.router.store import Store, StoreFailed, StoreTooNew
 
     try:
-        formatter = start_log(settings.state_dir / LOG_FILE, foreground=foreground)
+        formatter = start_log(settings.state_dir / LOG_FILE, foreground=foreground, fds=() if foreground else (1, 2))
     except OSError as error:
         raise cannot_use(settings.state_dir / LOG_FILE, error) from error
     try:
