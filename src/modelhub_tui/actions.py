@@ -91,7 +91,8 @@ def can(
         case "retry":
             if Ability.RETRY not in abilities or (Ability.PAUSE in abilities and held(model)):
                 return False
-            return state in RETRIABLE or orphaned(model)
+            waits = model.transfer is not None and model.transfer.waits_for_line
+            return state in RETRIABLE or waits or orphaned(model)
         case "pause":
             return Ability.PAUSE in abilities and state in PAUSABLE and not held(model) and not orphaned(model)
         case "resume":

@@ -233,6 +233,11 @@ class Transfer:
     node_id: str = ""
 
     @property
+    def waits_for_line(self) -> bool:
+        """Whether it is tried again by itself in `retry_in_s`, because the hub could not be reached."""
+        return self.phase is Phase.WAITING and self.retry_in_s is not None
+
+    @property
     def fraction(self) -> float | None:
         """0..1, or None while the total is unknown."""
         return min(self.bytes_done / self.bytes_total, 1.0) if self.bytes_total else None

@@ -48,7 +48,8 @@ class Wishes(ABC):
         """
 
         async def work(client: RouterClient) -> None:
-            if model.state is ModelState.FAILED and model.registered:
+            waits = model.transfer is not None and model.transfer.waits_for_line
+            if model.registered and (model.state is ModelState.FAILED or waits):
                 with contextlib.suppress(NotSupported):
                     await client.retry(self._name(model))
                     return

@@ -279,6 +279,28 @@ def test_a_full_disk_does_not_hold_up_a_pull_for_ever(modelhub: CommandLine, mon
     assert result.err.splitlines()[-1] == "modelhub: tiny is paused. Needs 600 B, free 0 B."
 
 
+def test_a_pull_while_offline_says_when_it_is_tried_again_and_ends(
+    modelhub: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelhub_tui.cli.pull.OUTAGE_PATIENCE_S", 0.05)
+    waits = Transfer(
+        "gpu-01",
+        Phase.WAITING,
+        retry_in_s=12.0,
+        error="The hub cannot be reached; check the network.",
+        error_code="hub_unreachable",
+    )
+    modelhub.client.then((told(transfers=(waits,)),))
+    result = modelhub("pull", "tiny")
+    assert (result.code, result.out) == (1, "")
+    assert "offline, trying again in 12 s: The hub cannot be reached" in result.err
+    assert "It stays in the queue, and is tried again by itself." in result.err
+    modelhub.client = ScriptedClient(RouterReport((told(transfers=(waits,)),), (NODE,)))
+    modelhub.client.then((PLACED,))
+    assert modelhub("pull", "tiny").code == 0
+    assert modelhub.client.asked("retry"), "asking again is a reason to try at once"
+
+
 def test_a_pause_that_ends_in_time_is_waited_for(modelhub: CommandLine) -> None:
     modelhub.client.then((PAUSED,), (FETCHING,), (PLACED,))
     assert modelhub("pull", "tiny").code == 0

@@ -164,6 +164,12 @@ class StubRouter:
     def wait_phase(self, name: str, *phases: str) -> dict[str, Any]:
         return self.wait(lambda: (found := self.transfer(name)) and found["phase"] in phases and found)
 
+    def wait_offline(self, name: str) -> dict[str, Any]:
+        """The transfer once it waits for the hub or the line to come back, to try again by itself."""
+        return self.wait(
+            lambda: (found := self.transfer(name)) and found["phase"] == "waiting" and found["retry_in_s"] and found
+        )
+
     def wait_gone(self, name: str) -> None:
         count = len(self.heartbeats)
         self.wait(

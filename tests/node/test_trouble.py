@@ -115,9 +115,9 @@ def test_a_hub_that_is_away_is_waited_for(
     with NodeThread(router, empty_hub, tmp_path, max_attempts=3):
         retrying = router.wait_phase(NAME, "retrying")
         assert retrying["max_attempts"] == 3 and retrying["attempt"] in (1, 2)
-        failed = router.wait_phase(NAME, "failed")
-        assert failed["error_code"] == "hub_unreachable" and failed["retry_in_s"] is not None
-        assert "cannot be reached" in failed["error"]
+        offline = router.wait_offline(NAME)
+        assert offline["error_code"] == "hub_unreachable" and "cannot be reached" in offline["error"]
+        assert not [each for beat in router.heartbeats for each in beat["transfers"] if each["phase"] == "failed"]
         empty_hub.up()
         router.wait_whole(NAME)
 
@@ -273,7 +273,7 @@ def test_a_router_that_cannot_give_the_manifest_yet_is_asked_again(
     router.refuse["/v0/models/registry"] = (502, {"error": "HTTP client error: hub away", "code": "hub_unreachable"})
     router.register(NAME, manifest_of(repo, "tiny.gguf"))
     with NodeThread(router, empty_hub, tmp_path, max_attempts=2):
-        failed = router.wait_phase(NAME, "failed")
-        assert failed["error_code"] == "hub_unreachable" and "hub away" in failed["error"]
+        offline = router.wait_offline(NAME)
+        assert offline["error_code"] == "hub_unreachable" and "hub away" in offline["error"]
         router.refuse.clear()
         router.wait_whole(NAME)

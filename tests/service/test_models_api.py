@@ -664,3 +664,28 @@ def test_the_tests_catalog_is_in_the_standard_hub(hub: LoopbackHub) -> None:
 async def test_what_can_be_no_revision_is_not_asked_for(service: Service, revision: str) -> None:
     # The hub of this service does not answer: who asks it gets a 502.
     assert refusal(await service.register("acme/One-GGUF", revision=revision)) == (400, "no_such_revision")
+
+
+async def test_a_supported_model_with_every_checksum_is_registered_while_the_hub_is_away(tmp_path: Path) -> None:
+    whole = CatalogEntry(
+        id="whole",
+        name="Whole",
+        description="",
+        repo="acme/Whole-GGUF",
+        files=(CatalogFile("whole.gguf", 100, "5" * 64),),
+        companions=(CatalogFile("mmproj.gguf", 10, "6" * 64, repo="acme/Other-GGUF", revision="d" * 40),),
+        revision="c" * 40,
+    )
+    part = replace(whole, id="part", repo="acme/Part-GGUF", files=(CatalogFile("part.gguf", 100, None),))
+    async with open_service(tmp_path, catalog=(whole, part)) as service:
+        answer = await service.register("acme/Whole-GGUF")
+        assert answer.status_code == 201
+        said = answer.json()["warnings"][0]
+        assert "cannot be reached" in said and "fetched when the hub answers" in said
+        files = service.router.registry.records["acme/whole-gguf"].files
+        assert [(each.repo, each.revision, each.path, each.size, each.sha256) for each in files] == [
+            ("acme/Whole-GGUF", "c" * 40, "whole.gguf", 100, "5" * 64),
+            ("acme/Other-GGUF", "d" * 40, "mmproj.gguf", 10, "6" * 64),
+        ]
+        assert refusal(await service.register("acme/Part-GGUF")) == (502, "hub_unreachable")
+        assert refusal(await service.register("acme/Unknown-GGUF")) == (502, "hub_unreachable")

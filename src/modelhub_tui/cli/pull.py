@@ -31,6 +31,8 @@ _BAR_FROM = 70
 """Columns below which the figures are worth more than the bar."""
 PAUSE_PATIENCE_S = 10.0
 """How long to wait for downloads that wait for somebody to make room; they go on then without us."""
+OUTAGE_PATIENCE_S = 90.0
+"""How long to wait for a hub that cannot be reached; downloads are tried again without us, too."""
 PLACE_PATIENCE_S = 1.0
 """How long `--no-wait` waits for the places in the queue."""
 _PLAIN_STEP = 0.1
@@ -123,10 +125,11 @@ async def _watch(followed: Followed, targets: list[_Target], console: Console) -
             _advance(targets, followed.watcher.fleet, console)
             while any(target.code is None for target in targets):
                 going = [target.seen for target in targets if target.code is None]
-                if not all(model is not None and model.state is ModelState.PAUSED for model in going):
+                if not all(model is not None and _stands(model) for model in going):
                     limit.reschedule(None)
                 elif limit.when() is None:
-                    limit.reschedule(loop.time() + PAUSE_PATIENCE_S)
+                    paused = all(model is not None and model.state is ModelState.PAUSED for model in going)
+                    limit.reschedule(loop.time() + (PAUSE_PATIENCE_S if paused else OUTAGE_PATIENCE_S))
                 _advance(targets, await followed.next(), console)
     except TimeoutError:
         for target in targets:
@@ -135,9 +138,16 @@ async def _watch(followed: Followed, targets: list[_Target], console: Console) -
                 console.error(_paused(target))
 
 
+def _stands(model: Model) -> bool:
+    """Whether it does not go on without somebody's help, or until the hub can be reached."""
+    return model.state is ModelState.PAUSED or (model.transfer is not None and model.transfer.waits_for_line)
+
+
 def _paused(target: _Target) -> str:
     """Why a download is held, and how it goes on."""
     model = target.seen
+    if model is not None and model.transfer is not None and model.transfer.waits_for_line:
+        return f"{target.name}: {model.reason} It stays in the queue, and is tried again by itself."
     if model is not None and model.paused:
         return f"{target.name} is paused. `modelhub resume {target.name}` lets it go on."
     return f"{target.name} is paused. {model.reason if model else ''}".rstrip()

@@ -18,6 +18,8 @@ def doing(transfer: Transfer, model: Model | None = None) -> str:
             return ", ".join(filter(None, (stalled(transfer), retrying(transfer))))
         case Phase.FETCHING:
             return stalled(transfer)
+        case Phase.WAITING if transfer.waits_for_line:
+            return trying_again(transfer)
         case Phase.PAUSED:
             return "waits for room on the disk" if transfer.error_code == "no_space" else "paused"
         case phase:
@@ -35,10 +37,18 @@ def retrying(transfer: Transfer) -> str:
     return f"retrying{count}" + (f" in {transfer.retry_in_s:.0f} s" if transfer.retry_in_s else "")
 
 
+def trying_again(transfer: Transfer) -> str:
+    """`offline, trying again in 12 s`; it does so by itself."""
+    offline = "offline, " if transfer.error_code == "hub_unreachable" else ""
+    return f"{offline}trying again" + (f" in {transfer.retry_in_s:.0f} s" if transfer.retry_in_s else "")
+
+
 def in_short(transfer: Transfer) -> str:
     """The same in at most 17 cells."""
     if transfer.orphaned:
         return "node is gone"
+    if transfer.waits_for_line:
+        return f"again in {transfer.retry_in_s:.0f} s"
     if transfer.phase is Phase.RETRYING:
         return f"retrying in {transfer.retry_in_s:.0f} s" if transfer.retry_in_s else "retrying"
     return doing(transfer)[:17]
@@ -46,7 +56,12 @@ def in_short(transfer: Transfer) -> str:
 
 def troubled(transfer: Transfer) -> bool:
     """Whether it wants the colour of a warning."""
-    return transfer.orphaned or transfer.phase is Phase.RETRYING or transfer.stalled_s is not None
+    return (
+        transfer.orphaned
+        or transfer.phase is Phase.RETRYING
+        or transfer.stalled_s is not None
+        or transfer.waits_for_line
+    )
 
 
 def file_of(transfer: Transfer) -> str:
@@ -64,6 +79,8 @@ def refetched(transfer: Transfer) -> str:
 def standing(model: Model, reason: str = "") -> str:
     """Why a model that waits does so, with its place in the queue: `2nd in the queue: queued on gpu-01`."""
     reason = reason or model.reason
+    if (transfer := model.transfer) is not None and transfer.waits_for_line:
+        return f"{trying_again(transfer)}: {reason}" if reason else trying_again(transfer)
     if model.queue_position is None or model.state is not ModelState.QUEUED:
         return reason
     place = f"{ordinal(model.queue_position)} in the queue"

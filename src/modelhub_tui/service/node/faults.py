@@ -13,6 +13,9 @@ from modelhub_tui.identifiers import OutsideError
 from modelhub_tui.units import human_duration
 from modelhub_tui.untrusted import clean
 
+OUTAGES = frozenset({"hub_unreachable", "connection_lost", "stalled", "rate_limited", "router"})
+"""Codes of what keeps a node from the hub or the router for a while: nothing is wrong with the model or the disk."""
+
 
 class Fault(ModelHubError):
     """A transfer's trouble. `sentence` is for people, `code` for programs (see docs/wire.md)."""

@@ -200,6 +200,8 @@ class Progress:
             self._retry_at = None if retry_in_s is None else self._clock() + retry_in_s
         if changed and fault is not None and phase in (Phase.RETRYING, Phase.FAILED):
             self._note_fault(fault, retried=phase is Phase.RETRYING)
+        elif changed and fault is not None and phase is Phase.WAITING and retry_in_s is not None:
+            self.note(f"Waits for the line: {fault}")
         if changed:
             self._on_phase()
 

@@ -123,7 +123,9 @@ class Pursuit:
             elif fault.passing:
                 log.warning("%s: gave up for now: %s", held.entry.name, fault)
                 wait_s = max(restart_s, min(fault.retry_after_s or 0.0, self._tuning.retry_after_cap_s))
-                held.progress.phase(Phase.FAILED, fault, attempt=int(self._tuning.max_attempts), retry_in_s=wait_s)
+                # An outage is nobody's failure, and ends without anybody's help.
+                phase = Phase.WAITING if fault.code in faults.OUTAGES else Phase.FAILED
+                held.progress.phase(phase, fault, attempt=int(self._tuning.max_attempts), retry_in_s=wait_s)
                 asked = await _nudged(held, wait_s)
                 restart_s = self._tuning.restart_base_s if asked else min(restart_s * 2, self._tuning.restart_cap_s)
             else:

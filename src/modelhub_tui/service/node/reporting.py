@@ -24,7 +24,7 @@ def report(models: Iterable[Held], cache: Cache) -> dict[str, Any]:
             loaded.append(entry.name)
         else:
             snapshot = held.progress.snapshot()
-            failed |= snapshot.phase is Phase.FAILED
+            failed |= snapshot.phase is Phase.FAILED or snapshot.retry_in_s is not None
             stuck.append(held.stuck)
             transfers.append(snapshot)
     moving = [each for each in transfers if each.phase in _MOVING]

@@ -35,9 +35,9 @@ class Tuning:
     backoff_cap_s: float = 30.0
     retry_after_cap_s: float = 300.0
     """Never wait longer than this for a hub that asks us to."""
-    restart_base_s: float = 60.0
+    restart_base_s: float = 15.0
     """A transfer that gave up for a cause that may pass starts again after this long, then twice as long."""
-    restart_cap_s: float = 600.0
+    restart_cap_s: float = 120.0
     poll_s: float = 3.0
     """Between two looks at the list of a router that does not hold its answer back."""
     settle_s: float = 0.4

@@ -420,7 +420,9 @@ class Fleet:
         """Notice who has fallen silent, and forgive retries that led nowhere. Called about once a second."""
         now = self._monotonic()
         for node in self.nodes.values():
-            if node.transfers and not node.quiet and now - node.heard_at > QUIET_S:
+            works = any(each.phase in RUNNING for each in node.transfers.values())
+            still_s = QUIET_S if works else node.silence_s
+            if node.transfers and not node.quiet and now - node.heard_at > still_s:
                 node.quiet = True
                 self._changes.touch()
             if node.status is not NodeStatus.OFFLINE and now - node.heard_at > node.silence_s:

@@ -26,6 +26,7 @@ from modelhub_tui.values import dataclass
 DEADLINE_S = 50.0
 """Longest that a registration may take, all attempts together; upstream advises its clients to wait 60 s."""
 MEMORY_FACTOR = 1.5
+_OUTAGE = frozenset({"hub_unreachable", "hub_failed"})
 _PIPELINES = {
     "feature-extraction": "embedding",
     "sentence-similarity": "embedding",
@@ -81,9 +82,11 @@ class Resolver:
             async with asyncio.timeout(DEADLINE_S):
                 return await run_blocking(lambda: self._blocking(ref, entry, body), "resolve")
         except TimeoutError:
-            raise Refused(
-                "hub_unreachable", f"The hub at {self._hub.endpoint} does not answer in time; try again later."
-            ) from None
+            what = f"The hub at {self._hub.endpoint} does not answer in time; try again later."
+            error = Refused("hub_unreachable", what)
+            if (told := self._offline(entry, body, error)) is None:
+                raise error from None
+            return told
 
     def _parse(self, body: RegisterBody) -> HubRef:
         if not body.repo.strip():
@@ -113,7 +116,12 @@ class Resolver:
 
     def _blocking(self, ref: HubRef, entry: CatalogEntry | None, body: RegisterBody) -> Resolved:
         warnings: list[str] = []
-        facts = self._facts(ref.repo, ref.revision, entry.revision if entry else None, warnings)
+        try:
+            facts = self._facts(ref.repo, ref.revision, entry.revision if entry else None, warnings)
+        except Refused as error:
+            if (told := self._offline(entry, body, error)) is None:
+                raise
+            return told
         if facts.gated:
             self._hub.check_access(facts.repo)
         # A renamed repo may be in the catalog under its present name.
@@ -124,9 +132,32 @@ class Resolver:
         else:
             choice = choose(facts.files, ref.file)
             files = self._pinned(facts, choice.files)
+        return Resolved(self._record(facts, entry, choice, files, body), tuple(warnings))
+
+    def _offline(self, entry: CatalogEntry | None, body: RegisterBody, error: Refused) -> Resolved | None:
+        """What the catalog alone says of a model while the hub does not answer; None if that is not enough.
+
+        A GGUF of which the catalog tells commit, sizes and checksums is all that nodes need: they wait for the hub.
+        """
+        files = _catalog_files(entry) if entry is not None and error.code in _OUTAGE else None
+        if entry is None or entry.revision is None or files is None:
+            return None
+        facts = RepoFacts(entry.repo, entry.revision, (), gated=entry.gated)
+        choice = Choice(entry.format, entry.file, (), entry.quantization or quantization(entry.file))
+        said = f"{error.reason} It is registered as the catalog lists it, and fetched when the hub answers."
+        return Resolved(self._record(facts, entry, choice, files, body), (said,))
+
+    def _record(
+        self,
+        facts: RepoFacts,
+        entry: CatalogEntry | None,
+        choice: Choice,
+        files: list[ManifestFile],
+        body: RegisterBody,
+    ) -> Registration:
         size = sum(each.size or 0 for each in files)
         kind = kind_of(choice)
-        record = Registration(
+        return Registration(
             name="",
             repo=entry.repo if entry else facts.repo,
             filename=entry.file if entry else choice.filename,
@@ -148,7 +179,6 @@ class Resolver:
             catalog_id=entry.id if entry else None,
             registered_at=self._clock(),
         )
-        return Resolved(record, tuple(warnings))
 
     def _facts(self, repo: str, asked: str | None, curated: str | None, warnings: list[str]) -> RepoFacts:
         """The repo at the revision that was asked for; the catalog's own revision may have gone, then the newest.
@@ -245,6 +275,18 @@ def _changed(what: str, ours: str, theirs: str) -> Refused:
     """Registering this would give people something else than what was looked at when it was chosen."""
     todo = "check which is right, then correct the catalog or name another commit"
     return Refused("changed_upstream", f"{what} has changed upstream: {ours}, {theirs}; {todo}.")
+
+
+def _catalog_files(entry: CatalogEntry) -> list[ManifestFile] | None:
+    """All files of an entry, pinned, as the catalog lists them; None if it leaves anything to be asked of the hub."""
+    files = []
+    for each in (*entry.files, *entry.companions):
+        elsewhere = each.repo not in (None, entry.repo)
+        commit = each.revision if elsewhere else entry.revision
+        if entry.format != "gguf" or commit is None or not (is_commit(commit) and each.size_bytes and each.sha256):
+            return None
+        files.append(ManifestFile(each.path, each.repo or entry.repo, commit, each.size_bytes, each.sha256))
+    return files
 
 
 def kind_of(choice: Choice) -> str:
