@@ -26,6 +26,20 @@ class Unreachable(ModelHubError):
         self.url, self.detail = url, detail
 
 
+class NoWay(Unreachable, OSError):
+    """A connection that cannot be made as this machine is set up, or that we refuse to make. `reason` is a sentence.
+
+    An OSError too, so that whoever handles a broken connection handles this as well, only with better words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("", reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class NotARouter(ModelHubError):
     """Somebody answered, but not with a router's words. `what` says what it looked like."""
 
@@ -189,6 +203,8 @@ _UNEXPECTED = Advice("Something unexpected went wrong.", "The log has the detail
 def explain(error: BaseException) -> Advice:
     """Word an error for a person. The only place with user-facing error text; never a traceback, never a token."""
     match error:
+        case NoWay(reason=reason):
+            return Advice(reason)
         case Unreachable(url=url):
             at = f" at {url}" if url else ""
             todo = "Check its address with --router, or leave it out to use this machine."

@@ -376,15 +376,21 @@ class HubStatsService:
     async def _client(self) -> httpx.AsyncClient:
         async with self._opening:
             if self._http is None:
-                from modelhub_tui import net
-
                 # Reading the CA bundle takes up to 150 ms: not on the loop.
-                self._http = await asyncio.to_thread(
-                    lambda: net.new_client(
-                        self._endpoint, connect_s=5.0, max_connections=CONCURRENCY, transport=self._transport
-                    )
-                )
+                self._http = await asyncio.to_thread(self._new_client)
             return self._http
+
+    def _new_client(self) -> httpx.AsyncClient:
+        from modelhub_tui import net
+        from modelhub_tui.hub_reach import reach_of
+
+        return net.new_client(
+            self._endpoint,
+            connect_s=5.0,
+            max_connections=CONCURRENCY,
+            transport=self._transport,
+            reach=reach_of(self._endpoint),
+        )
 
 
 def _failures() -> tuple[type[Exception], ...]:

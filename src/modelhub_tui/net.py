@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from modelhub_tui.hub_reach import Reach
+
 USER_AGENT = f"modelhub-tui/{__version__}"
 _FIRST_IMPORT = threading.Lock()
 
@@ -39,19 +41,22 @@ def new_client(
     headers: Mapping[str, str] | None = None,
     max_connections: int = 8,
     transport: httpx.AsyncBaseTransport | None = None,
+    reach: Reach | None = None,
 ) -> httpx.AsyncClient:
     """Make the one long-lived client for an upstream. Blocks for up to 150 ms, so make it in a thread.
 
     It follows no redirects, keeps no cookies, and asks for no compression (a size cap then means what it says).
-    An address on this machine is never asked through a proxy, and plain HTTP does not pay for reading the CA bundle.
+    Proxies and certificates are those of `proxies` and `tls`.
 
     Args:
-        url: The upstream; every request should stay at its origin.
+        url: The upstream; every request has to stay at its origin.
         transport: Replaces the network, in tests.
+        reach: For a hub: connections end up where it may lead, or nothing is sent.
+
+    Raises:
+        NoWay: The environment names a proxy or certificates that cannot be used.
     """
-    import ssl
     from http.cookiejar import CookieJar, DefaultCookiePolicy
-    from urllib.request import getproxies
 
     spare_httpx_its_command()
     import httpx
@@ -59,20 +64,12 @@ def new_client(
     # The first request would import it on the loop, which takes 25 ms.
     with contextlib.suppress(ImportError):
         importlib.import_module("anyio._backends._asyncio")
-    parts = urlsplit(url)
-    direct = is_loopback(parts.hostname or "") or (parts.scheme == "http" and not getproxies())
-    # A bare context trusts nobody: where plain HTTP is all there is, that costs nothing and can leak nothing.
-    verify: ssl.SSLContext | bool = True
-    if parts.scheme == "http" and direct:
-        verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return httpx.AsyncClient(
-        verify=verify,
-        trust_env=not direct,
-        transport=transport,
+        trust_env=False,
+        transport=transport or new_transport(url, max_connections=max_connections, reach=reach),
         follow_redirects=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         timeout=httpx.Timeout(read_s, connect=connect_s, pool=None),
-        limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})},
     )
 
@@ -105,6 +102,92 @@ def own_transport(folder: Path) -> httpx.AsyncBaseTransport:
     return Through()
 
 
+def new_transport(url: str, *, max_connections: int = 8, reach: Reach | None = None) -> httpx.AsyncHTTPTransport:
+    """The network for an upstream, as `new_client()` uses it.
+
+    Raises:
+        NoWay: The environment names a proxy or certificates that cannot be used.
+    """
+    import httpx
+
+    from modelhub_tui import tls
+
+    proxy = _httpx_proxy(url)
+    made = httpx.AsyncHTTPTransport(
+        verify=tls.context_for(url),
+        trust_env=False,
+        proxy=proxy,
+        limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+    )
+    if reach is not None:
+        if proxy is None:
+            _guard(made, reach)
+        else:
+            reach.check_text(urlsplit(url).hostname or "")
+    return made
+
+
+def new_sync_client(url: str, *, timeout_s: float) -> httpx.Client:
+    """A client for one question, with the same proxies and certificates.
+
+    Raises:
+        NoWay: The environment names a proxy or certificates that cannot be used.
+    """
+    spare_httpx_its_command()
+    import httpx
+
+    from modelhub_tui import tls
+
+    return httpx.Client(
+        verify=tls.context_for(url),
+        trust_env=False,
+        proxy=_httpx_proxy(url),
+        timeout=httpx.Timeout(timeout_s),
+        follow_redirects=False,
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+    )
+
+
+def _httpx_proxy(url: str) -> httpx.Proxy | None:
+    import httpx
+
+    from modelhub_tui import tls
+    from modelhub_tui.proxies import proxy_for
+
+    proxy = proxy_for(url)
+    if proxy is None:
+        return None
+    context = tls.context() if proxy.scheme == "https" else None
+    return httpx.Proxy(proxy.url, auth=(proxy.user, proxy.password) if proxy.user else None, ssl_context=context)
+
+
+def _guard(transport: httpx.AsyncHTTPTransport, reach: Reach) -> None:
+    """Let a transport connect only to where a hub may lead."""
+    import httpcore
+
+    class Guarded(httpcore.AsyncNetworkBackend):
+        def __init__(self, inner: httpcore.AsyncNetworkBackend) -> None:
+            self._inner = inner
+
+        async def connect_tcp(self, host: str, port: int, *args: Any, **kwargs: Any) -> httpcore.AsyncNetworkStream:
+            made = await self._inner.connect_tcp(host, port, *args, **kwargs)
+            try:
+                reach.check(host, str(made.get_extra_info("server_addr")[0]))
+            except BaseException:
+                await made.aclose()
+                raise
+            return made
+
+        async def sleep(self, seconds: float) -> None:
+            await self._inner.sleep(seconds)
+
+    pool: Any = transport._pool
+    # No public argument for it. If it is called otherwise one day, nothing must go out unguarded.
+    if not isinstance(pool._network_backend, httpcore.AsyncNetworkBackend):
+        raise TypeError("httpx has changed: its connections cannot be guarded")
+    pool._network_backend = Guarded(pool._network_backend)
+
+
 def spare_httpx_its_command() -> None:
     """Import httpx without the command-line tool in it: that alone pulls in rich, click and pygments (40 ms)."""
     import sys
@@ -135,19 +218,45 @@ async def read_capped(response: httpx.Response, limit_bytes: int) -> bytes:
     """Read a streamed body of at most `limit_bytes`.
 
     Raises:
-        TooLargeError: It announces or sends more.
+        TooLargeError: It announces, sends or unpacks to more.
+        ValueError: It is packed in a way that is not understood, though we asked for none.
     """
     if (whole_number(response.headers.get("Content-Length")) or 0) > limit_bytes:
         raise TooLargeError
     chunks: list[bytes] = []
     size = 0
-    stream: AsyncIterator[bytes] = response.aiter_bytes()
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    packed = encoding not in ("", "identity")
+    # A library unpacks a whole block before anybody can count it.
+    stream: AsyncIterator[bytes] = response.aiter_raw() if packed else response.aiter_bytes()
     async for chunk in stream:
         size += len(chunk)
         if size > limit_bytes:
             raise TooLargeError
         chunks.append(chunk)
-    return b"".join(chunks)
+    body = b"".join(chunks)
+    if packed and len(body := unpacked(body, encoding, limit_bytes)) > limit_bytes:
+        raise TooLargeError
+    return body
+
+
+def unpacked(body: bytes, encoding: str, limit_bytes: int) -> bytes:
+    """Unpack a body whose sender was asked not to pack it; at most one byte more than `limit_bytes`, however small the
+    body: a bomb costs no more than what it may become.
+
+    Raises:
+        ValueError: It is damaged, or packed in another way than gzip and deflate.
+    """
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise ValueError("an encoding that is not understood")
+    import zlib
+
+    try:
+        return zlib.decompressobj(wbits=47).decompress(body, limit_bytes + 1)
+    except zlib.error as error:
+        raise ValueError("a damaged body") from error
 
 
 def retry_after_s(headers: Mapping[str, str], now: float | None = None) -> float | None:

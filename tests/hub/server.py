@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import ssl
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ class LoopbackHub:
         resolve_cache: bool = True,
         signature_ttl_s: float = 3600.0,
         page_size: int = 1000,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare a hub; entering the context (or `start()`) opens its two ports.
 
@@ -43,6 +45,7 @@ class LoopbackHub:
             resolve_cache: Answer small files with the live hub's 307 to `/api/resolve-cache/...` first.
             signature_ttl_s: How long a signed CDN URL is good.
             page_size: At most this many rows in one page of a list; the rest follows by `Link`.
+            tls: Both servers speak https with this; see `tests.tls`.
         """
         self.api = HubApi(resolve_cache=resolve_cache, signature_ttl_s=signature_ttl_s, page_size=page_size)
         self.api.tokens = dict(tokens) if tokens is not None else {GOOD_TOKEN: (ALL,), STRANGER_TOKEN: ()}
@@ -53,8 +56,8 @@ class LoopbackHub:
         pacer = Pacer(throttle_bps)
         self._hub_host = Host(self.api.answer, self.log, self.faults, pacer, connection_bps, latency_s)
         self._cdn_host = Host(self.api.answer_cdn, self.log, self.faults, pacer, connection_bps, latency_s)
-        self._hub = Listener("hub", self._hub_host)
-        self._cdn = Listener("cdn", self._cdn_host)
+        self._hub = Listener("hub", self._hub_host, tls)
+        self._cdn = Listener("cdn", self._cdn_host, tls)
         self.api.cdn_url = self._cdn.url
         for repo in repos:
             self.add(repo)

@@ -10,6 +10,7 @@ import http.client
 import json
 import select
 import socket
+import ssl
 import struct
 import termios
 import threading
@@ -48,8 +49,8 @@ class Pacer:
 class Listener:
     """One server on 127.0.0.1 that can go down and come back on the same port."""
 
-    def __init__(self, name: Server, host: Host) -> None:
-        self.name = name
+    def __init__(self, name: Server, host: Host, tls: ssl.SSLContext | None = None) -> None:
+        self.name, self.tls = name, tls
         self.host = host
         # Bound but never listening: holds the port while the server is down, so that nobody else gets it.
         self._reserve = _bound(0)
@@ -64,7 +65,7 @@ class Listener:
     @property
     def url(self) -> str:
         """Its origin."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def up(self) -> None:
         """Listen; nothing happens if it already does."""
@@ -123,6 +124,11 @@ class Listener:
     def _serve(self, connection: socket.socket, address: tuple[str, int], closing: threading.Event) -> None:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.tls is not None:
+                plain, connection = connection, self.tls.wrap_socket(connection, server_side=True)
+                with self._lock:
+                    self._connections.discard(plain)
+                    self._connections.add(connection)
             if not closing.is_set():
                 Handler(connection, address, self)  # type: ignore[arg-type]
         except OSError:

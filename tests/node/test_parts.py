@@ -22,7 +22,7 @@ from modelhub_tui.service.node.fetch import Budget
 from modelhub_tui.service.node.hardware import Card, Hardware, _amd
 from modelhub_tui.service.node.hasher import Hasher, Verdict, look_at
 from modelhub_tui.service.node.held import Held
-from modelhub_tui.service.node.hub import Hub, origin, safe_hop
+from modelhub_tui.service.node.hub import Hub, next_hop, origin
 from modelhub_tui.service.node.manifest import File, fetch_order, read_list, read_manifest
 from modelhub_tui.service.node.progress import Progress, RateMeter
 from modelhub_tui.service.node.protocol import RouterTrouble, manifest_fault
@@ -317,11 +317,11 @@ def test_a_model_folder_that_is_a_file_says_which_setting(tmp_path: Path) -> Non
 
 def test_nobody_is_sent_from_https_back_to_http_or_elsewhere() -> None:
     assert (
-        safe_hop("https://a/x", "https://b/x")
-        and safe_hop("http://a", "http://b")
-        and safe_hop("http://a", "https://b")
+        next_hop("https://a/x", "https://b/x")
+        and next_hop("http://a", "http://b")
+        and next_hop("http://a", "https://b")
     )
-    assert not safe_hop("https://a", "http://b") and not safe_hop("http://a", "file:///etc/passwd")
+    assert not next_hop("https://a", "http://b") and not next_hop("http://a", "file:///etc/passwd")
 
 
 @pytest.mark.parametrize(

@@ -147,3 +147,20 @@ def test_it_imports_neither_textual_nor_the_client_nor_the_router() -> None:
 )
 def test_secrets_are_taken_out_of_log_lines(text: str, never: str) -> None:
     assert never not in redact(text)
+
+
+def test_a_proxy_that_is_not_understood_ends_a_node_with_a_sentence(tmp_path: Path) -> None:
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+        "MODELHUB_ROUTER": "http://router.example",
+        "MODELHUB_API_KEY": "nk-x",
+        "MODELHUB_STATE_DIR": str(tmp_path / "state"),
+        "HF_HOME": str(tmp_path),
+        "ALL_PROXY": "socks://me:proxypass1@proxy.example",
+    }
+    command = [sys.executable, "-m", "modelhub_tui.service.node"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1
+    said = done.stderr + (tmp_path / "state" / "node" / "node.log").read_text()
+    assert "ALL_PROXY=socks://proxy.example is not understood" in said
+    assert "Traceback" not in said and "proxypass1" not in said

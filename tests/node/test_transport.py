@@ -11,7 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from modelhub_tui.hub_reach import Reach
 from modelhub_tui.service.node.transport import BadHTTP, Body, HttpTransport
+from tests.hub.hostile import Asked, HostileHub
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -66,7 +68,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def transport() -> Iterator[HttpTransport]:
-    made = HttpTransport(connect_s=5, stall_s=20)
+    made = HttpTransport(Reach("http://127.0.0.1"), connect_s=5, stall_s=20)
     yield made
     made.close()
 
@@ -145,3 +147,24 @@ def test_other_schemes_and_dead_ports_are_errors(transport: HttpTransport) -> No
         free.bind(("127.0.0.1", 0))
         with pytest.raises(OSError):
             transport.open(f"http://127.0.0.1:{free.getsockname()[1]}/", {})
+
+
+@pytest.mark.parametrize("drip", [b"HTTP/1.1 100 Continue\r\n\r\n", b"x"])
+def test_a_head_that_never_ends_is_given_up(drip: bytes) -> None:
+    over = threading.Event()
+
+    def send(asked: Asked) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nX: " if drip == b"x" else b""
+        while not over.wait(0.02):
+            yield drip
+
+    transport = HttpTransport(Reach("http://127.0.0.1"), connect_s=5, stall_s=0.25)
+    with HostileHub(send) as hub, pytest.raises((OSError, BadHTTP)):
+        transport.open(hub.url, {})
+    over.set()
+
+
+def test_a_name_that_is_none_is_an_ordinary_error(transport: HttpTransport) -> None:
+    for url in (f"http://{'a' * 70}.example/", "http://a..b/", "http://x:99999/", "http://[::1/", "http:///x"):
+        with pytest.raises((OSError, BadHTTP)):
+            transport.open(url, {})

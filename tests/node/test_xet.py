@@ -30,6 +30,8 @@ def repo(empty_hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     import hf_xet
 
     monkeypatch.setenv("HF_XET_CACHE", str(tmp_path / "xet-cache"))
+    # A hub that names a folder of this machine would not be believed.
+    monkeypatch.setattr("modelhub_tui.service.node.xet._SCHEMES", ("https", "http", "local"))
     storage = tmp_path / "storage"
     storage.mkdir()
     made = empty_hub.add(HubRepo("acme/Xet-GGUF", {"x.gguf": Generated(SIZE, seed=9)}))

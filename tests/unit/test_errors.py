@@ -23,6 +23,7 @@ from modelhub_tui.errors import (
     NotHeard,
     NotPulled,
     NotSupported,
+    NoWay,
     PasswordChangeNeeded,
     RateLimited,
     Rejected,
@@ -41,6 +42,7 @@ WORDED: list[tuple[ModelHubError, str]] = [
         Unreachable("http://gpu:8080", "refused"),
         "No router answers at http://gpu:8080. Check its address with --router, or leave it out to use this machine.",
     ),
+    (NoWay("ALL_PROXY=socks://x is not understood."), "ALL_PROXY=socks://x is not understood."),
     (Unreachable(), "No router answers. Check its address with --router, or leave it out to use this machine."),
     (
         NotARouter("http://x", "a web page"),

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from modelhub_tui import tls
 from modelhub_tui.cli.checks import OK, PROBLEM, WARNING, Check
 from modelhub_tui.config import Settings, hf_paths
 from modelhub_tui.domain import NodeStatus, Phase, Transfer
-from modelhub_tui.errors import BadSettings
-from modelhub_tui.net import USER_AGENT
+from modelhub_tui.errors import BadSettings, NoWay
+from modelhub_tui.proxies import proxy_for
 from modelhub_tui.small_files import read_small
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
@@ -161,28 +162,26 @@ def _token() -> tuple[str, str]:
 
 def _ask(method: str, url: str, headers: dict[str, str] | None = None) -> tuple[httpx.Response | None, dict[str, Any]]:
     """One request, within `HUB_S`; the answer, and how long it took or what is wrong: `ms`, or `error` and `todo`."""
-    from modelhub_tui.net import spare_httpx_its_command
+    from modelhub_tui.net import new_sync_client, spare_httpx_its_command
 
     spare_httpx_its_command()
     import httpx
 
     begun = time.monotonic()
-    limits = httpx.Timeout(HUB_S)
     try:
-        with (
-            httpx.Client(timeout=limits, follow_redirects=False) as client,
-            client.stream(method, url, headers={"User-Agent": USER_AGENT, **(headers or {})}) as answer,
-        ):
+        with new_sync_client(url, timeout_s=HUB_S) as client, client.stream(method, url, headers=headers) as answer:
             ms = round((time.monotonic() - begun) * 1000, 1)
-            return answer, {"ms": ms, "status": answer.status_code, "proxy": _proxied()}
+            return answer, {"ms": ms, "status": answer.status_code, "proxy": _proxied(url)}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
         what, todo = _why(error, url)
-        return None, {"error": what, "todo": todo, "proxy": _proxied(), "kind": type(error).__name__}
+        return None, {"error": what, "todo": todo, "proxy": _proxied(url), "kind": type(error).__name__}
 
 
-def _proxied() -> bool:
-    names = ("http_proxy", "https_proxy", "all_proxy")
-    return any(os.environ.get(each) or os.environ.get(each.upper()) for each in names)
+def _proxied(url: str) -> bool:
+    try:
+        return proxy_for(url) is not None
+    except NoWay:
+        return True
 
 
 def _why(error: BaseException, url: str) -> tuple[str, str]:
@@ -195,22 +194,26 @@ def _why(error: BaseException, url: str) -> tuple[str, str]:
         chain.append(at)
         at = at.__cause__ or at.__context__
     host = urlsplit(url).hostname or url
+    no_way = error if isinstance(error, NoWay) else tls.refusal(error, host)
+    if no_way is not None:
+        if isinstance(no_way, tls.CertificateRefused):
+            return no_way.reason, "Behind a proxy that opens TLS it is the proxy's; ask who runs it for the CA."
+        return no_way.reason, "Correct that, or unset it."
     if isinstance(error, httpx.ProxyError):
         return "the proxy does not let us through.", "Check HTTPS_PROXY and NO_PROXY."
     if any(isinstance(each, socket.gaierror) for each in chain):
-        whose = "the proxy or " if _proxied() else ""
+        whose = "the proxy or " if _proxied(url) else ""
         return f"the name of {whose}{host} is not found (DNS).", "Check the network, and HF_ENDPOINT."
     bad = next((each for each in chain if isinstance(each, ssl.SSLError)), None)
     if bad is not None:
-        reason = clean(getattr(bad, "verify_message", "") or getattr(bad, "reason", "") or "handshake failed", 100)
-        todo = "Check this machine's clock; behind a proxy that opens TLS, name its certificate with SSL_CERT_FILE."
-        return f"TLS fails ({reason}).", todo
+        reason = clean(getattr(bad, "reason", "") or "handshake failed", 100)
+        return f"TLS fails ({reason}).", "Check HF_ENDPOINT, and HTTPS_PROXY."
     if isinstance(error, httpx.TimeoutException):
         todo = "Check the network; behind a firewall, set HTTPS_PROXY."
         return f"no answer within {HUB_S:.0f} s.", todo
     if isinstance(error, httpx.ConnectError):
-        whose = "The proxy" if _proxied() else "Nobody"
-        what = "does not answer at its address" if _proxied() else "answers there"
+        whose = "The proxy" if _proxied(url) else "Nobody"
+        what = "does not answer at its address" if _proxied(url) else "answers there"
         return f"{whose.lower()} {what}.", "Check the network, HTTPS_PROXY and HF_ENDPOINT."
     return f"it does not answer as a web server does ({type(error).__name__}).", "Check HF_ENDPOINT and HTTPS_PROXY."
 

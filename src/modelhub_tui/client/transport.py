@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from modelhub_tui import net
-from modelhub_tui.errors import BadSettings, NotARouter, RouterFault, Unreachable
+from modelhub_tui import net, tls
+from modelhub_tui.errors import BadSettings, NotARouter, NoWay, RouterFault, Unreachable
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
@@ -46,6 +46,7 @@ class RouterHttp:
 
     Raises:
         BadSettings: The key cannot be sent in a header.
+        NoWay: The environment names a proxy or certificates that cannot be used.
     """
 
     def __init__(self, url: str, api_key: str | None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -76,7 +77,7 @@ class RouterHttp:
             read_s: How long to wait for each part of the answer.
 
         Raises:
-            Unreachable: No connection within 3 s, or no answer within `read_s`.
+            Unreachable: No connection within 3 s, or no answer within `read_s`; NoWay if that has a cause of its own.
             NotARouter: A redirect, or something that does not speak HTTP.
             RouterFault: The answer is too large or cannot be decoded.
         """
@@ -91,11 +92,16 @@ class RouterHttp:
                         continue
                     raise Unreachable(self.url, "connection lost") from error
                 raise NotARouter(self.url, "a server that does not speak HTTP") from error
-            except httpx.DecodingError as error:
+            except (httpx.DecodingError, ValueError) as error:
                 raise RouterFault("its answer cannot be decoded.") from error
             except net.TooLargeError as error:
                 raise RouterFault("its answer is too large.") from error
+            except NoWay:
+                raise
             except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
+                refused = tls.refusal(error, urlsplit(self.url).netloc)
+                if refused is not None:
+                    raise refused from error
                 raise Unreachable(self.url, clean(error) or type(error).__name__) from error
             except RuntimeError as error:
                 if "closed" not in str(error):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
+from modelhub_tui import tls
+from modelhub_tui.errors import NoWay
 from modelhub_tui.identifiers import whole_number
 from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.node import faults
-from modelhub_tui.service.node.hub import Hub, safe_hop
+from modelhub_tui.service.node.hub import Hub, next_hop
 from modelhub_tui.service.node.transport import Body, Transport
 
 _MAX_REDIRECTS = 5
@@ -38,9 +40,9 @@ def open_range(transport: Transport, hub: Hub, url: str, start: int, end: int) -
         body = transport.open(url, {**hub.headers_for(url), "Range": f"bytes={start}-{end - 1}"})
         if body.status not in (301, 302, 303, 307, 308):
             return body
-        target = urljoin(url, body.headers.get("location", ""))
+        target = next_hop(url, body.headers.get("location", ""))
         body.close()
-        if not safe_hop(url, target):
+        if target is None:
             raise faults.bad_answer(urlsplit(url).netloc, "it redirects to an unsafe address")
         url = target
     raise faults.bad_answer(urlsplit(url).netloc, "it redirects without end")
@@ -74,5 +76,8 @@ def bytes_to_skip(body: Body, start: int, size: int, host: str) -> int:
 
 
 def lost(host: str, error: Exception) -> faults.Fault:
-    """The connection broke."""
+    """The connection broke, or was never made."""
+    no_way = error if isinstance(error, NoWay) else tls.refusal(error, host)
+    if no_way is not None:
+        return faults.no_way(no_way)
     return faults.connection_lost(host, getattr(error, "strerror", None) or str(error) or type(error).__name__)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 
 from modelhub_tui.disk_plan import DiskPlan
-from modelhub_tui.errors import ModelHubError
+from modelhub_tui.errors import ModelHubError, NoWay
 from modelhub_tui.identifiers import OutsideError
+from modelhub_tui.proxies import BadProxy
+from modelhub_tui.tls import BadCertificates
 from modelhub_tui.units import human_duration
 from modelhub_tui.untrusted import clean
 
@@ -83,6 +85,11 @@ def offline_by_wish() -> Fault:
     """Not passing: what a process was started with stays as long as the process."""
     what = "HF_HUB_OFFLINE is set for this node, so nothing is fetched"
     return Fault("hub_unreachable", f"{what}: unset it, restart the service (`modelhub stop`) and retry.")
+
+
+def no_way(error: NoWay) -> Fault:
+    """It says itself what stands in the way. What only a restart mends is not tried again."""
+    return Fault("hub_unreachable", error.reason, passing=not isinstance(error, BadProxy | BadCertificates))
 
 
 def hub_failed(host: str, status: int, retry_after_s: float | None = None) -> Fault:

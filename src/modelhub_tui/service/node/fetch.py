@@ -16,6 +16,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from modelhub_tui.domain import Phase
+from modelhub_tui.hub_reach import reach_of
 from modelhub_tui.identifiers import is_sha256
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.asking import Expired, WriteFailed, bytes_to_skip, lost, open_range
@@ -265,19 +266,29 @@ class Fetcher:
 
     def _pull_xet(self, part: Part, found: Found, xet: XetFile, hasher: Hasher, budget: Budget) -> bool:
         """Whether the file came whole from Xet storage; if not, plain HTTP goes on where this ended."""
-        self._xet = transport = XetTransport(xet.hash, found.size, stall_s=4 * self._tuning.stall_s)
-        try:
-            self._raise_if_stopped()
-            self._pull(part, found, hasher, budget, transport, xet.route)
-        except faults.Fault as fault:
-            if not fault.passing or fault.code in ("no_space", "disk"):
-                raise
-            log.warning("%s: Xet storage fails: %s Going on with plain HTTP.", self._progress.name, fault)
-            return False
-        finally:
-            transport.abort()
-            self._xet = None
-        return True
+        while True:
+            had_bytes = part.have
+            self._xet = transport = XetTransport(
+                xet.hash,
+                found.size,
+                reach_of(self._hub.endpoint),
+                connect_s=self._tuning.connect_s,
+                stall_s=4 * self._tuning.stall_s,
+            )
+            try:
+                self._raise_if_stopped()
+                self._pull(part, found, hasher, budget, transport, xet.route)
+                return True
+            except faults.Fault as fault:
+                if not fault.passing or fault.code in ("no_space", "disk"):
+                    raise
+                # Access to the storage is given for a while only: what brought something is worth another try.
+                if part.have == had_bytes:
+                    log.warning("%s: Xet storage fails: %s Going on with plain HTTP.", self._progress.name, fault)
+                    return False
+            finally:
+                transport.abort()
+                self._xet = None
 
     def _pull_ranges(self, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
         def arrived(count: int) -> None:

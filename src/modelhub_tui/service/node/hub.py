@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from modelhub_tui import identifiers
+from modelhub_tui.errors import NoWay
 from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.xet import XetFile, xet_file
@@ -74,12 +75,19 @@ class Hub:
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import get_hf_file_metadata
 
+        from modelhub_tui import hub_http
+
         token = self.token()
         try:
             url = hf_hub_url(repo, path, revision=revision, endpoint=self.endpoint)
-            told = get_hf_file_metadata(
-                url, token=token or False, timeout=self._timeout_s, endpoint=self.endpoint, library_name="modelhub-tui"
-            )
+            with hub_http.asking(self.endpoint, deadline_s=3 * self._timeout_s):
+                told = get_hf_file_metadata(
+                    url,
+                    token=token or False,
+                    timeout=self._timeout_s,
+                    endpoint=self.endpoint,
+                    library_name="modelhub-tui",
+                )
         except Exception as error:
             raise self.explain(error, repo, revision, path, has_token=token is not None) from error
         # A word without the form of a commit is not the same as none: somebody there makes them up.
@@ -88,13 +96,11 @@ class Hub:
         if not identifiers.is_commit(commit) or size is None or not 0 <= size < 2**53:
             raise faults.bad_answer(self.host, f"no commit or size for {path}")
         assert commit
-        location = urljoin(url, told.location)
-        if not safe_hop(url, location):
+        location = next_hop(url, told.location)
+        if location is None:
             raise faults.bad_answer(self.host, "it sends us to an unsafe address")
         kept = told.xet_file_data
-        xet = xet_file(kept.file_hash, urljoin(url, kept.refresh_route)) if kept is not None else None
-        if xet is not None and not safe_hop(url, xet.route):
-            xet = None
+        xet = xet_file(kept.file_hash, next_hop(url, kept.refresh_route)) if kept is not None else None
         linked = origin(location) != origin(url)
         return Found(commit, _checksum(told.etag, linked=linked), size, location, linked, xet)
 
@@ -116,6 +122,8 @@ class Hub:
         response: Any = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
         match error:
+            case NoWay():
+                return faults.no_way(error)
             case errors.GatedRepoError():
                 return faults.gated(self.endpoint, repo, has_token=has_token)
             case errors.RepositoryNotFoundError():
@@ -158,10 +166,16 @@ def origin(url: str) -> tuple[str, str, int]:
     return at.scheme, (at.hostname or "").lower(), at.port or _DEFAULT_PORTS.get(at.scheme, 0)
 
 
-def safe_hop(url: str, target: str) -> bool:
-    """Whether one may be sent from one address to the other: http or https, and never from https back to http."""
-    scheme = urlsplit(target).scheme
-    return scheme == "https" or (scheme == "http" and urlsplit(url).scheme == "http")
+def next_hop(url: str, location: str) -> str | None:
+    """Where an address leads on to: http or https, never from https back to http; None if nobody may be sent there."""
+    try:
+        target = urljoin(url, location)
+        at = urlsplit(target)
+        usable = bool(at.hostname) and at.port != 0  # `port` raises, too, when it is no number
+    except ValueError:
+        return None
+    safe = at.scheme == "https" or (at.scheme == "http" and urlsplit(url).scheme == "http")
+    return target if usable and safe else None
 
 
 def quiet_library() -> None:

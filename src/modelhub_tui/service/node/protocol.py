@@ -5,15 +5,15 @@ Works against the upstream router's first two generations as well: they ignore w
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
+from modelhub_tui import tls
 from modelhub_tui.domain import Limits
-from modelhub_tui.net import retry_after_s
+from modelhub_tui.net import new_transport, retry_after_s
 from modelhub_tui.service.limits import read_limits
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.manifest import Listed, read_list
@@ -66,9 +66,8 @@ class RouterLink:
             headers={"Authorization": f"Bearer {key}", "User-Agent": "modelhub-node"},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
             follow_redirects=False,
-            # A proxy for the world must not be asked for our own machine's service.
-            trust_env=not _is_loopback(url),
-            transport=transport,
+            transport=transport or new_transport(url),
+            trust_env=False,
         )
         self._token: str | None = None
         self.node_id: str | None = None
@@ -141,7 +140,8 @@ class RouterLink:
                         raise RouterTrouble("its answer is far too long", response.status_code)
                     chunks.append(chunk)
         except httpx.HTTPError as error:
-            raise RouterTrouble(str(error) or type(error).__name__) from error
+            refused = tls.refusal(error, self._client.base_url.host)
+            raise RouterTrouble(str(refused or error) or type(error).__name__) from error
         raw = b"".join(chunks)
         try:
             parsed = json.loads(raw) if raw else None
@@ -183,13 +183,3 @@ def manifest_fault(trouble: RouterTrouble) -> faults.Fault:
             retry_after_s=trouble.retry_after_s,
         )
     return faults.Fault(code if isinstance(code, str) else "router", sentence)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from modelhub_tui.config import Settings
+from modelhub_tui.errors import NoWay
 from modelhub_tui.service.logs import start_log
 from modelhub_tui.service.node.hub import quiet_library
 from modelhub_tui.service.node.tuning import Tuning
@@ -43,6 +44,9 @@ def run_node(
 
     Returns:
         Exit code: 0 after a stop, 1 if something broke.
+
+    Raises:
+        NoWay: The environment names a proxy or certificates that cannot be used.
     """
     _set_up_logging(settings.state_dir / "node" / "node.log", key)
     # Read by the library when it is imported, which happens later: no word to anybody but the configured hub.
@@ -53,6 +57,9 @@ def run_node(
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         asyncio.run(_main(settings, router_url, key, name, lifeline, door))
+    except NoWay as error:  # such as a proxy that is not understood
+        log.critical("%s", error)
+        raise
     except Exception:
         log.critical("the node broke", exc_info=True)
         return 1

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from modelhub_tui.domain import Limits
+from modelhub_tui.hub_reach import reach_of
 from modelhub_tui.service.limits import read_limits
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.held import Held, Holdings
@@ -78,7 +79,8 @@ class Sync:
             room=self._room,
             slots=self._slots,
             throttle=self._throttle,
-            transport=transport or (lambda: HttpTransport(connect_s=tuning.connect_s, stall_s=tuning.stall_s)),
+            transport=transport
+            or (lambda: HttpTransport(reach_of(hub.endpoint), connect_s=tuning.connect_s, stall_s=tuning.stall_s)),
             fetch_manifest=fetch_manifest,
             trash=trash,
             on_whole=self._covered,

@@ -7,19 +7,20 @@ may be called from another.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
-import os
 import socket
 import ssl
 import threading
 import weakref
 from collections.abc import Mapping
 from typing import Protocol
-from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import SplitResult, urlsplit
 
+from modelhub_tui.hub_reach import Reach
+from modelhub_tui.proxies import PORTS, BadProxy, proxy_for
+from modelhub_tui.service.node.tunnels import login, through_http, through_socks
+from modelhub_tui.tls import context
 from modelhub_tui.values import dataclass
 
 BadHTTP = http.client.HTTPException
@@ -64,10 +65,10 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """`Transport` over HTTP/1.1, with keep-alive, proxies from the environment and one TLS context."""
+    """`Transport` over HTTP/1.1, with keep-alive and one TLS context, going only where a hub may lead."""
 
-    def __init__(self, *, connect_s: float, stall_s: float, tls: Tls | None = None) -> None:
-        self._connect_s, self._stall_s, self._tls = connect_s, stall_s, tls or Tls()
+    def __init__(self, reach: Reach, *, connect_s: float, stall_s: float, tls: Tls | None = None) -> None:
+        self._reach, self._connect_s, self._stall_s, self._tls = reach, connect_s, stall_s, tls or Tls()
         self._lock = threading.Lock()
         self._others: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
         self._aborted = False
@@ -75,8 +76,12 @@ class HttpTransport:
         self._socket: socket.socket | None = None
 
     def open(self, url: str, headers: Mapping[str, str]) -> Body:
-        at = urlsplit(url)
-        if at.scheme not in ("http", "https") or not at.hostname:
+        try:
+            at = urlsplit(url)
+            usable = at.scheme in ("http", "https") and at.hostname and at.port != 0
+        except ValueError as error:
+            raise BadHTTP("not an address") from error
+        if not usable:
             raise BadHTTP(f"not an http address: {at.scheme}")
         target = (at.path or "/") + (f"?{at.query}" if at.query else "")
         kept, self._kept = self._kept, None
@@ -90,7 +95,7 @@ class HttpTransport:
         return self._ask(self._connect(at), target, headers)
 
     def another(self) -> HttpTransport:
-        made = HttpTransport(connect_s=self._connect_s, stall_s=self._stall_s, tls=self._tls)
+        made = HttpTransport(self._reach, connect_s=self._connect_s, stall_s=self._stall_s, tls=self._tls)
         with self._lock:
             self._others.add(made)
             made._aborted = self._aborted
@@ -101,10 +106,7 @@ class HttpTransport:
             self._aborted = True
             others = [*self._others]
             if self._socket is not None:
-                # Not SSLSocket.shutdown(): that one drops the TLS layer under a reading thread, which would then be
-                # handed the encrypted bytes.
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+                _shut(self._socket)
         for each in others:
             each.abort()
 
@@ -124,31 +126,37 @@ class HttpTransport:
 
     def _connect(self, at: SplitResult) -> _Line:
         assert at.hostname
-        port = at.port or (443 if at.scheme == "https" else 80)
-        host, prefix = at.hostname, ""
-        extra: dict[str, str] = {}
-        proxy = None if proxy_bypass(at.hostname) else getproxies().get(at.scheme) or getproxies().get("all")
-        via = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else None
-        if via is not None and via.scheme not in ("http", "https"):
-            raise BadHTTP(f"a {via.scheme} proxy is not supported for downloads; use an http proxy")
-        if via is not None and via.hostname:
-            host, port = via.hostname, via.port or 8080
-            if via.username:
-                said = f"{unquote(via.username)}:{unquote(via.password or '')}".encode()
-                extra = {"Proxy-Authorization": "Basic " + base64.b64encode(said).decode()}
-        connection: http.client.HTTPConnection
-        if at.scheme == "https":
-            connection = http.client.HTTPSConnection(host, port, timeout=self._connect_s, context=self._tls.context())
-            if via is not None:
-                connection.set_tunnel(at.hostname, at.port or 443, headers=extra)
-                extra = {}
+        port = at.port or PORTS[at.scheme]
+        proxy = proxy_for(at.geturl())
+        prefix, extra = "", {}
+        if proxy is None:
+            sock = self._reach.connect(at.hostname, port, self._connect_s)
         else:
-            connection = http.client.HTTPConnection(host, port, timeout=self._connect_s)
-            if via is not None:
-                prefix = f"{at.scheme}://{at.netloc}"
-        connection.connect()
-        connection.sock.settimeout(self._stall_s)
-        return _Line((at.scheme, at.netloc), connection, prefix, extra)
+            self._reach.check_text(at.hostname)
+            sock = socket.create_connection((proxy.host, proxy.port), self._connect_s)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if proxy is not None and proxy.is_socks:
+                through_socks(sock, proxy, at.hostname, port)
+            elif proxy is not None and proxy.scheme == "https":
+                todo = "a proxy that is itself asked over https does not do for downloads; give its http:// address"
+                raise BadProxy(f"{proxy.variable}={proxy.url}: {todo}.")
+            elif proxy is not None and at.scheme == "https":
+                through_http(sock, proxy, at.hostname, port)
+            elif proxy is not None:
+                prefix, extra = f"{at.scheme}://{at.netloc.rpartition('@')[2]}", login(proxy)
+            if at.scheme == "https":
+                sock = self._tls.context().wrap_socket(sock, server_hostname=at.hostname)
+        except BaseException:
+            sock.close()
+            raise
+        sock.settimeout(self._stall_s)
+        made = http.client.HTTPConnection(at.hostname, port)
+        # Signed addresses are signed for a Host without the port that goes without saying.
+        made.default_port = PORTS[at.scheme]
+        made.auto_open = 0  # never a second connection behind our back
+        made.sock = sock
+        return _Line((at.scheme, at.netloc), made, prefix, extra)
 
     def _ask(self, line: _Line, target: str, headers: Mapping[str, str]) -> _HttpBody:
         connection = line.connection
@@ -156,10 +164,21 @@ class HttpTransport:
             with self._lock:
                 self._raise_if_aborted()
                 self._socket = connection.sock
-            connection.request(
-                "GET", line.prefix + target, headers={"User-Agent": "modelhub-tui", **headers, **line.extra}
-            )
-            return _HttpBody(self, line, connection.getresponse())
+            # A socket's timeout is for each read; a head that drips, or interim answers without end, would never end.
+            late = threading.Event()
+            overdue = threading.Timer(4 * self._stall_s, _give_up, (connection.sock, late))
+            overdue.daemon = True
+            overdue.start()
+            try:
+                connection.request(
+                    "GET", line.prefix + target, headers={"User-Agent": "modelhub-tui", **headers, **line.extra}
+                )
+                response = connection.getresponse()
+            finally:
+                overdue.cancel()
+            if late.is_set():
+                raise TimeoutError  # http.client takes a head that breaks off for a whole one
+            return _HttpBody(self, line, response)
         except BaseException:
             connection.close()
             raise
@@ -234,15 +253,18 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         with self._lock:
-            self._context = self._context or tls_context()
+            self._context = self._context or context()
             return self._context
 
 
-def tls_context() -> ssl.SSLContext:
-    """Certificates as httpx takes them: SSL_CERT_FILE or SSL_CERT_DIR, else certifi's."""
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    if file or folder:
-        return ssl.create_default_context(cafile=file, capath=folder)
-    import certifi
+def _give_up(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
+    _shut(sock)
 
-    return ssl.create_default_context(cafile=certifi.where())
+
+def _shut(sock: socket.socket) -> None:
+    """End all reading and writing, from any thread."""
+    # Not SSLSocket.shutdown(): that one drops the TLS layer under a reading thread, which would then be handed the
+    # encrypted bytes.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

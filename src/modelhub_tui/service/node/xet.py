@@ -15,13 +15,21 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+from modelhub_tui.hub_reach import Reach
+from modelhub_tui.net import loads
+from modelhub_tui.proxies import proxy_for
+from modelhub_tui.service.node.transport import HttpTransport
+from modelhub_tui.tls import use_for_libraries
 from modelhub_tui.values import dataclass
 
 _RANGE = re.compile(r"bytes=([0-9]{1,20})-[0-9]*\Z")
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _WATCH_S = 0.5
+_SCHEMES = ("https", "http")
+_MOST_ANSWER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +57,10 @@ def is_available(environ: Mapping[str, str] = os.environ) -> bool:
 class XetTransport:
     """`Transport` of one file in Xet storage. `open` takes the token route and a Range that goes to the end."""
 
-    def __init__(self, hash: str, size: int, *, stall_s: float) -> None:
-        self._hash, self._size, self._stall_s = hash, size, stall_s
+    def __init__(self, hash: str, size: int, reach: Reach, *, connect_s: float, stall_s: float) -> None:
+        self._hash, self._size, self._reach = hash, size, reach
+        self._connect_s, self._stall_s = connect_s, stall_s
+        self._http = HttpTransport(reach, connect_s=connect_s, stall_s=stall_s)
         self._lock = threading.Lock()
         self._aborted = False
         self._body: _XetBody | None = None
@@ -62,8 +72,11 @@ class XetTransport:
         token = {name: value for name, value in headers.items() if name.lower() == "authorization"}
         self._raise_if_aborted()
         with _as_os_error():
+            endpoint, access, expires_at = self._access(url, token)
             library: Any = importlib.import_module("hf_xet")
-            group = library.XetSession().new_download_stream_group(token_refresh_url=url, token_refresh_headers=token)
+            group = library.XetSession().new_download_stream_group(
+                endpoint=endpoint, token=access, token_expiry_unix_secs=expires_at
+            )
             stream = group.download_stream(library.XetFileInfo(self._hash, self._size), start=start)
         body = _XetBody(stream, start, self._size, self._stall_s)
         with self._lock:
@@ -75,17 +88,49 @@ class XetTransport:
 
     def another(self) -> XetTransport:
         """Never several at once: the library itself fetches in parallel."""
-        return XetTransport(self._hash, self._size, stall_s=self._stall_s)
+        return XetTransport(self._hash, self._size, self._reach, connect_s=self._connect_s, stall_s=self._stall_s)
 
     def abort(self) -> None:
         with self._lock:
             self._aborted = True
             body = self._body
+        self._http.abort()
         if body is not None:
             body.cancel()
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Let go of the connection for the token."""
+        self._http.close()
+
+    def _access(self, route: str, headers: Mapping[str, str]) -> tuple[str, str, int]:
+        """Ask the hub for the storage's address, a token, and until when that is good (seconds since the epoch).
+
+        The library would ask by itself, and follow wherever the answer leads. So it never learns the route: when the
+        token has expired the stream breaks, and what is missing is asked for with a new one.
+        """
+        body = self._http.open(route, {**headers, "Accept-Encoding": "identity"})
+        try:
+            if body.status != 200:
+                raise ConnectionError(f"the hub gives no access to the storage ({body.status})")
+            said, view = bytearray(), memoryview(bytearray(16 * 1024))
+            while len(said) < _MOST_ANSWER_BYTES and (count := body.read_into(view)):
+                said += view[:count]
+        finally:
+            body.close()
+        told = loads(bytes(said))
+        if not isinstance(told, dict):
+            raise ConnectionError("the hub's answer about the storage is not understood")
+        endpoint, access, expires_at = told.get("casUrl"), told.get("accessToken"), told.get("exp")
+        if not (isinstance(endpoint, str) and isinstance(access, str) and type(expires_at) is int):
+            raise ConnectionError("the hub's answer about the storage is not understood")
+        at = urlsplit(endpoint)
+        if at.scheme not in _SCHEMES or (at.scheme == "http" and route.startswith("https:")):
+            raise ConnectionError("the storage is at an unsafe address")
+        if at.scheme in ("http", "https"):
+            # The library connects by itself: a name can only be checked just before.
+            (self._reach.check_name if proxy_for(endpoint) is None else self._reach.check_text)(at.hostname or "")
+            use_for_libraries()
+        return endpoint, access, expires_at
 
     def _raise_if_aborted(self) -> None:
         if self._aborted:

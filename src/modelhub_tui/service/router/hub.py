@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from modelhub_tui.errors import NoWay
 from modelhub_tui.identifiers import BadIdentifier, commit, is_blob_id, is_sha256, repo_id, safe_repo_path
 from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.router.artefact import RepoFile
@@ -135,11 +136,16 @@ class Hub:
         """
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+        from modelhub_tui import hub_http
+
         api = self._api()
         try:
-            api.auth_check(repo)
+            with hub_http.asking(self.endpoint):
+                api.auth_check(repo)
         except RepositoryNotFoundError as error:  # GatedRepoError is one
             raise self._gated(repo) from error
+        except NoWay as error:
+            raise Refused("hub_unreachable", error.reason) from error
         except Exception as error:
             if not isinstance(error, (HfHubHTTPError, *_transport_errors())):
                 raise
@@ -169,9 +175,12 @@ class Hub:
 
     def _ask(self, repo: str, revision: str | None, ask: Callable[[], T]) -> T:
         """Ask, and ask again after a failure that may pass; at most `ATTEMPTS` times."""
+        from modelhub_tui import hub_http
+
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return ask()
+                with hub_http.asking(self.endpoint):
+                    return ask()
             except Refused:
                 raise
             except Exception as error:
@@ -187,6 +196,8 @@ class Hub:
 
         has_token = bool(get_token())
         match error:
+            case NoWay(reason=reason):  # tells its cause itself; asking again changes nothing
+                return Refused("hub_unreachable", reason), False
             case errors.GatedRepoError():
                 return self._gated(repo), False
             case errors.RepositoryNotFoundError():
@@ -215,6 +226,12 @@ class Hub:
                 ), False
             case errors.HfHubHTTPError():
                 return self._explain_status(error)
+        import httpx2
+
+        if isinstance(error, httpx2.ProxyError):
+            why = clean(error, 80).rstrip(".")
+            reason = f"The proxy gives no way to {self.endpoint} ({why}); check HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+            return Refused("hub_unreachable", reason), True
         if isinstance(error, _transport_errors()):
             reason = f"The hub at {self.endpoint} cannot be reached; check the network and HF_ENDPOINT, then try again."
             return Refused("hub_unreachable", reason), True
@@ -261,6 +278,9 @@ def prepare() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         from huggingface_hub import HfApi
 
+        from modelhub_tui import hub_http
+
+        hub_http.install()
         # Its own handler writes to stderr, unredacted.
         library = logging.getLogger(HfApi.__module__.partition(".")[0])
         library.handlers.clear()
