@@ -118,8 +118,8 @@ class Listener:
                 with self._lock:
                     self._connections.add(connection)
                 thread = threading.Thread(target=self._serve, args=(connection, address, closing), daemon=True)
+                thread.start()  # before it is known to `down()`, which waits for all that are
                 self._threads.add(thread)
-                thread.start()
 
     def _serve(self, connection: socket.socket, address: tuple[str, int], closing: threading.Event) -> None:
         try:
