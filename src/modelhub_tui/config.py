@@ -59,6 +59,18 @@ SETTINGS = (
         "seconds without use after which the background service exits; 0 never",
         default="900",
     ),
+    Setting(
+        "log_format",
+        "MODELHUB_LOG_FORMAT",
+        "how the service and the node write their logs: `text`, or `json`, an object on each line",
+        default="text",
+    ),
+    Setting(
+        "metrics",
+        "MODELHUB_METRICS",
+        "who may read GET /metrics: `key`, who has a key; `open`, everybody who can connect",
+        default="key",
+    ),
     Setting("parallel_transfers", "MODELHUB_PARALLEL_TRANSFERS", "models downloaded at the same time", default="2"),
     Setting(
         "bandwidth",

@@ -111,6 +111,7 @@ async def open_service(
     *,
     catalog: tuple[CatalogEntry, ...] = CATALOG,
     stats_dir: Path | None = None,
+    open_metrics: bool = False,
 ) -> AsyncIterator[Service]:
     """Run a router on the database in `folder`. Its hub is asked without pauses between attempts."""
     store = Store(folder / "modelhub.db")
@@ -124,7 +125,15 @@ async def open_service(
         return not (if_idle and made[0].busy)
 
     hosts = Hosts(8000, ["testhost"])
-    app = create_app(router, admin_key=ADMIN_KEY, node_key=NODE_KEY, hosts=hosts, state_id="run-1", stop=stop)
+    app = create_app(
+        router,
+        admin_key=ADMIN_KEY,
+        node_key=NODE_KEY,
+        hosts=hosts,
+        state_id="run-1",
+        stop=stop,
+        open_metrics=open_metrics,
+    )
 
     def client(key: str | None) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import stat
 import subprocess
 import sys
@@ -14,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from modelhub_tui.errors import BadSettings
 from modelhub_tui.service import redact as redact_module
+from modelhub_tui.service.logs import Redacting, log_format
 from modelhub_tui.service.redact import PATTERNS, redact
 
 
@@ -268,3 +273,50 @@ def test_the_foreground_also_writes_to_stderr(tmp_path: Path) -> None:
     """
     done = in_a_process(code, tmp_path / "service.log")
     assert "hello [hidden]" in done.stderr and (tmp_path / "service.log").read_text() == done.stderr
+
+
+def test_json_records_are_an_object_on_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    formatter = Redacting(as_json=True)
+    record = logging.LogRecord(
+        "a.b", logging.WARNING, __file__, 1, "said %s\n%s", ("\x1b[2J\u202ex", "hf_Secret123456"), None
+    )
+    record.created, record.msecs = 1_800_000_000.5, 500.0
+    line = formatter.format(record)
+    assert "\n" not in line and line.isprintable() and "hf_Secret" not in line
+    told = json.loads(line)
+    assert told == {
+        "time": "2027-01-15T08:00:00.500Z",
+        "level": "WARNING",
+        "logger": "a.b",
+        "process": os.getpid(),
+        "message": "said [2Jx\n[hidden]",
+    }
+    try:
+        raise ValueError("token=s3cret-value \x07")
+    except ValueError:
+        record = logging.LogRecord("a", logging.ERROR, __file__, 1, "failed", (), sys.exc_info())
+    told = json.loads(formatter.format(record))
+    assert "ValueError" in told["error"] and "s3cret" not in told["error"]
+    monkeypatch.setenv("MODELHUB_LOG_FORMAT", "xml")
+    with pytest.raises(BadSettings, match=r"'xml'; it can be text, .* or json"):
+        log_format()
+
+
+def test_the_service_and_its_node_write_json() -> None:
+    program = [sys.executable, "-m", "modelhub_tui", "serve", "--log-format", "json"]
+    node_log = Path(os.environ["MODELHUB_STATE_DIR"]) / "node" / "node.log"
+    with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stderr is not None
+            first = json.loads(process.stderr.readline())
+            assert "serves http://" in first["message"]
+            deadline = time.monotonic() + 30
+            while not (node_log.exists() and "registered with" in node_log.read_text()):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            process.terminate()
+        for line in process.stderr:
+            assert json.loads(line)["logger"]
+    for line in node_log.read_text().splitlines():
+        assert json.loads(line)["process"] != process.pid

@@ -82,6 +82,7 @@ async def test_the_document_names_every_operation(service: Service) -> None:
     operations = {(method, path) for path, methods in document["paths"].items() for method in methods}
     assert operations == {
         ("get", "/health"),
+        ("get", "/metrics"),
         ("get", "/v0/models"),
         ("get", "/v0/models/hub"),
         ("post", "/v0/models/register"),

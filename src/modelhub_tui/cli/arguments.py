@@ -181,6 +181,9 @@ def build_parser(typed: str | None = None) -> argparse.ArgumentParser:
     )
     node.add_argument("--name", metavar="NAME", help="what the router shows (default: this host's name)")
 
+    for each in (serve, node):
+        each.add_argument("--log-format", choices=("text", "json"), help="how the log is written (default: text)")
+
     login = add(
         "login",
         "log in to a router with a user name and a password",

@@ -19,7 +19,7 @@ def serve(arguments: Namespace, settings: Settings, console: Console, connect: C
     """Run the local service in this process until it is stopped."""
     from modelhub_tui.service.lifecycle import serve as run
 
-    _free_logging()
+    _free_logging(arguments)
     return run(settings, host=arguments.host, port=arguments.port, foreground=True, api_key=settings.api_key)
 
 
@@ -33,7 +33,7 @@ def node(arguments: Namespace, settings: Settings, console: Console, connect: Co
     from modelhub_tui.service.node import run_node
 
     prepare_dir(settings.state_dir)
-    _free_logging()
+    _free_logging(arguments)
     return run_node(settings, router_url=settings.router, key=settings.api_key, name=arguments.name)
 
 
@@ -48,8 +48,12 @@ def stop(arguments: Namespace, settings: Settings, console: Console, connect: Co
     return OK
 
 
-def _free_logging() -> None:
-    """The service and the node set up logs of their own."""
+def _free_logging(arguments: Namespace) -> None:
+    """The service and the node set up logs of their own, in this process and in those that it starts."""
     import logging
+    import os
+
+    if arguments.log_format:
+        os.environ["MODELHUB_LOG_FORMAT"] = arguments.log_format
 
     logging.getLogger().handlers.clear()

@@ -40,6 +40,7 @@ from modelhub_tui.service.statefile import (
     write_state,
 )
 from modelhub_tui.service.supervise import HUNG_S, NODE_COMMAND, Supervisor
+from modelhub_tui.untrusted import clean
 
 if TYPE_CHECKING:
     from modelhub_tui.domain import CatalogEntry
@@ -79,6 +80,7 @@ def run(
         )
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
         raise BadSettings("The API key has characters that HTTP cannot carry. Use letters, digits and punctuation.")
+    metrics_for()
     prepare_dir(settings.state_dir)
     # Never let go of: the process's end does that, and then nothing of it is left.
     _lock(settings.state_dir)
@@ -115,6 +117,7 @@ def _run_locked(
 ) -> int:
     from modelhub_tui.service.router.store import Store, StoreFailed, StoreTooNew
 
+    open_metrics = metrics_for() == "open"
     try:
         formatter = start_log(settings.state_dir / LOG_FILE, foreground=foreground, fds=() if foreground else (1, 2))
     except OSError as error:
@@ -162,7 +165,16 @@ def _run_locked(
         )
         listeners = [listener, own_socket.listen(settings.state_dir)]
         idle_exit_s = _idle_exit_s(foreground)
-        service = Service(settings, state, store, listeners, host=host, idle_exit_s=idle_exit_s, ready=ready)
+        service = Service(
+            settings,
+            state,
+            store,
+            listeners,
+            host=host,
+            idle_exit_s=idle_exit_s,
+            ready=ready,
+            open_metrics=open_metrics,
+        )
         if not foreground:
             # The end of the terminal, or of the SSH session, that happened to start us is not ours.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -184,9 +196,11 @@ class Service:
         host: str,
         idle_exit_s: float | None,
         ready: Callable[[], None],
+        open_metrics: bool = False,
     ) -> None:
         self._settings, self._state, self._store, self._listeners = settings, state, store, listeners
         self._host, self._idle_exit_s, self._ready = host, idle_exit_s, ready
+        self._open_metrics = open_metrics
 
     async def run(self, catalog: tuple[CatalogEntry, ...]) -> int:
         """Serve until a signal, `POST /v0/service/stop` or idleness ends it."""
@@ -223,6 +237,7 @@ class Service:
             state_id=state.state_id,
             stop=self._asked_to_stop,
             use=self._use,
+            open_metrics=self._open_metrics,
         )
         config = uvicorn.Config(
             Dated(app),
@@ -350,6 +365,18 @@ def _idle_exit_s(foreground: bool) -> float | None:
     if seconds is None:
         seconds = 0.0 if foreground else IDLE_EXIT_S
     return seconds or None
+
+
+def metrics_for() -> str:
+    """Who may read `GET /metrics`: `key`, or `open` to everybody who can connect.
+
+    Raises:
+        BadSettings: MODELHUB_METRICS says something else.
+    """
+    said = os.environ.get("MODELHUB_METRICS") or "key"
+    if said not in ("key", "open"):
+        raise BadSettings(f"MODELHUB_METRICS is {clean(said, 40)!r}; it can be key, which is the default, or open.")
+    return said
 
 
 def _seconds(name: str, default: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import stat
@@ -15,10 +16,12 @@ import sys
 import time
 from pathlib import Path
 
+from modelhub_tui.errors import BadSettings
 from modelhub_tui.service.redact import known_secrets, redact
 from modelhub_tui.small_files import NotAPlainFile
 from modelhub_tui.untrusted import clean
 
+LOG_FORMATS = ("text", "json")
 MAX_BYTES, KEPT = 2_000_000, 3
 MAX_RECORD = 8 * 1024
 """Longest record, in bytes: a hub's error page must not be all that the log holds."""
@@ -38,17 +41,36 @@ class Redacting(logging.Formatter):
 
     converter = staticmethod(time.gmtime)
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_json: bool = False) -> None:
         super().__init__(_FORMAT)
+        self._as_json = as_json
         self.secrets: list[str] = known_secrets()
         """Strings that are hidden wherever they stand."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record, ready to be written."""
+        if self._as_json:
+            return self._json(record)
+        return _capped(self._safe(super().format(record)).replace("\n", _MORE))
+
+    def _safe(self, said: str) -> str:
+        """A text without secrets and without characters that do more than be seen; its lines stay lines."""
         # Cleaned first: a character that is not shown must not hide a secret from the patterns.
-        lines = map(_clean_line, _first(super().format(record)).replace("\r\n", "\n").split("\n"))
-        text = redact("\n".join(line for line in lines if line), self.secrets)
-        return _capped(text.replace("\n", _MORE))
+        lines = map(_clean_line, _first(said).replace("\r\n", "\n").split("\n"))
+        return redact("\n".join(line for line in lines if line), self.secrets)
+
+    def _json(self, record: logging.LogRecord) -> str:
+        """One object on one line (docs/operations.md)."""
+        told = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03}Z",
+            "level": record.levelname,
+            "logger": clean(record.name, 200),
+            "process": record.process,
+            "message": _capped(self._safe(record.getMessage())),
+        }
+        if record.exc_info:
+            told["error"] = _capped(self._safe(self.formatException(record.exc_info)))
+        return json.dumps(told, ensure_ascii=False)
 
 
 def _first(text: str) -> str:
@@ -182,6 +204,18 @@ class _Stream:
         return False
 
 
+def log_format() -> str:
+    """How records are written: `text`, or `json`, an object on each line.
+
+    Raises:
+        BadSettings: MODELHUB_LOG_FORMAT says something else.
+    """
+    said = os.environ.get("MODELHUB_LOG_FORMAT") or "text"
+    if said not in LOG_FORMATS:
+        raise BadSettings(f"MODELHUB_LOG_FORMAT is {clean(said, 40)!r}; it can be text, which is the default, or json.")
+    return said
+
+
 def start_log(path: Path, *, foreground: bool, fds: tuple[int, ...] = (1, 2)) -> Redacting:
     """Send all logging and all that is printed to `path`, and to the present stderr as well in the foreground.
 
@@ -193,8 +227,9 @@ def start_log(path: Path, *, foreground: bool, fds: tuple[int, ...] = (1, 2)) ->
 
     Raises:
         OSError: The file cannot be written.
+        BadSettings: MODELHUB_LOG_FORMAT names no format.
     """
-    formatter = Redacting()
+    formatter = Redacting(as_json=log_format() == "json")
     logging.raiseExceptions = False
     root = logging.getLogger()
     root.setLevel(logging.INFO)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import socket
@@ -190,10 +189,13 @@ class Agent:
                 if sync.moving
                 else max(sent_at + self._tuning.heartbeat_s - clock(), 0.0)
             )
-            with contextlib.suppress(TimeoutError):
+            due = clock() + pause_s
+            try:
                 async with asyncio.timeout(pause_s):
                     await self._changed.wait()
                 await asyncio.sleep(_URGENT_S)
+            except TimeoutError:
+                sync.totals.paused(clock() - due)
 
     async def _register(self, link: RouterLink) -> None:
         """Introduce this node. An upstream router asks back first, and says 500 when nobody answers it."""

@@ -236,6 +236,8 @@ class Fetcher:
                 self._progress.phase(Phase.FETCHING)
             self._raise_if_stopped()
             verdict = hasher.verdict()
+            if verdict is Verdict.GOOD:
+                self._progress.verified()
             if verdict is Verdict.DAMAGED and hasher.read(found.digest):
                 part.remove()
                 raise faults.changed_upstream(file.repo, file.path, "another checksum")

@@ -16,6 +16,7 @@ from modelhub_tui.service.node.job import Job
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.progress import History, Progress
 from modelhub_tui.service.node.record import Entry, Record, State
+from modelhub_tui.service.node.totals import Totals
 from modelhub_tui.service.node.tuning import Tuning
 from modelhub_tui.values import dataclass
 
@@ -70,6 +71,7 @@ class Holdings:
         self._seen = itertools.count()
         self._by_name: dict[str, Held] = {}
         self._loop = asyncio.get_running_loop()
+        self.totals = Totals()
         self.tasks: set[asyncio.Task[None]] = set()
         """Everything under way; to be cancelled at the end."""
 
@@ -87,6 +89,7 @@ class Holdings:
             max_attempts=int(self._tuning.max_attempts),
             history=entry.history,
             on_phase=lambda: self.call_soon(self.on_change),
+            totals=self.totals,
         )
         held = self._by_name[entry.name] = Held(entry, progress, next(self._seen))
         progress.on_event = lambda history: self.call_soon(self._remember, held, history)

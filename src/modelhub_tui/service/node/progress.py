@@ -16,6 +16,7 @@ from typing import Any
 
 from modelhub_tui.domain import Phase
 from modelhub_tui.service.node.faults import Fault
+from modelhub_tui.service.node.totals import Totals
 from modelhub_tui.units import human_size
 from modelhub_tui.values import dataclass
 
@@ -110,10 +111,15 @@ class Progress:
         max_attempts: int = 0,
         history: History = (),
         on_phase: Callable[[], None] = lambda: None,
+        totals: Totals | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`on_phase` is called from whichever thread changes the phase; so is `on_event`, with the new history."""
+        """`on_phase` is called from whichever thread changes the phase; so is `on_event`, with the new history.
+
+        `totals` counts for the whole node.
+        """
+        self._totals = totals or Totals()
         self.name = name
         self.on_event: Callable[[History], None] = lambda _history: None
         self._clock, self._wall_clock, self._on_phase = clock, wall_clock, on_phase
@@ -163,19 +169,28 @@ class Progress:
         with self._lock:
             before, reached = self._have[self._at], self._reached[self._at]
             self._have[self._at] = now = before + count
-            self._refetched += max(min(now, reached) - before, 0)
+            again = max(min(now, reached) - before, 0)
+            self._refetched += again
             self._reached[self._at] = max(now, reached)
             self._meter.add(count)
             if count:
                 self._last_byte_at = self._clock()
             if self._attempt or self._fault:
                 self._attempt, self._fault, self._retry_at = 0, None, None
+        self._totals.fetched(count, again_bytes=again)
+
+    def verified(self) -> None:
+        """The current file is whole, and its checksum is right."""
+        with self._lock:
+            size = self._sizes[self._at] or 0
+        self._totals.verified(size)
 
     def dropped_file(self) -> None:
         """The current file's bytes turned out to be wrong and are gone; they are to be fetched again."""
         with self._lock:
             self._have[self._at] = 0
             path = self._paths[self._at]
+        self._totals.retried("checksum")
         self.note(f"{path} was damaged: all of it has to be fetched again.")
 
     def phase(
@@ -198,6 +213,8 @@ class Progress:
                 self._attempt = attempt
             self._phase = phase
             self._retry_at = None if retry_in_s is None else self._clock() + retry_in_s
+        if fault is not None and phase is Phase.RETRYING:
+            self._totals.retried(fault.code)
         if changed and fault is not None and phase in (Phase.RETRYING, Phase.FAILED):
             self._note_fault(fault, retried=phase is Phase.RETRYING)
         elif changed and fault is not None and phase is Phase.WAITING and retry_in_s is not None:

@@ -68,6 +68,7 @@ class Sync:
         self._slots = Slots(1)
         self._throttle = Throttle()
         self._holdings = Holdings(record, cache, tuning, on_change)
+        self.totals = self._holdings.totals
         self._keeping = Keeping(record, cache, self._changed_in_thread, every_s=tuning.recheck_s)
         trash = self._keeping.trash
         self._room.reclaimable, self._room.make_room = (lambda: trash.heap.reclaimable), trash.make_room
@@ -187,6 +188,7 @@ class Sync:
             **report(ours, self._holdings.cache),
             **self._keeping.report(self._store, listed=self._listed is not None),
             "disk_floor_bytes": self._room.floor,
+            "totals": self.totals.as_wire(),
         }
 
     def found(self) -> list[dict[str, Any]] | None:

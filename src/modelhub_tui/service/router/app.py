@@ -49,6 +49,7 @@ def endpoint_table(endpoints: Endpoints) -> tuple[Endpoint, ...]:
     e = endpoints
     return (
         Endpoint("GET", "/health", e.health, (200,), schema="Health"),
+        Endpoint("GET", "/metrics", e.metrics, (200,)),
         Endpoint("GET", "/v0/models", e.list_models, (200, 304), schema="Models"),
         Endpoint("GET", "/v0/models/hub", e.list_hub, (200, 304), schema="HubModels"),
         Endpoint(
@@ -104,6 +105,7 @@ def create_app(
     state_id: str = "",
     stop: Callable[[bool], bool] = bool,
     use: Use | None = None,
+    open_metrics: bool = False,
 ) -> ASGIApp:
     """Assemble the application.
 
@@ -111,7 +113,7 @@ def create_app(
         hosts: Decides which `Host` headers are ours.
         state_id: Random id of this run, told by `GET /health`.
         stop: See `Endpoints`.
-        use: See `Guard`.
+        use, open_metrics: See `Guard`.
     """
     health = {"status": "ok", "service": "modelhub", "version": __version__, "state_id": state_id}
     table = endpoint_table(Endpoints(router, health=health, stop=stop))
@@ -141,6 +143,7 @@ def create_app(
         node_key=node_key,
         hosts=hosts,
         use=use,
+        open_metrics=open_metrics,
     )
 
 

@@ -19,6 +19,7 @@ ROLE = "modelhub.role"
 """Key in the ASGI scope under which the role of the caller stands."""
 LOCAL = "modelhub.local"
 """Key in the ASGI scope of what came through the service's own socket; see `connections.Bounds`."""
+METRICS = "/metrics"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -85,6 +86,7 @@ class Guard:
 
     Args:
         use: Told of each request that is let in, unless it comes from a node.
+        open_metrics: `GET /metrics` needs no key.
     """
 
     def __init__(
@@ -95,8 +97,10 @@ class Guard:
         node_key: str,
         hosts: Callable[[bytes], bool],
         use: Use | None = None,
+        open_metrics: bool = False,
     ) -> None:
         self._app, self._hosts, self._use = app, hosts, use or Use()
+        self._free = frozenset({"/health", METRICS} if open_metrics else {"/health"})
         self._keys = ((admin_key.encode(), ADMIN), (node_key.encode(), NODE))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +137,7 @@ class Guard:
             return 421, "This host name is not served here; use 127.0.0.1 or localhost with the service's port"
         if b"origin" in headers:
             return 403, "Requests from web pages are refused"
-        if scope["path"] == "/health" and scope["method"] in ("GET", "HEAD"):
+        if scope["path"] in self._free and scope["method"] in ("GET", "HEAD"):
             return 0, ""
         if not _is_ours(scope["path"]):
             return 404, ""
@@ -166,7 +170,9 @@ def _is_ours(path: str) -> bool:
     """False for what no key opens: there upstream answers 404 before it asks for one, and clients tell routers apart by
     that. Source: router-api, sections 1.1 and 5.5.
     """
-    return path == "/openapi.json" or (path.startswith(("/v0/", "/v1/")) and not path.startswith("/v0/auth/"))
+    return path in ("/openapi.json", METRICS) or (
+        path.startswith(("/v0/", "/v1/")) and not path.startswith("/v0/auth/")
+    )
 
 
 def _open_to_nodes(method: str, path: str) -> bool:

@@ -196,6 +196,23 @@ class PlacementBody(Body):
     unverified: Annotated[list[Path], Field(max_length=2000)] = []
 
 
+class RetriesBody(Body):
+    """How often one kind of fault was waited out."""
+
+    reason: Line
+    count: Bytes
+
+
+class TotalsBody(Body):
+    """What a node has done since its process began; only for `GET /metrics`."""
+
+    fetched_bytes: Bytes = 0
+    refetched_bytes: Bytes = 0
+    verified_bytes: Bytes = 0
+    retries: Annotated[list[RetriesBody], Field(max_length=100)] = []
+    longest_pause_s: Number = 0.0
+
+
 class SyncProgress(Body):
     """Upstream's progress of one file."""
 
@@ -227,6 +244,7 @@ class Heartbeat(Body):
     placements: Annotated[list[PlacementBody], Field(max_length=MAX_MODELS)] | None = None
     found: Annotated[list[FoundBody], Field(max_length=500)] | None = None
     trash: Annotated[list[TrashBody], Field(max_length=MAX_MODELS)] | None = None
+    totals: TotalsBody | None = None
     problem: Line | None = None
     """Why it cannot tell what is in its cache; empty if it can."""
     ram_bytes: Bytes | None = None

@@ -73,6 +73,8 @@ class Router:
         self.stats = StatsFeed(stats_dir, endpoint, self._repos, self.changes.touch) if stats_dir is not None else None
         self.listing = Listing(self.registry, self.fleet, self.changes, lambda: self.stats.known if self.stats else {})
         self.listing.told_by_heartbeat = lambda: (self.limits, self.trash.names())
+        self.longest_pause_s = 0.0
+        """How late the event loop has come back at most, as far as one look a second tells."""
         self._tasks: list[asyncio.Task[None]] = []
         self._unsaved: set[str] = set()
         self._save = asyncio.Event()
@@ -115,8 +117,11 @@ class Router:
         return not phases or any(each is not Phase.FAILED for each in phases)
 
     async def _tick(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
+            due = clock() + TICK_S
             await asyncio.sleep(TICK_S)
+            self.longest_pause_s = max(self.longest_pause_s, clock() - due)
             self.fleet.tick()
             with contextlib.suppress(StoreFailed):
                 await self.trash.tidy(self.registry.records.get)

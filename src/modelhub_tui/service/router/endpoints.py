@@ -15,7 +15,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from modelhub_tui.identifiers import whole_number
+from modelhub_tui.service.router import metrics
 from modelhub_tui.service.router.auth import LOCAL, NODE, ROLE
+from modelhub_tui.service.router.blocking import run_blocking
 from modelhub_tui.service.router.bodies import AdoptBody, Body, Heartbeat, LimitsBody, MoveBody, NodeBody, RegisterBody
 from modelhub_tui.service.router.core import Router
 from modelhub_tui.service.router.errors import BadBody, error_json, openai_not_found
@@ -59,6 +61,13 @@ class Endpoints:
         if self._router.stats is not None:
             self._router.stats.looked()
         return await self._list(request, self._router.listing.models)
+
+    async def metrics(self, _request: Request) -> Response:
+        """The service in numbers, in Prometheus' text format."""
+        await run_blocking(metrics.prepare, "metrics")
+        return Response(
+            metrics.exposition(self._router), 200, {"Cache-Control": "no-cache"}, media_type=metrics.CONTENT_TYPE
+        )
 
     async def list_hub(self, request: Request) -> Response:
         """The same in the form of upstream's dashboard."""

@@ -12,7 +12,7 @@ from dataclasses import field, replace
 from itertools import pairwise
 
 from modelhub_tui.domain import Event, Gpu, Node, NodeStatus, Phase, Placement, Transfer
-from modelhub_tui.service.router.bodies import FoundBody, Heartbeat, NodeBody, TransferBody
+from modelhub_tui.service.router.bodies import FoundBody, Heartbeat, NodeBody, TotalsBody, TransferBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.records import NodeRecord
 from modelhub_tui.untrusted import clean
@@ -73,6 +73,10 @@ class LiveNode:
     """Why it cannot look there, in one sentence."""
     stuck: dict[str, str] = field(default_factory=dict)
     """Why deleted models are still there, by name, in one sentence each."""
+    totals: TotalsBody | None = None
+    """What it has counted. No list shows it, so it wakes no reader."""
+    reports: int = 0
+    """Heartbeats heard since the router was started."""
     loaded_models: tuple[str, ...] = ()
     ready_models: tuple[int, int] | None = None
     initializing: bool = False
@@ -328,6 +332,7 @@ class Fleet:
             node.transfers, node.placements, node.online_since = known.transfers, known.placements, known.online_since
             node.found, node.trash, node.told = known.found, known.trash, known.told
             node.looked, node.problem, node.stuck = known.looked, known.problem, known.stuck
+            node.totals, node.reports = known.totals, known.reports
         node.heard_at = self._monotonic()
         self._settle(node, online=trusted)
         self.nodes[node.id] = node
@@ -362,6 +367,8 @@ class Fleet:
         before, held = node.visible(), node.placements
         node.heard_at, node.quiet, node.given_up = self._monotonic(), False, False
         node.record = replace(node.record, last_seen=self._clock())
+        node.reports += 1
+        node.totals = beat.totals or node.totals
         told = {key: getattr(beat, key) for key in _TOLD}
         node.body = node.body.model_copy(update={key: value for key, value in told.items() if value is not None})
         node.initializing = beat.initializing

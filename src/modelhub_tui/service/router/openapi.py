@@ -358,6 +358,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 
 def _answer(endpoint: Endpoint, status: int) -> dict[str, Any]:
     told: dict[str, Any] = {"description": _MEANING[status]}
+    if endpoint.path == "/metrics" and status == 200:
+        return {**told, "content": {"text/plain": {"schema": _STRING}}}
     if status < 300 and status != 204 and endpoint.schema:
         told["content"] = {"application/json": {"schema": _ref(endpoint.schema)}}
     elif status == 404 and endpoint.schema == "OpenAIModel":
