@@ -48,6 +48,8 @@ _HEAD_BYTES = 256 * 1024
 _PADDING_BYTES = 1024 * 1024
 """What a body's framing may take, beside an eighth of it."""
 _NO_BODY = frozenset({204, 304})
+_NO_HEAD = frozenset({405, 501})
+"""How a mirror says that it knows no HEAD."""
 _KEPT = ("http_version", "reason_phrase")
 
 
@@ -184,7 +186,12 @@ class _Transport(httpx2.BaseTransport):
             request.headers.pop("Authorization", None)
         try:
             call.begin_head()
-            answer = self._line(is_https, proxy).handle_request(request)
+            line = self._line(is_https, proxy)
+            answer = line.handle_request(request)
+            if request.method == "HEAD" and answer.status_code in _NO_HEAD:
+                answer.close()
+                call.begin_head()
+                answer = _as_head(line.handle_request(_for_one_byte(request)))
             call.end_head()
             with contextlib.closing(answer):
                 body = b"" if request.method == "HEAD" else _body(call, answer)
@@ -209,6 +216,21 @@ class _Transport(httpx2.BaseTransport):
             if (is_https, proxy) not in self._lines:
                 self._lines[is_https, proxy] = _open_line(is_https, proxy)
             return self._lines[is_https, proxy]
+
+
+def _for_one_byte(request: httpx2.Request) -> httpx2.Request:
+    """A GET in place of a HEAD: of its answer only the head is read."""
+    headers = {**request.headers, "Range": "bytes=0-0"}
+    return httpx2.Request("GET", request.url, headers=headers, extensions=request.extensions)
+
+
+def _as_head(answer: httpx2.Response) -> httpx2.Response:
+    """The answer to `_for_one_byte()`, with what a HEAD would have said of the whole."""
+    _, _, total = answer.headers.get("Content-Range", "").rpartition("/")
+    if answer.status_code == 206 or (answer.status_code == 416 and total == "0"):
+        answer.status_code = 200
+        answer.headers["Content-Length"] = total
+    return answer
 
 
 def _is_own(endpoint: httpx2.URL, url: httpx2.URL) -> bool:

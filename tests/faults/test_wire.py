@@ -25,6 +25,7 @@ ONE, SEVERAL = 3 * MIB + 17, 24 * MIB + 5
 TUNING = {"parallel_bytes": 8 * MIB, "fast_bps": 10**12, "max_attempts": 8}
 IN_FLIGHT = 2 * MIB
 """What may be under way, over all connections of a file, when answers are thrown away."""
+WRONG_ETAG = {"X-Linked-Etag": f'"{"0" * 64}"'}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,15 @@ CASES = (
     Case("range-ignored", (*cdn(reset_after=MIB), *cdn(ignore_range=True)), again=IN_FLIGHT, files=1),
     Case("wrong-hash", cdn(flip_at=MIB), files=1),
     Case("hub-503", ({"server": "hub", "method": "HEAD", "status": 503, "times": 3},), hub_rule=True),
+    Case("hub-408", ({"server": "hub", "method": "HEAD", "status": 408, "times": 4},), hub_rule=True),
+    Case("hub-425", ({"server": "hub", "method": "HEAD", "status": 425, "times": 4},), hub_rule=True),
+    Case("hub-499", ({"server": "hub", "method": "HEAD", "status": 499, "times": 4},), hub_rule=True),
+    Case("hub-404", ({"server": "hub", "method": "HEAD", "status": 404, "times": 2},), hub_rule=True),
+    Case("hub-418", ({"server": "hub", "method": "HEAD", "status": 418, "times": 2},), hub_rule=True),
+    Case("hub-no-head", ({"server": "hub", "method": "HEAD", "status": 405, "times": None},), hub_rule=True),
+    Case("hub-wrong-length", ({"server": "hub", "method": "HEAD", "headers": {"X-Linked-Size": "5"}},), hub_rule=True),
+    Case("hub-wrong-etag", ({"server": "hub", "method": "HEAD", "headers": WRONG_ETAG},), hub_rule=True),
+    Case("418", cdn(status=418, times=2)),
     Case("hub-429", ({"server": "hub", "method": "HEAD", "status": 429, "headers": RATE_LIMITED},), hub_rule=True),
 )
 SIZES = {"one": ONE, "several": SEVERAL}

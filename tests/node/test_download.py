@@ -228,7 +228,8 @@ def test_deleting_frees_the_models_bytes_and_nothing_else(
 
     old = empty_hub.add(
         HubRepo(
-            "acme/Tiny-GGUF", {"tiny.gguf": Generated(MIB, 1), "same.gguf": Generated(MIB, 9), "mine.gguf": "x" * 500}
+            "acme/Tiny-GGUF",
+            {"tiny.gguf": Generated(MIB, 1), "same.gguf": Generated(MIB, 9), "mine.gguf": "GGUF" + "x" * 500},
         )
     )
     first = old.sha

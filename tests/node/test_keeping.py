@@ -217,8 +217,8 @@ def test_cancelled_in_any_state_nothing_is_left(
     elif state == "no_space":
         more["margin_bytes"] = 2**60
     elif state == "failed":
-        empty_hub.fault(server="cdn", reset_after=MIB, times=99)
-        more |= {"max_attempts": 1, "restart_base_s": 60.0}
+        empty_hub.fault(server="cdn", reset_after=MIB)
+        empty_hub.fault(server="cdn", status=451, times=None)
     with NodeThread(router, empty_hub, tmp_path, **more) as node:
         if state == "waiting":
             router.wait_phase("acme/first", "fetching")

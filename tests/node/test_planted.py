@@ -416,9 +416,7 @@ def test_a_branch_is_resolved_to_a_commit_or_to_nothing(
     with NodeThread(router, empty_hub, tmp_path / "machine", max_attempts=1, restart_base_s=600) as node:
         for number in range(len(words)):
             name = f"acme/m{number}"
-            router.wait(
-                lambda name=name: router.placement(name) or (router.transfer(name) or {}).get("phase") == "failed"
-            )
+            router.wait(lambda name=name: router.placement(name) or (router.transfer(name) or {}).get("error"))
             if header == "X-Repo-Commit":
                 assert router.placement(name) is None
         cache = node.cache

@@ -156,7 +156,7 @@ def test_the_last_events_are_kept_and_one_cause_in_a_row_is_one_event() -> None:
         "Started.",
         "The connection to cdn broke (reset). Tried again 50 times, last at 490 MB.",
     ]
-    told.phase(Phase.RETRYING, faults.hub_failed("cdn", 503), attempt=1, retry_in_s=0.1)
+    told.phase(Phase.RETRYING, faults.status("cdn", 503), attempt=1, retry_in_s=0.1)
     assert told.history[-1][1] == "cdn answers with error 503. Tried again at 500 MB."
     for number in range(20):
         told.note(f"Event {number}.")

@@ -9,7 +9,7 @@ from modelhub_tui import tls
 from modelhub_tui.errors import NoWay
 from modelhub_tui.identifiers import whole_number
 from modelhub_tui.net import retry_after_s
-from modelhub_tui.service.node import faults
+from modelhub_tui.service.node import contents, faults
 from modelhub_tui.service.node.hub import Hub, next_hop
 from modelhub_tui.service.node.transport import Body, Transport
 
@@ -48,7 +48,7 @@ def open_range(transport: Transport, hub: Hub, url: str, start: int, end: int) -
     raise faults.bad_answer(urlsplit(url).netloc, "it redirects without end")
 
 
-def bytes_to_skip(body: Body, start: int, size: int, host: str) -> int:
+def bytes_to_skip(body: Body, start: int, size: int, host: str, path: str) -> int:
     """Check an answer's head; return how many bytes of its body come before `start`: 0, unless Range was ignored.
 
     Raises:
@@ -60,19 +60,35 @@ def bytes_to_skip(body: Body, start: int, size: int, host: str) -> int:
     if body.status == 206:
         told = _CONTENT_RANGE.match(body.headers.get("content-range", ""))
         if told is None or whole_number(told[1]) != start or told[3] not in ("*", str(size)):
-            raise faults.bad_answer(host, "another range than the one asked for")
+            raise _other(
+                body, whole_number(told[3]) if told else None, path, host, "another range than the one asked for"
+            )
         return 0
     if body.status == 200:
         length = body.headers.get("content-length", "")
         if length and whole_number(length) != size:
-            raise faults.bad_answer(host, "a file of another length")
+            raise _other(body, whole_number(length), path, host, "a file of another length")
         # Range ignored. What is on disk stays there: the total must not go backwards, and the checksum decides anyway.
         return start
     if body.status in (401, 403, 404, 410, 416):
         raise Expired
-    if body.status == 429:
-        raise faults.rate_limited(retry_after_s(body.headers))
-    raise faults.hub_failed(host, body.status, retry_after_s(body.headers))
+    raise faults.status(host, body.status, retry_after_s(body.headers))
+
+
+def first_bytes(body: Body) -> bytes:
+    """As many of a body's first bytes as tell what it is. Raises OSError or BadHTTP."""
+    head = bytearray(contents.HEAD_BYTES)
+    view, have = memoryview(head), 0
+    while have < len(head) and (count := body.read_into(view[have:])):
+        have += count
+    return bytes(head[:have])
+
+
+def _other(body: Body, told: int | None, path: str, host: str, what: str) -> faults.Fault:
+    """An answer of another length than the file's: a git-lfs pointer in its place, or who knows what."""
+    if told is not None and told < contents.MOST_POINTER_BYTES and contents.is_pointer(first_bytes(body), told):
+        return faults.pointer_sent(host, path)
+    return faults.bad_answer(host, what)
 
 
 def lost(host: str, error: Exception) -> faults.Fault:

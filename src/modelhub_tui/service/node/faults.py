@@ -9,22 +9,45 @@ import errno
 
 from modelhub_tui.disk_plan import DiskPlan
 from modelhub_tui.errors import ModelHubError, NoWay
+from modelhub_tui.hub_status import meaning
 from modelhub_tui.identifiers import OutsideError
 from modelhub_tui.proxies import BadProxy
 from modelhub_tui.tls import BadCertificates
 from modelhub_tui.units import human_duration
 from modelhub_tui.untrusted import clean
 
-OUTAGES = frozenset({"hub_unreachable", "connection_lost", "stalled", "rate_limited", "router"})
+OUTAGES = frozenset({"hub_unreachable", "hub_failed", "connection_lost", "stalled", "rate_limited", "router"})
 """Codes of what keeps a node from the hub or the router for a while: nothing is wrong with the model or the disk."""
+_CONFIRMED = 3
+"""So often in a row must a hub say what would condemn a model: proxies and mirrors say it by accident, too."""
 
 
 class Fault(ModelHubError):
     """A transfer's trouble. `sentence` is for people, `code` for programs (see docs/wire.md)."""
 
-    def __init__(self, code: str, sentence: str, *, passing: bool = False, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        sentence: str,
+        *,
+        passing: bool = False,
+        retry_after_s: float | None = None,
+        tries: int = 1,
+        doubt: str = "",
+    ) -> None:
+        """Make one.
+
+        Args:
+            tries: How often it has to be found in a row before it is believed, if it is not passing.
+            doubt: The sentence until then: what was found, without what follows from it.
+        """
         super().__init__(code, sentence)
         self.code, self.sentence, self.passing, self.retry_after_s = code, sentence, passing, retry_after_s
+        self.tries, self.doubt = tries, doubt
+
+    def doubted(self) -> Fault:
+        """As it is told while it may still be an accident."""
+        return Fault(self.code, self.doubt, passing=True) if self.doubt else self
 
     def __str__(self) -> str:
         return self.sentence
@@ -47,19 +70,27 @@ def gated(endpoint: str, repo: str, *, has_token: bool) -> Fault:
 def no_such_repo(endpoint: str, repo: str, *, has_token: bool) -> Fault:
     """Missing, or private and not ours to see."""
     hint = "the token cannot see it" if has_token else "it is private and needs HF_TOKEN"
-    return Fault("no_such_repo", f"{endpoint} has no repo {repo}, or {hint}.")
+    doubt = f"{endpoint} does not find {repo}; it is asked again."
+    return Fault("no_such_repo", f"{endpoint} has no repo {repo}, or {hint}.", tries=_CONFIRMED, doubt=doubt)
 
 
 def no_such_revision(repo: str, revision: str) -> Fault:
+    what = f"revision {clean(revision, 60)}"
     return Fault(
         "no_such_revision",
-        f"{repo} has no revision {clean(revision, 60)} any more: delete the model and register it again.",
+        f"{repo} has no {what} any more: delete the model and register it again.",
+        tries=_CONFIRMED,
+        doubt=f"The hub does not find {what} of {repo}; it is asked again.",
     )
 
 
 def no_such_file(repo: str, path: str) -> Fault:
+    what = f"{clean(path, 120)} is not in {repo} any more"
     return Fault(
-        "no_such_file", f"{clean(path, 120)} is not in {repo} any more: delete the model and register it again."
+        "no_such_file",
+        f"{what}: delete the model and register it again.",
+        tries=_CONFIRMED,
+        doubt=f"The hub does not find {clean(path, 120)} in {repo}; it is asked again.",
     )
 
 
@@ -92,8 +123,22 @@ def no_way(error: NoWay) -> Fault:
     return Fault("hub_unreachable", error.reason, passing=not isinstance(error, BadProxy | BadCertificates))
 
 
-def hub_failed(host: str, status: int, retry_after_s: float | None = None) -> Fault:
-    return Fault("hub_unreachable", f"{host} answers with error {status}.", passing=True, retry_after_s=retry_after_s)
+def status(host: str, number: int, retry_after_s: float | None = None, *, path: str = "") -> Fault:
+    """An answer that is no success, and about which the hub says no more than its number."""
+    told = meaning(number)
+    if told.code == "rate_limited":
+        return rate_limited(retry_after_s)
+    what = f"{host} {told.what}"
+    if told.passing:
+        return Fault(told.code, f"{what}.", passing=True, retry_after_s=retry_after_s)
+    about = f"{clean(path, 120)}: " if path else ""
+    return Fault(
+        told.code,
+        f"{about}{what}: {told.todo}.",
+        retry_after_s=retry_after_s,
+        tries=_CONFIRMED,
+        doubt=f"{what}; it is asked again.",
+    )
 
 
 def connection_lost(host: str, why: str) -> Fault:
@@ -111,11 +156,29 @@ def bad_answer(host: str, what: str) -> Fault:
 def changed_upstream(repo: str, path: str, how: str = "") -> Fault:
     """`how`: what is different, such as `5 bytes instead of 4`."""
     detail = f" ({clean(how, 120)})" if how else ""
+    what = f"{clean(path, 120)} in {repo} is not the file that was registered{detail}"
     return Fault(
         "changed_upstream",
-        f"{clean(path, 120)} in {repo} is not the file that was registered{detail}: "
-        "delete the model and register it again.",
+        f"{what}: delete the model and register it again.",
+        tries=_CONFIRMED,
+        doubt=f"{what}, says the hub; it is asked again.",
     )
+
+
+def pointer_sent(host: str, path: str) -> Fault:
+    """A mirror without its large files, mostly. Nothing is wrong with the model."""
+    what = f"{host} sent the git-lfs pointer in place of {clean(path, 120)}"
+    return Fault(
+        "not_weights",
+        f"{what}: it lacks the file itself; retry later, or use another hub.",
+        tries=_CONFIRMED,
+        doubt=f"{what}; it is asked again.",
+    )
+
+
+def not_weights(path: str, why: str) -> Fault:
+    """`why`: what is wrong with the content, as `contents.trouble()` words it."""
+    return Fault("not_weights", f"{clean(path, 120)} {why}: choose another file or repo.")
 
 
 def checksum(path: str) -> Fault:

@@ -6,6 +6,7 @@ is written after a cancellation, even when a call to the hub answers late.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -18,8 +19,8 @@ from urllib.parse import urlsplit
 from modelhub_tui.domain import Phase
 from modelhub_tui.hub_reach import reach_of
 from modelhub_tui.identifiers import is_sha256
-from modelhub_tui.service.node import faults
-from modelhub_tui.service.node.asking import Expired, WriteFailed, bytes_to_skip, lost, open_range
+from modelhub_tui.service.node import contents, faults
+from modelhub_tui.service.node.asking import Expired, WriteFailed, bytes_to_skip, first_bytes, lost, open_range
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.hasher import Hasher, Verdict, look_at
 from modelhub_tui.service.node.hub import Found, Hub
@@ -44,14 +45,17 @@ class Budget:
     def __init__(self, tuning: Tuning) -> None:
         self._tuning = tuning
         self.failures = 0
+        self._doubts = 0
+        """Faults in a row that would be final, were they believed at once."""
 
     def progressed(self) -> None:
-        self.failures = 0
+        self.failures = self._doubts = 0
 
     def spend(self, fault: faults.Fault) -> float:
         """Count a failure and return how long to wait, in seconds; raises the fault when there were too many."""
         self.failures += 1
-        if self.failures >= self._tuning.max_attempts:
+        self._doubts = 0 if fault.passing else self._doubts + 1
+        if self._doubts >= fault.tries or (fault.passing and self.failures >= self._tuning.max_attempts):
             raise fault
         wait = min(self._tuning.backoff_base_s * 2.0 ** (self.failures - 1), self._tuning.backoff_cap_s)
         wait *= 0.5 + random.random() / 2  # noqa: S311 - spreads retries, hides nothing
@@ -139,15 +143,17 @@ class Fetcher:
         with Part(self._cache, file, found.size) as part:
             for damaged in (False, True):
                 self._progress.begin_file(index, found.size, part.have)
-                if self._fill_and_verify(index, part, file, found, budget) is not Verdict.DAMAGED:
+                verdict = self._fill_and_verify(index, part, file, found, budget)
+                why = None if verdict is Verdict.DAMAGED else contents.trouble_in(file.path, part.fd)
+                if why is not None and (damaged or verdict is not Verdict.UNKNOWN):
+                    # Its checksum is right, or it came twice: this is what the repo holds.
+                    part.remove()
+                    raise faults.not_weights(file.path, why)
+                if verdict is not Verdict.DAMAGED and why is None:
                     self._cache.publish(file, part.fd)
                     return replace(file, done=True)
-                log.warning(
-                    "%s of %s arrived with a wrong checksum; %s",
-                    file.path,
-                    file.repo,
-                    "giving up" if damaged else "again",
-                )
+                what = why or "arrived with a wrong checksum"
+                log.warning("%s of %s %s; %s", file.path, file.repo, what, "giving up" if damaged else "again")
                 part.restart()
                 self._progress.dropped_file()
             part.remove()
@@ -170,6 +176,8 @@ class Fetcher:
         if file.commit and file.commit != found.commit:
             raise faults.changed_upstream(file.repo, file.path, f"commit {found.commit[:12]}, not {file.commit[:12]}")
         if file.size is not None and file.size != found.size:
+            if found.size < contents.MOST_POINTER_BYTES and self._is_pointer(found):
+                raise faults.pointer_sent(self._hub.host, file.path)
             raise faults.changed_upstream(file.repo, file.path, f"{found.size} bytes, not {file.size}")
         if found.linked and is_sha256(file.digest) and found.digest not in (None, file.digest):
             raise faults.changed_upstream(file.repo, file.path, "another sha256")
@@ -178,6 +186,15 @@ class Fetcher:
             name = self._cache.linked_name(known) or unverifiable_name(found.commit, file.path)
             known = replace(known, etag=found.digest or name, by_etag=found.digest is not None)
         return known, found
+
+    def _is_pointer(self, found: Found) -> bool:
+        """Whether the hub has a git-lfs pointer where a larger file should be: its first bytes tell."""
+        try:
+            with contextlib.closing(open_range(self._transport, self._hub, found.url, 0, found.size)) as body:
+                return body.status in (200, 206) and contents.is_pointer(first_bytes(body), found.size)
+        except (faults.Fault, OSError, BadHTTP):
+            self._raise_if_stopped()
+            return False
 
     def _adopt(self, index: int, file: File) -> bool:
         """Use what the cache holds already. Its content is read once and compared with the checksum, if there is one:
@@ -195,9 +212,13 @@ class Fetcher:
         self._progress.begin_file(index, file.size, file.size)
         self._progress.phase(Phase.VERIFYING)
         here = str(self._cache.path_of(file) if linked else blob)
-        good = look_at(here, file.digest, file.size, self._stop) is not Verdict.DAMAGED
+        verdict = look_at(here, file.digest, file.size, self._stop)
         self._raise_if_stopped()
         self._progress.phase(Phase.FETCHING)
+        why = None if verdict is Verdict.DAMAGED else contents.trouble_at(file.path, here)
+        if why is not None and verdict is not Verdict.UNKNOWN:
+            raise faults.not_weights(file.path, why)
+        good = verdict is not Verdict.DAMAGED and why is None
         if good and not linked:
             self._cache.make_link(file)
         elif not good:
@@ -238,12 +259,17 @@ class Fetcher:
             verdict = hasher.verdict()
             if verdict is Verdict.GOOD:
                 self._progress.verified()
-            if verdict is Verdict.DAMAGED and hasher.read(found.digest):
+            # It is just what the hub told before it came. Before that condemns the model, the hub has to say so again.
+            if verdict is Verdict.DAMAGED and hasher.read(found.digest) and self._still(file, found):
                 part.remove()
                 raise faults.changed_upstream(file.repo, file.path, "another checksum")
             return verdict
         finally:
             hasher.close()
+
+    def _still(self, file: File, found: Found) -> bool:
+        """Whether the hub tells the same checksum for a file as before."""
+        return self.look_up(file)[1].digest == found.digest
 
     def _fill(self, index: int, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
         """One try at what is missing: from Xet storage when the file is very large, else over several connections when
@@ -322,7 +348,7 @@ class Fetcher:
         body: Body | None = None
         try:
             body = open_range(transport, self._hub, url, part.have, found.size)
-            skip = bytes_to_skip(body, part.have, found.size, host)
+            skip = bytes_to_skip(body, part.have, found.size, host, part.name)
             window_at, window_have, checked_at = self._clock(), part.have, part.have
             while part.have < found.size:
                 count = body.read_into(self._buffer[: self._throttle.block(BUFFER_BYTES)])
@@ -367,12 +393,12 @@ class Fetcher:
             self._progress.advanced(part.have - before)
 
     def _wait(self, budget: Budget, fault: faults.Fault) -> None:
-        """Sit out a passing fault, visibly; raise it if it is not, or has lasted too long."""
-        if not fault.passing or fault.code in ("no_space", "busy"):
+        """Sit out a fault that is passing or not yet to be believed, visibly; raise it if it is final."""
+        if fault.code in ("no_space", "busy"):
             raise fault
         delay_s = budget.spend(fault)
         log.info("%s: %s Again in %.1f s.", self._progress.name, fault, delay_s)
-        self._progress.phase(Phase.RETRYING, fault, attempt=budget.failures, retry_in_s=delay_s)
+        self._progress.phase(Phase.RETRYING, fault.doubted(), attempt=budget.failures, retry_in_s=delay_s)
         if self._stop.wait(delay_s):
             raise faults.Stopped
         self._progress.phase(Phase.FETCHING)

@@ -136,17 +136,18 @@ class Hub:
                 return faults.disabled(repo)
             case errors.OfflineModeIsEnabled():
                 return faults.offline_by_wish()
-            case errors.HfHubHTTPError() if status == 429:
-                return faults.rate_limited(retry_after_s(response.headers))
             case errors.HfHubHTTPError() if status == 401:
                 return faults.bad_token(self.endpoint)
             case errors.HfHubHTTPError() if status == 403:
                 return faults.gated(self.endpoint, repo, has_token=has_token)
             case errors.HfHubHTTPError() if isinstance(status, int):
-                wait = retry_after_s(response.headers)
-                return faults.hub_failed(self.host, status, wait) if status >= 500 else faults.no_such_file(repo, path)
+                if status == 404:
+                    return faults.no_such_file(repo, path)
+                return faults.status(self.host, status, retry_after_s(response.headers), path=path)
             case errors.HFValidationError():
                 return faults.bad_manifest(f"{repo} is no repo")
+            case ValueError():
+                return faults.bad_answer(self.host, "a length that is no number")
         why = getattr(getattr(error, "__cause__", None), "strerror", None) or str(error) or type(error).__name__
         return faults.hub_unreachable(self.endpoint, why)
 

@@ -25,7 +25,7 @@ class Part:
         cache.prepare(file.repo, file.commit)
         self.path = cache.part(file.repo, file.etag)
         self.map_path = cache.map(file.repo, file.etag)
-        self.size = size
+        self.size, self.name = size, file.path
         self.map: ChunkMap | None = None
         self._lock = threading.Lock()
         self.fd = _open(self.path)

@@ -304,7 +304,7 @@ class Ranges:
         body: Body | None = None
         try:
             body = open_range(line.transport, self._hub, self._url, run.at, run.end)
-            if bytes_to_skip(body, run.at, self._part.size, self._host) or body.status == 200:
+            if bytes_to_skip(body, run.at, self._part.size, self._host, self._part.name) or body.status == 200:
                 raise RangeIgnored
             since, since_at = time.monotonic(), run.at
             while run.at < run.end:
