@@ -57,12 +57,15 @@ def plant(home: Path, place: str, commit: str, outside: Path) -> None:
 
 
 def settled(machine: Machine, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Wait until every model has either arrived or failed; its transfer, or nothing, by its name."""
+    """Wait until every model has either arrived, or failed at least for now; its transfer, or nothing, by its name."""
+
+    def given_up(transfer: dict[str, Any]) -> bool:
+        return transfer.get("phase") in ("failed", "waiting") and bool(transfer.get("error"))
 
     def done() -> dict[str, dict[str, Any]] | None:
         now = machine.models()
         states = {name: (now[name]["transfers"] or [{}])[0] for name in names}
-        ok = all(now[name]["status"] == "ready" or states[name].get("phase") == "failed" for name in names)
+        ok = all(now[name]["status"] == "ready" or given_up(states[name]) for name in names)
         return states if ok else None
 
     return machine.until(done, "all of them arrive or fail") if names else {}

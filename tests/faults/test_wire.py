@@ -69,7 +69,9 @@ CASES = (
     Case("hub-404", ({"server": "hub", "method": "HEAD", "status": 404, "times": 2},), hub_rule=True),
     Case("hub-418", ({"server": "hub", "method": "HEAD", "status": 418, "times": 2},), hub_rule=True),
     Case("hub-no-head", ({"server": "hub", "method": "HEAD", "status": 405, "times": None},), hub_rule=True),
-    Case("hub-wrong-length", ({"server": "hub", "method": "HEAD", "headers": {"X-Linked-Size": "5"}},), hub_rule=True),
+    Case(
+        "hub-wrong-length", ({"server": "hub", "method": "HEAD", "headers": {"X-Linked-Size": "5"}},), 5, hub_rule=True
+    ),
     Case("hub-wrong-etag", ({"server": "hub", "method": "HEAD", "headers": WRONG_ETAG},), hub_rule=True),
     Case("418", cdn(status=418, times=2)),
     Case("hub-429", ({"server": "hub", "method": "HEAD", "status": 429, "headers": RATE_LIMITED},), hub_rule=True),
