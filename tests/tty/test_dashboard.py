@@ -179,14 +179,14 @@ def test_no_picture_is_shown_where_something_else_would_be_drawn(change: dict[st
         assert terminal.output[begun:].startswith(b"\x1b[?1049h\x1b[?1000h")
 
 
-@pytest.mark.parametrize("damage", ["evil", "readable", "link", "cut"])
+@pytest.mark.parametrize("damage", ["evil", "writable", "link", "cut"])
 def test_a_picture_that_is_not_ours_is_not_shown(damage: str) -> None:
     run_once()
     (path,) = kept_pictures()
     if damage == "evil":
         path.write_text(path.read_text() + "\x1b]52;c;ZXZpbA==\x07")
-    elif damage == "readable":
-        path.chmod(0o644)
+    elif damage == "writable":
+        path.chmod(0o666)
     elif damage == "link":
         path.rename(path.with_suffix(".elsewhere"))
         path.symlink_to(path.with_suffix(".elsewhere"))
@@ -308,7 +308,12 @@ def test_the_version_needs_no_imports() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert re.fullmatch(r"modelhub \d+\.\d+\.\d+\n", done.stdout)
-    assert set(re.findall(r"'([^']+)'", done.stderr)) <= {"modelhub_tui", "modelhub_tui.__main__", "__future__"}
+    assert set(re.findall(r"'([^']+)'", done.stderr)) <= {
+        "modelhub_tui",
+        "modelhub_tui.__main__",
+        "modelhub_tui.paths",
+        "__future__",
+    }
 
 
 def test_a_bug_ends_in_a_sentence_and_a_traceback_in_the_log() -> None:
