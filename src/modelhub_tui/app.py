@@ -428,7 +428,7 @@ class ModelHubApp(RouterActions, ControlActions, App[None]):
             if connection.link is Link.LIVE:
                 # It is true as of now, although nothing may have changed for hours.
                 fleet = replace(fleet, connection=replace(connection, heard_at=self._clock()))
-            self._on_leave(fleet)
+            await asyncio.to_thread(self._on_leave, fleet)
         await self._close_watcher()
 
     async def _close_watcher(self) -> None:

@@ -84,7 +84,7 @@ def test_resumed_bytes_count_as_done_but_not_as_speed() -> None:
     clock.now += 1
     seen = progress.snapshot()
     assert (seen.bytes_done, seen.bytes_total, seen.bytes_per_s, seen.eta_s) == (400, 2000, 0.0, None)
-    progress.advanced(100)
+    progress.advanced(0, 100)
     clock.now += 1
     seen = progress.snapshot()
     assert (seen.bytes_done, seen.bytes_per_s) == (500, 50.0)
@@ -116,7 +116,7 @@ def test_a_retry_counts_down_and_is_forgotten_with_the_next_byte() -> None:
     assert seen["bytes_per_s"] is None
     progress.phase(Phase.FETCHING)
     assert progress.snapshot().error is not None
-    progress.advanced(1)
+    progress.advanced(0, 1)
     assert (progress.snapshot().error, progress.snapshot().attempt) == (None, 0)
     assert len(told) == 3
 

@@ -325,7 +325,8 @@ def test_no_answer_of_a_hub_makes_damaged_bytes_right(
         progress=Progress("m"),
         stop=threading.Event(),
         check_room=lambda: None,
-        on_file=lambda _index, _file: None,
+        note=lambda _files: None,
+        tell=lambda _files: None,
     )
     hub.size = len(content)
     try:

@@ -31,21 +31,21 @@ def fetching(clock: Clock, *sizes: int, **more: object) -> Progress:
 def test_wrong_bytes_are_fetched_again_in_the_open_and_the_total_waits_for_them() -> None:
     clock = Clock()
     told = fetching(clock, 1000, 1000)
-    told.advanced(1000)
-    told.dropped_file()
+    told.advanced(0, 1000)
+    told.dropped_file(0)
     seen = told.snapshot()
     assert (seen.bytes_done, seen.refetched_bytes, told.missing_bytes()) == (1000, 0, 2000)
     told.begin_file(0, 1000, 0)
     clock.now += 1
-    told.advanced(400)
+    told.advanced(0, 400)
     clock.now += 1
     seen = told.snapshot()
     assert (seen.bytes_done, seen.refetched_bytes) == (1000, 400)
     assert seen.bytes_per_s == 700.0, "what arrives is speed, for the first time or again"
     assert seen.eta_s == pytest.approx(1600 / 700), "and has to arrive before it is done"
-    told.advanced(600)
+    told.advanced(0, 600)
     told.begin_file(1, 1000, 0)
-    told.advanced(5)
+    told.advanced(1, 5)
     seen = told.snapshot()
     assert (seen.bytes_done, seen.refetched_bytes, told.missing_bytes()) == (1005, 1000, 995)
     assert told.history[-1][1] == "f0 was damaged: all of it has to be fetched again."
@@ -53,19 +53,19 @@ def test_wrong_bytes_are_fetched_again_in_the_open_and_the_total_waits_for_them(
 
 def test_what_a_crash_of_the_machine_took_is_no_progress_twice() -> None:
     told = fetching(Clock(), 1000)
-    told.advanced(600)
+    told.advanced(0, 600)
     told.plan([("f0", 1000, 500)])  # the next attempt finds less on the disk
     told.begin_file(0, 1000, 500)
     assert (told.bytes_done, told.missing_bytes()) == (600, 500)
-    told.advanced(200)
+    told.advanced(0, 200)
     seen = told.snapshot()
     assert (seen.bytes_done, seen.refetched_bytes) == (700, 100)
 
 
 def test_a_failed_transfer_tells_what_is_really_there() -> None:
     told = fetching(Clock(), 1000)
-    told.advanced(1000)
-    told.dropped_file()
+    told.advanced(0, 1000)
+    told.dropped_file(0)
     told.phase(Phase.FAILED, faults.checksum("f0"))
     assert told.snapshot().bytes_done == 0
 
@@ -77,11 +77,11 @@ def test_a_total_never_goes_back_and_every_byte_is_counted_once(steps: list[tupl
     for step, count in steps:
         if step == "advance":
             count = min(count, 1000 - have[at])
-            told.advanced(count)
+            told.advanced(at, count)
             have[at] += count
             arrived += count
         elif step == "drop":
-            told.dropped_file()
+            told.dropped_file(at)
             have[at] = 0
         elif step == "lose":
             have[at] = max(have[at] - count, 0)
@@ -102,7 +102,7 @@ def test_a_total_never_goes_back_and_every_byte_is_counted_once(steps: list[tupl
 def test_a_silence_is_told_from_the_last_byte_on_through_every_retry() -> None:
     clock = Clock()
     told = fetching(clock, 1000)
-    told.advanced(10)
+    told.advanced(0, 10)
     clock.now += 2.9
     assert told.snapshot().stalled_s is None
     clock.now += 9.1
@@ -115,7 +115,7 @@ def test_a_silence_is_told_from_the_last_byte_on_through_every_retry() -> None:
     told.phase(Phase.FETCHING)
     clock.now += 2
     assert told.snapshot().stalled_s == 15.0, "asking again brings no byte yet"
-    told.advanced(1)
+    told.advanced(0, 1)
     assert told.snapshot().stalled_s is None
     for quiet in (Phase.VERIFYING, Phase.PAUSED, Phase.WAITING, Phase.FAILED):
         told.phase(Phase.FETCHING)
@@ -128,7 +128,7 @@ def test_a_silence_is_told_from_the_last_byte_on_through_every_retry() -> None:
 def test_a_clock_that_jumps_changes_nothing_but_the_times_that_are_shown() -> None:
     clock, wall = Clock(), Clock()
     told = fetching(clock, 1000, wall_clock=wall)
-    told.advanced(100)
+    told.advanced(0, 100)
     clock.now += 1
     before = told.snapshot()
     told.phase(Phase.RETRYING, faults.stalled("cdn", 12), attempt=1, retry_in_s=4)
@@ -151,7 +151,7 @@ def test_the_last_events_are_kept_and_one_cause_in_a_row_is_one_event() -> None:
     for _ in range(50):
         told.phase(Phase.RETRYING, faults.connection_lost("cdn", "reset"), attempt=1, retry_in_s=0.1)
         told.phase(Phase.FETCHING)
-        told.advanced(10_000_000)
+        told.advanced(0, 10_000_000)
     assert [what for _, what in told.history] == [
         "Started.",
         "The connection to cdn broke (reset). Tried again 50 times, last at 490 MB.",

@@ -112,12 +112,12 @@ def test_a_transfer_counts_for_its_node() -> None:
     progress = Progress("m", totals=totals)
     progress.plan([("a", 10, 0)])
     progress.begin_file(0, 10, 0)
-    progress.advanced(8)
-    progress.dropped_file()
-    progress.advanced(10)
+    progress.advanced(0, 8)
+    progress.dropped_file(0)
+    progress.advanced(0, 10)
     progress.phase(Phase.RETRYING, stalled("hub", 15.0))
     progress.phase(Phase.RETRYING, stalled("hub", 15.0))
-    progress.verified()
+    progress.verified(0)
     assert totals.as_wire() == {
         "fetched_bytes": 18,
         "refetched_bytes": 8,

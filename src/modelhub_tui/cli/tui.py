@@ -216,7 +216,7 @@ class _Session:
         """From the next attempt to connect on, use this key; keep it for the next session if asked to."""
         self._settings = replace(self._settings, api_key=key)
         if remember:
-            keep_key(self._settings, key)
+            await asyncio.to_thread(keep_key, self._settings, key)
 
     async def _login(self, user: str, password: Secret, remember: bool) -> None:
         """Log in; from the next attempt to connect on, use that session.
@@ -232,7 +232,7 @@ class _Session:
         self._session, self._keep_session = session, remember
         if session.must_change_password:
             raise PasswordChangeNeeded
-        self._store_session(session)
+        await self._store_session(session)
 
     async def _change_password(self, password: Secret) -> None:
         """Give the user who logged in last a new password, and log in with it."""
@@ -242,15 +242,17 @@ class _Session:
         router, user = self._settings.router, self._session.username
         await auth.change_password(router, self._session, password.get_secret_value())
         self._session = await auth.login(router, user, password.get_secret_value())
-        self._store_session(self._session)
+        await self._store_session(self._session)
 
-    def _store_session(self, session: Session) -> None:
+    async def _store_session(self, session: Session) -> None:
         if not self._keep_session:
             return
         from modelhub_tui.client.auth import Sessions
 
         assert self._settings.router is not None
-        Sessions(self._settings.state_dir).store(self._settings.router, session)
+        router, folder = self._settings.router, self._settings.state_dir
+        # A keyring may ask the user first, and takes as long as that takes.
+        await asyncio.to_thread(lambda: Sessions(folder).store(router, session))
 
     def _keep_fleet(self, fleet: Fleet) -> None:
         try:

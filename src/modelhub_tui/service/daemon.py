@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.own_folder import cannot_use, prepare_dir
 from modelhub_tui.service.listen import LOOPBACK, WAITING, listen, local_url
 from modelhub_tui.service.logs import start_log
+from modelhub_tui.service.router.blocking import run_blocking
 from modelhub_tui.service.statefile import (
     DATABASE,
     LOCK_FILE,
@@ -44,6 +45,7 @@ from modelhub_tui.untrusted import clean
 
 if TYPE_CHECKING:
     from modelhub_tui.domain import CatalogEntry
+    from modelhub_tui.service.router.auth import Hosts
     from modelhub_tui.service.router.store import Store
 
 log = logging.getLogger(__name__)
@@ -115,6 +117,7 @@ def _lock(state_dir: Path) -> None:
 def _run_locked(
     settings: Settings, host: str, port: int, foreground: bool, api_key: str | None, ready: Callable[[], None]
 ) -> int:
+    from modelhub_tui.service.router.auth import Hosts
     from modelhub_tui.service.router.store import Store, StoreFailed, StoreTooNew
 
     open_metrics = metrics_for() == "open"
@@ -170,7 +173,7 @@ def _run_locked(
             state,
             store,
             listeners,
-            host=host,
+            hosts=Hosts.for_bind(host, port),
             idle_exit_s=idle_exit_s,
             ready=ready,
             open_metrics=open_metrics,
@@ -193,13 +196,13 @@ class Service:
         store: Store,
         listeners: list[socket.socket],
         *,
-        host: str,
+        hosts: Hosts,
         idle_exit_s: float | None,
         ready: Callable[[], None],
         open_metrics: bool = False,
     ) -> None:
         self._settings, self._state, self._store, self._listeners = settings, state, store, listeners
-        self._host, self._idle_exit_s, self._ready = host, idle_exit_s, ready
+        self._hosts, self._idle_exit_s, self._ready = hosts, idle_exit_s, ready
         self._open_metrics = open_metrics
 
     async def run(self, catalog: tuple[CatalogEntry, ...]) -> int:
@@ -208,7 +211,7 @@ class Service:
 
         from modelhub_tui.service.connections import ACCEPTED_AT_ONCE, BoundedProtocol, Dated, have_room
         from modelhub_tui.service.router.app import create_app
-        from modelhub_tui.service.router.auth import Hosts, Use
+        from modelhub_tui.service.router.auth import Use
         from modelhub_tui.service.router.core import Router
 
         have_room()
@@ -233,7 +236,7 @@ class Service:
             router,
             admin_key=state.key,
             node_key=state.node_key,
-            hosts=Hosts.for_bind(self._host, self._listeners[0].getsockname()[1]),
+            hosts=self._hosts,
             state_id=state.state_id,
             stop=self._asked_to_stop,
             use=self._use,
@@ -274,13 +277,13 @@ class Service:
             log.info("stopped")
         return 0
 
-    def _announce(self) -> None:
+    async def _announce(self) -> None:
         """Everything is set up: tell the world, then start the node."""
         for each in self._listeners:
             # The loop's own number says how many it takes at once; as many more may wait as the system allows.
             each.listen(WAITING)
         try:
-            write_state(self._settings.state_dir, self._state)
+            await run_blocking(lambda: write_state(self._settings.state_dir, self._state), "state file")
         except OSError as error:
             raise cannot_use(self._settings.state_dir / STATE_FILE, error) from error
         log.info("modelhub %s serves %s (process %d)", __version__, self._state.url, os.getpid())
@@ -294,11 +297,15 @@ class Service:
 
     def _tell_notice(self) -> None:
         """Put into the state file, too, what the store had to repair while it ran."""
-        self._state = replace(self._state, notice=self._store.notice)
-        try:
-            write_state(self._settings.state_dir, self._state)
-        except OSError as error:
-            log.warning("the state file cannot be written (%s)", error.strerror)
+        state = self._state = replace(self._state, notice=self._store.notice)
+
+        def write() -> None:
+            try:
+                write_state(self._settings.state_dir, state)
+            except OSError as error:
+                log.warning("the state file cannot be written (%s)", error.strerror)
+
+        self._telling = asyncio.create_task(run_blocking(write, "state file"))
 
     def _closing(self) -> None:
         """Let waiting readers go, so that their connections can end."""
@@ -338,7 +345,7 @@ class Service:
         }
 
 
-def _server_until(stopping: asyncio.Event, closing: Callable[[], None], announce: Callable[[], None]):  # type: ignore[no-untyped-def]
+def _server_until(stopping: asyncio.Event, closing: Callable[[], None], announce: Callable[[], Awaitable[None]]):  # type: ignore[no-untyped-def]
     """uvicorn's server, ended by an event: its own loop wakes ten times a second, and its signal handling re-raises."""
     import uvicorn
 
@@ -348,7 +355,7 @@ def _server_until(stopping: asyncio.Event, closing: Callable[[], None], announce
             yield
 
         async def main_loop(self) -> None:
-            announce()
+            await announce()
             await self.on_tick(0)
             await stopping.wait()
             closing()

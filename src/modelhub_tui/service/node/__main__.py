@@ -39,7 +39,7 @@ def main() -> int:
             lifeline=whole_number(said, 2**20),
             door=Path(door) if door else None,
         )
-    except OSError as error:  # its folder or its log cannot be written
+    except (ModelHubError, OSError) as error:  # its folder or its log cannot be written
         _complain(str(explain(error)))
         return 1
 

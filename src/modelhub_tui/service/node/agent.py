@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import socket
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,9 @@ from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.hardware import Hardware
 from modelhub_tui.service.node.hub import Hub
 from modelhub_tui.service.node.job import in_thread
+from modelhub_tui.service.node.memory import recall
 from modelhub_tui.service.node.probe import Probe
 from modelhub_tui.service.node.protocol import RouterLink, RouterTrouble, manifest_fault
-from modelhub_tui.service.node.record import Record
 from modelhub_tui.service.node.sync import Sync
 from modelhub_tui.service.node.transport import Transport
 from modelhub_tui.service.node.tuning import Tuning
@@ -29,6 +30,7 @@ from modelhub_tui.untrusted import clean
 
 log = logging.getLogger(__name__)
 
+_MEASURE_S = 2.0
 _URGENT_S = 0.05
 """Two changes of state closer together than this travel in one heartbeat."""
 
@@ -62,12 +64,22 @@ class Agent:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish the chunk and return within about two seconds."""
-        record = Record(self._settings.state_dir / "node" / "node.db")
+        ending = threading.Event()
+        recalling = in_thread(
+            lambda: recall(self._settings.state_dir / "node" / "node.db", self._cache, ending), "recall"
+        )
+        stopping = asyncio.create_task(stop.wait())
+        waited: list[asyncio.Future[Any]] = [stopping, recalling]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if not recalling.done():
+            ending.set()
+            return
+        memory = recalling.result()
         # The service's own node comes through the service's own socket: the port may be somebody else's any moment.
         through = own_transport(self._door) if self._door is not None else None
         link = RouterLink(self._router_url, self._key, timeout_s=self._tuning.router_timeout_s, transport=through)
         sync = Sync(
-            record=record,
+            memory=memory,
             cache=self._cache,
             hub=Hub(self._settings.hf_endpoint, timeout_s=self._tuning.metadata_s),
             tuning=self._tuning,
@@ -76,14 +88,13 @@ class Agent:
             transport=self._transport,
             limits=getattr(self._settings, "limits", None),
         )
-        sync.start()
+        await sync.start()
         self._probe = Probe(lambda: sync.report()["loaded_models"])
         loops = [
             asyncio.create_task(self._follow_list(link, sync)),
             asyncio.create_task(self._report(link, sync)),
             asyncio.create_task(self._recheck(sync)),
         ]
-        stopping = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait([stopping, *loops], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
@@ -95,7 +106,6 @@ class Agent:
             await sync.stop(timeout_s=1.5)
             self._probe.close()
             await link.aclose()
-            record.close()
 
     async def _follow_list(self, link: RouterLink, sync: Sync) -> None:
         """Look at the list again and again: held back by the router where it can, every few seconds where not."""
@@ -136,7 +146,7 @@ class Agent:
         """Heartbeats: at once when a state changes, four a second while bytes move, else one every ten seconds."""
         failures = 0
         last: tuple[Any, ...] = ()
-        disk, disk_at = (0, 0), float("-inf")
+        measured_at, measured_s = float("-inf"), 0.0
         last_found: list[dict[str, Any]] | None = None
         found_at = float("-inf")
         placed: list[dict[str, Any]] = []
@@ -153,10 +163,12 @@ class Agent:
                 states = ("transfers", "placements", "sync_state", "disk_floor_bytes")
                 moved = (*(told[each] for each in states), sync.stamp)
                 if moved != last or self._to_ask or clock() - sent_at >= self._tuning.heartbeat_s:
-                    if clock() - disk_at > 2.0 or told["placements"] != placed:
-                        placed = told["placements"]
-                        disk, disk_at = self._cache.usage(), clock()
-                        await sync.measure()
+                    # The more there is to count, the more seldom.
+                    if clock() - measured_at > max(2.0, 20 * measured_s) or told["placements"] != placed:
+                        placed, began = told["placements"], clock()
+                        # A disk that does not answer keeps nobody from hearing of us.
+                        await asyncio.wait([sync.measure()], timeout=_MEASURE_S)
+                        measured_at, measured_s = clock(), clock() - began
                         told = sync.report()
                     self._to_ask = False
                     found = sync.found()
@@ -168,8 +180,6 @@ class Agent:
                         {
                             **self._hardware.load(),
                             **told,
-                            "disk_free_bytes": disk[0],
-                            "disk_total_bytes": disk[1],
                             "models_dir": str(self._settings.hub_cache),
                         },
                         sync.limits,
@@ -213,7 +223,7 @@ class Agent:
     async def _recheck(self, sync: Sync) -> None:
         while True:
             await asyncio.sleep(self._tuning.recheck_s)
-            sync.recheck()
+            await sync.recheck()
 
     async def _manifest(self, link: RouterLink, name: str) -> Any:
         """A model's manifest. A router that is away is waited for: there is nothing else to do for this model."""
@@ -232,7 +242,7 @@ class Agent:
         """Members of a registration."""
         return {
             "machine_name": self.name,
-            "ip_address": _own_address(self._router_url),
+            "ip_address": await in_thread(lambda: _own_address(self._router_url), "own address"),
             "runtime_version": __version__,
             # Half of a node's identity upstream: one number for each state folder, for good.
             "runtime_port": 20_000 + zlib.crc32(str(self._settings.state_dir).encode()) % 20_000,

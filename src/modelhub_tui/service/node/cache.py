@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import logging
 import os
@@ -24,7 +25,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from modelhub_tui import identifiers
@@ -75,11 +76,11 @@ class Cache:
     def _in_blobs(self, repo: str, etag: str, suffix: str) -> Path:
         if not is_blob_name(etag):
             raise BadIdentifier("that is no name of a blob")
-        return self.repo_dir(repo) / "blobs" / (etag + suffix)
+        return self.root.joinpath(folder_name(repo), "blobs", etag + suffix)
 
     def link(self, repo: str, commit: str, path: str) -> Path:
         """Where engines find a file. To be told and compared; `snapshot()` is the way to change anything there."""
-        return self.repo_dir(repo).joinpath("snapshots", identifiers.commit(commit), safe_repo_path(path))
+        return self.root.joinpath(folder_name(repo), "snapshots", identifiers.commit(commit), safe_repo_path(path))
 
     def path_of(self, file: File) -> Path:
         """As `link()`; `file.commit` is known."""
@@ -173,8 +174,11 @@ class Cache:
             return None if is_checksum(blob) else blob
         return None
 
-    def publish(self, file: File, fd: int) -> None:
+    def publish(self, file: File, fd: int, *, sync: bool = True) -> None:
         """Turn a verified part into a blob and link it. `fd` is the open part.
+
+        Args:
+            sync: Make the new names last over a power cut. If not, that is `sync_names()`, once for many files.
 
         The library's lock is taken as a courtesy to a library call fetching the same file, but not waited for long:
         that call ends with the same bytes under the same name, and both replace atomically.
@@ -191,8 +195,16 @@ class Cache:
             if not os.path.samestat(os.fstat(fd), part.lstat()):
                 raise FileNotFoundError(errno.ENOENT, "another file has taken its name", os.fspath(part))
             part.replace(blob)
-            sync_dir(blob.parent)
-        self.make_link(file)
+            if sync:
+                sync_dir(blob.parent)
+        self.make_link(file, sync=sync)
+
+    def sync_names(self, files: Collection[File]) -> None:
+        """What `publish()` does for one file, for many: each folder once."""
+        for folder in {self.repo_dir(file.repo) / "blobs" for file in files}:
+            sync_dir(folder)
+        for folder in {self.path_of(file).parent for file in files}:
+            sync_dir(folder)
 
     @contextlib.contextmanager
     def _library_lock(self, repo: str, etag: str) -> Iterator[None]:
@@ -212,7 +224,7 @@ class Cache:
                 log.info("going on without the library's lock: %s", error)
             yield
 
-    def make_link(self, file: File) -> None:
+    def make_link(self, file: File, *, sync: bool = True) -> None:
         """Put the file into its snapshot: a relative link, as the library makes it; replaced atomically.
 
         Raises:
@@ -239,7 +251,8 @@ class Cache:
                     raise
                 # No links on this file system: the library, too, then keeps the file in the snapshot.
                 os.replace(blob, name, dst_dir_fd=folder.fd)
-            folder.sync()
+            if sync:
+                folder.sync()
 
     def write_ref(self, repo: str, ref: str, commit: str) -> None:
         """Remember which commit a branch is at, as the library does, so that it finds the files offline.
@@ -285,6 +298,7 @@ def sync_dir(path: Path) -> None:
             os.close(fd)
 
 
+@functools.lru_cache(256)
 def folder_name(repo: str) -> str:
     """What the folder of a repo, `owner/name`, is called."""
     return f"models--{identifiers.repo_id(repo).replace('/', '--')}"

@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -75,15 +75,20 @@ class Fetcher:
         progress: Progress,
         stop: threading.Event,
         check_room: Callable[[], None],
-        on_file: Callable[[int, File], None],
+        note: Callable[[Mapping[int, File]], None],
+        tell: Callable[[Mapping[int, File]], object],
         throttle: Throttle | None = None,
         clock: Callable[[], float] = time.monotonic,
+        buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
-        """`check_room` raises Fault `no_space` when the disk is nearly full; `on_file` is told what to remember."""
+        """`check_room` raises Fault `no_space` when the disk is nearly full.
+
+        `note` and `tell` are given what to remember of files, by index: `note` returns once that is on disk.
+        """
         self._hub, self._cache, self._transport, self._tuning = hub, cache, transport, tuning
         self._progress, self._stop, self._check_room, self._clock = progress, stop, check_room, clock
-        self._on_file, self._throttle = on_file, throttle or Throttle()
-        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._note, self._tell, self._throttle = note, tell, throttle or Throttle()
+        self._buffer = memoryview(bytearray(buffer_bytes))
         self._lines = Lines(int(tuning.connections), tuning.fast_bps)
         self._no_ranges: set[str] = set()
         """Hosts that send whole files only."""
@@ -132,14 +137,36 @@ class Fetcher:
         Returns:
             The file with everything known about it, `done`: its content is what `digest` says, where there is one.
         """
-        if file.commit and file.etag and file.size is not None and self._adopt(index, file):
+        if self._is_here(index, file):
             return replace(file, done=True)
         file, found = self.look_up(file)
         if self._adopt(index, file):
             return replace(file, done=True)
-        budget = Budget(self._tuning)
         file = replace(file, fetched=True)
-        self._on_file(index, file)  # before there is a byte: whatever is found on disk after a crash is ours to remove
+        self._note({index: file})  # before there is a byte: whatever is found on disk after a crash is ours to remove
+        return self._fetch(index, file, found)
+
+    def bring_group(self, files: Mapping[int, File]) -> None:
+        """Get some small files of which all is known, with one note of them before and one after.
+
+        The hub is not asked about them: the bytes are what their checksums say, or they are not taken.
+        """
+        missing = {at: replace(file, fetched=True) for at, file in files.items() if not self._is_here(at, file)}
+        done = {at: replace(file, done=True) for at, file in files.items() if at not in missing and not file.done}
+        if missing:
+            self._note(missing)
+        try:
+            for at, file in missing.items():
+                assert file.commit and file.digest and file.size is not None
+                found = self._hub.assume(file.repo, file.commit, file.path, digest=file.digest, size=file.size)
+                done[at] = self._fetch(at, file, found, sync=False)
+        finally:
+            if done:
+                self._cache.sync_names(done.values())
+                self._tell(done)
+
+    def _fetch(self, index: int, file: File, found: Found, *, sync: bool = True) -> File:
+        budget = Budget(self._tuning)
         with Part(self._cache, file, found.size) as part:
             for damaged in (False, True):
                 self._progress.begin_file(index, found.size, part.have)
@@ -150,12 +177,12 @@ class Fetcher:
                     part.remove()
                     raise faults.not_weights(file.path, why)
                 if verdict is not Verdict.DAMAGED and why is None:
-                    self._cache.publish(file, part.fd)
+                    self._cache.publish(file, part.fd, sync=sync)
                     return replace(file, done=True)
                 what = why or "arrived with a wrong checksum"
                 log.warning("%s of %s %s; %s", file.path, file.repo, what, "giving up" if damaged else "again")
                 part.restart()
-                self._progress.dropped_file()
+                self._progress.dropped_file(index)
             part.remove()
         if file.by_etag and file.etag:
             raise faults.etag_mismatch(file.path, self._hub.host, file.etag)
@@ -196,6 +223,9 @@ class Fetcher:
             self._raise_if_stopped()
             return False
 
+    def _is_here(self, index: int, file: File) -> bool:
+        return bool(file.commit and file.etag and file.size is not None) and self._adopt(index, file)
+
     def _adopt(self, index: int, file: File) -> bool:
         """Use what the cache holds already. Its content is read once and compared with the checksum, if there is one:
         the library only compares lengths."""
@@ -210,11 +240,14 @@ class Fetcher:
         except OSError:
             return False
         self._progress.begin_file(index, file.size, file.size)
-        self._progress.phase(Phase.VERIFYING)
         here = str(self._cache.path_of(file) if linked else blob)
+        takes_time = file.size > BUFFER_BYTES
+        if takes_time:
+            self._progress.phase(Phase.VERIFYING)
         verdict = look_at(here, file.digest, file.size, self._stop)
         self._raise_if_stopped()
-        self._progress.phase(Phase.FETCHING)
+        if takes_time:
+            self._progress.phase(Phase.FETCHING)
         why = None if verdict is Verdict.DAMAGED else contents.trouble_at(file.path, here)
         if why is not None and verdict is not Verdict.UNKNOWN:
             raise faults.not_weights(file.path, why)
@@ -223,7 +256,7 @@ class Fetcher:
             self._cache.make_link(file)
         elif not good:
             log.warning("%s of %s is in the cache, but damaged; fetching it again", file.path, file.repo)
-            self._progress.dropped_file()
+            self._progress.dropped_file(index)
         return good
 
     def _fill_and_verify(self, index: int, part: Part, file: File, found: Found, budget: Budget) -> Verdict:
@@ -258,7 +291,9 @@ class Fetcher:
             self._raise_if_stopped()
             verdict = hasher.verdict()
             if verdict is Verdict.GOOD:
-                self._progress.verified()
+                self._progress.verified(index)
+            if verdict is Verdict.DAMAGED and not found.asked:
+                _, found = self.look_up(file)
             # It is just what the hub told before it came. Before that condemns the model, the hub has to say so again.
             if verdict is Verdict.DAMAGED and hasher.read(found.digest) and self._still(file, found):
                 part.remove()
@@ -276,13 +311,13 @@ class Fetcher:
         it is large, else over one."""
         host = urlsplit(found.url).netloc
         if found.xet and found.size >= self._tuning.xet_bytes and part.map is None and not self._no_xet:
-            if is_available() and self._pull_xet(part, found, found.xet, hasher, budget):
+            if is_available() and self._pull_xet(index, part, found, found.xet, hasher, budget):
                 return
             self._no_xet = True
         large = found.size >= self._tuning.parallel_bytes and self._tuning.connections > 1
         if (part.map is not None or large) and host not in self._no_ranges:
             try:
-                self._pull_ranges(part, found, hasher, budget)
+                self._pull_ranges(index, part, found, hasher, budget)
             except RangeIgnored:
                 log.info("%s sends whole files only; one connection", host)
                 self._no_ranges.add(host)
@@ -290,9 +325,9 @@ class Fetcher:
                 return
         if part.map is not None and part.join():
             self._progress.begin_file(index, found.size, part.have)
-        self._pull(part, found, hasher, budget, self._transport, found.url)
+        self._pull(index, part, found, hasher, budget, self._transport, found.url)
 
-    def _pull_xet(self, part: Part, found: Found, xet: XetFile, hasher: Hasher, budget: Budget) -> bool:
+    def _pull_xet(self, index: int, part: Part, found: Found, xet: XetFile, hasher: Hasher, budget: Budget) -> bool:
         """Whether the file came whole from Xet storage; if not, plain HTTP goes on where this ended."""
         while True:
             had_bytes = part.have
@@ -305,7 +340,7 @@ class Fetcher:
             )
             try:
                 self._raise_if_stopped()
-                self._pull(part, found, hasher, budget, transport, xet.route)
+                self._pull(index, part, found, hasher, budget, transport, xet.route)
                 return True
             except faults.Fault as fault:
                 if not fault.passing or fault.code in ("no_space", "disk"):
@@ -318,9 +353,9 @@ class Fetcher:
                 transport.abort()
                 self._xet = None
 
-    def _pull_ranges(self, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
+    def _pull_ranges(self, index: int, part: Part, found: Found, hasher: Hasher, budget: Budget) -> None:
         def arrived(count: int) -> None:
-            self._progress.advanced(count)
+            self._progress.advanced(index, count)
             hasher.written(part.whole_upto())
             budget.progressed()
 
@@ -342,7 +377,9 @@ class Fetcher:
         if os.fstat(part.fd).st_nlink == 0:
             raise faults.vanished(part.path)
 
-    def _pull(self, part: Part, found: Found, hasher: Hasher, budget: Budget, transport: Transport, url: str) -> None:
+    def _pull(
+        self, index: int, part: Part, found: Found, hasher: Hasher, budget: Budget, transport: Transport, url: str
+    ) -> None:
         """One request: append what it brings. Returns when the file is whole, raises Fault or Expired otherwise."""
         host = urlsplit(url).netloc
         body: Body | None = None
@@ -351,14 +388,14 @@ class Fetcher:
             skip = bytes_to_skip(body, part.have, found.size, host, part.name)
             window_at, window_have, checked_at = self._clock(), part.have, part.have
             while part.have < found.size:
-                count = body.read_into(self._buffer[: self._throttle.block(BUFFER_BYTES)])
+                count = body.read_into(self._buffer[: self._throttle.block(len(self._buffer))])
                 self._raise_if_stopped()
                 if not count:
                     raise faults.connection_lost(host, f"it ended {found.size - part.have} bytes too early")
                 data = self._buffer[min(skip, count) : min(count, skip + found.size - part.have)]
                 skip -= min(skip, count)
                 if data:
-                    self._append(part, data)
+                    self._append(index, part, data)
                     hasher.written(part.have)
                     budget.progressed()
                 self._throttle.spend(count, self._stop)
@@ -383,14 +420,14 @@ class Fetcher:
             if body is not None:
                 body.close()
 
-    def _append(self, part: Part, data: memoryview) -> None:
+    def _append(self, index: int, part: Part, data: memoryview) -> None:
         before = part.have
         try:
             part.append(data)
         except OSError as error:
             raise WriteFailed(error) from error
         finally:
-            self._progress.advanced(part.have - before)
+            self._progress.advanced(index, part.have - before)
 
     def _wait(self, budget: Budget, fault: faults.Fault) -> None:
         """Sit out a fault that is passing or not yet to be believed, visibly; raise it if it is final."""

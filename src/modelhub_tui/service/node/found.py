@@ -83,6 +83,8 @@ class Finder:
         self._scans = 0
         self.groups: tuple[Group, ...] = ()
         """Replaced as a whole, so that anybody may read it at any time."""
+        self._wire: tuple[tuple[Group, dict[str, Any]], ...] = ()
+        """The groups with what is told of them: made by who scans, as heartbeats must not take long."""
 
     def scan(self) -> None:
         """Look at the cache again. A repo in which nothing seems to have changed costs a few `stat` calls.
@@ -108,11 +110,11 @@ class Finder:
             except OSError as error:
                 log.info("%s cannot be read: %s", name, error)
         self._read = read
-        self.groups = tuple(_within_limits(group for _, groups in read.values() for group in groups))
+        self._show(_within_limits(group for _, groups in read.values() for group in groups))
 
     def forget(self, repos: Collection[str]) -> None:
         """Files of these repos went: show nothing of them before they have been looked at again."""
-        self.groups = tuple(group for group in self.groups if group.repo not in repos)
+        self._show(group for group in self.groups if group.repo not in repos)
         for repo in repos:
             self._read.pop(self._cache.repo_dir(repo).name, None)
 
@@ -123,11 +125,12 @@ class Finder:
             held: Files of the models that we hold or fetch; their models are not found but known.
         """
         known = {(file.repo, file.etag) for file in held}
-        return [
-            group.as_wire(self._cache)
-            for group in self.groups
-            if not any((group.repo, etag) in known for etag in group.weights)
-        ]
+        return [wire for group, wire in self._wire if not any((group.repo, etag) in known for etag in group.weights)]
+
+    def _show(self, groups: Iterable[Group]) -> None:
+        before = {id(group): wire for group, wire in self._wire}
+        self._wire = tuple((group, before.get(id(group)) or group.as_wire(self._cache)) for group in groups)
+        self.groups = tuple(group for group, _ in self._wire)
 
     def _names(self) -> list[str]:
         try:

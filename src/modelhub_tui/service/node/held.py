@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterator
+import sqlite3
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import field, replace
 from typing import Any
 
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.cache import Cache
-from modelhub_tui.service.node.job import Job
+from modelhub_tui.service.node.job import Job, in_thread
+from modelhub_tui.service.node.journal import Journal, Written
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.progress import History, Progress
-from modelhub_tui.service.node.record import Entry, Record, State
+from modelhub_tui.service.node.record import Entry, State
 from modelhub_tui.service.node.totals import Totals
 from modelhub_tui.service.node.tuning import Tuning
 from modelhub_tui.values import dataclass
@@ -27,7 +31,7 @@ Order = tuple[float, int]
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """One model this node holds or is at. `entry` is always what the record says."""
+    """One model this node holds or is at. `entry` is what the record says, or is about to: see `written`."""
 
     entry: Entry
     progress: Progress
@@ -37,11 +41,15 @@ class Held:
     """There is a reason to try again now: a person's wish, or room on the disk."""
     job: Job | None = None
     task: asyncio.Task[None] | None = None
+    written: Written | None = None
+    """Done when the record says what `entry` does; None while nothing has changed since the start."""
     parked: bool = False
     """Nobody wants it any more, or not yet again: another router's, of whose models we delete nothing."""
     halted: faults.Fault | None = None
     """Why its job was told to stop, where the job itself could not know."""
 
+    placement: tuple[tuple[File, ...], dict[str, Any]] | None = None
+    """What `reporting.py` made of the files that it was made of."""
     stuck: str = ""
     """Why it cannot be removed so far, in one sentence."""
 
@@ -64,10 +72,10 @@ class Held:
 class Holdings:
     """All models of this node. Used on the event loop; `in_thread` in a name says what threads may call."""
 
-    def __init__(self, record: Record, cache: Cache, tuning: Tuning, on_change: Callable[[], None]) -> None:
+    def __init__(self, journal: Journal, cache: Cache, tuning: Tuning, on_change: Callable[[], None]) -> None:
         """`on_change` is called on the loop when something is to be reported at once."""
         self.cache, self.on_change = cache, on_change
-        self._record, self._tuning = record, tuning
+        self._journal, self._tuning = journal, tuning
         self._seen = itertools.count()
         self._by_name: dict[str, Held] = {}
         self._loop = asyncio.get_running_loop()
@@ -93,45 +101,68 @@ class Holdings:
         )
         held = self._by_name[entry.name] = Held(entry, progress, next(self._seen))
         progress.on_event = lambda history: self.call_soon(self._remember, held, history)
-        self.plan(held)
         return held
 
     def put(self, held: Held, entry: Entry) -> None:
-        """Change a model, durably."""
-        self._record.put(entry)
+        """Change a model. What must not begin before that is durable awaits `written()`."""
         held.entry = entry
+        held.written = self._journal.put(entry)
 
     def create(self, entry: Entry) -> Held:
-        """Take in a new model, durably."""
-        self._record.put(entry)
-        return self.add(entry)
+        """Take in a new model."""
+        held = self.add(entry)
+        self.put(held, entry)
+        return held
 
     def drop(self, held: Held) -> None:
         """Forget a model of which nothing is left."""
-        self._record.drop(held.entry.name)
+        self._journal.drop(held.entry.name)
         self._by_name.pop(held.entry.name, None)
 
-    def plan(self, held: Held) -> None:
+    async def written(self, held: Held) -> None:
+        """Wait until what is known of a model is on disk, however long that takes.
+
+        A disk that refuses it (a full one) holds nobody up: it is written later, and until then the disk itself says
+        what there is.
+        """
+        if held.written is not None:
+            with contextlib.suppress(sqlite3.Error):
+                await asyncio.shield(asyncio.wrap_future(held.written))
+
+    async def plan(self, held: Held) -> None:
         """Tell a model's progress what there is to fetch, and what of it is on disk."""
-        if held.entry.files:
-            held.progress.plan([(each.path, each.size, self._bytes_here(each)) for each in held.entry.files])
+        files = held.entry.files
+        if files:
+            plan = await in_thread(lambda: [(each.path, each.size, self._bytes_here(each)) for each in files], "plan")
+            if held.entry.files is files:
+                held.progress.plan(plan)
+
+    async def missing(self, files: Collection[File]) -> set[File]:
+        """Those of some files that are not whole on disk."""
+        return await in_thread(lambda: {each for each in files if not self.cache.is_whole(each)}, "look at files")
 
     def _bytes_here(self, file: File) -> int:
         if file.size and self.cache.is_whole(file):
             return file.size
         return min(self.cache.part_bytes(file), file.size or 0)
 
-    def file_changed_in_thread(self, held: Held, index: int, file: File) -> None:
-        """A job has learnt something about one of its files."""
-        self.call_soon(self._file_changed, held, index, file)
+    def files_changed_in_thread(self, held: Held, job: Job, changes: Mapping[int, File]) -> Written:
+        """A job has learnt something about some of its files, by index; done when that is durable."""
+        written: Written = Future()
+        self.call_soon(self._files_changed, held, job, changes, written)
+        return written
 
-    def _file_changed(self, held: Held, index: int, file: File) -> None:
-        if self._by_name.get(held.entry.name) is not held:
+    def _files_changed(self, held: Held, job: Job, changes: Mapping[int, File], written: Written) -> None:
+        if self._by_name.get(held.entry.name) is not held or held.job is not job:
+            written.cancel()
             return
         files = [*held.entry.files]
-        if index < len(files) and (files[index].repo, files[index].path) == (file.repo, file.path):
-            files[index] = file
-            self.put(held, replace(held.entry, files=tuple(files)))
+        for index, file in changes.items():
+            if index < len(files) and _place(files[index]) == _place(file):  # else it has other files by now
+                files[index] = file
+        self.put(held, replace(held.entry, files=tuple(files)))
+        assert held.written is not None
+        held.written.add_done_callback(lambda done: _pass_on(done, written))
 
     def _remember(self, held: Held, history: History) -> None:
         if self._by_name.get(held.entry.name) is held and held.entry.history != history:
@@ -150,6 +181,18 @@ class Holdings:
         task.add_done_callback(self.tasks.discard)
         task.add_done_callback(_log_crash)
         return task
+
+
+def _place(file: File) -> tuple[str, str, str]:
+    return file.repo, file.revision, file.path
+
+
+def _pass_on(done: Written, to: Written) -> None:
+    error = done.exception()
+    if error is None:
+        to.set_result(None)
+    else:
+        to.set_exception(error)
 
 
 def _log_crash(task: asyncio.Task[None]) -> None:

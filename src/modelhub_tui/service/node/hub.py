@@ -36,6 +36,8 @@ class Found:
     """It is kept elsewhere, and the hub sends us there: then its checksum is the hub's own word, not some ETag."""
     xet: XetFile | None = None
     """Where they are in Xet storage, too, if the hub keeps the file there."""
+    asked: bool = True
+    """The hub has said so; False for what `Hub.assume()` takes for granted."""
 
 
 class Hub:
@@ -103,6 +105,12 @@ class Hub:
         xet = xet_file(kept.file_hash, next_hop(url, kept.refresh_route)) if kept is not None else None
         linked = origin(location) != origin(url)
         return Found(commit, _checksum(told.etag, linked=linked), size, location, linked, xet)
+
+    def assume(self, repo: str, commit: str, path: str, *, digest: str, size: int) -> Found:
+        """A file of which all is known, as it is where the hub has it, without asking for more than its bytes."""
+        from huggingface_hub import hf_hub_url
+
+        return Found(commit, digest, size, hf_hub_url(repo, path, revision=commit, endpoint=self.endpoint), asked=False)
 
     @property
     def host(self) -> str:

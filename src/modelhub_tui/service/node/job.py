@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,8 +16,11 @@ from modelhub_tui.domain import Phase
 from modelhub_tui.identifiers import is_commit
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.cache import Cache
-from modelhub_tui.service.node.fetch import Fetcher
+from modelhub_tui.service.node.crowd import BUFFER_BYTES as CROWD_BUFFER_BYTES
+from modelhub_tui.service.node.crowd import bring_crowd, stretches
+from modelhub_tui.service.node.fetch import BUFFER_BYTES, Fetcher
 from modelhub_tui.service.node.hub import Hub
+from modelhub_tui.service.node.journal import Written
 from modelhub_tui.service.node.manifest import File, fetch_order
 from modelhub_tui.service.node.progress import Progress
 from modelhub_tui.service.node.throttle import Throttle
@@ -24,6 +29,8 @@ from modelhub_tui.service.node.tuning import Tuning
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_LOOK_S = 0.2
+"""How often a thread that waits for the record looks whether it is to stop."""
 
 
 class Job:
@@ -39,10 +46,10 @@ class Job:
         tuning: Tuning,
         progress: Progress,
         check_room: Callable[[], None],
-        on_file: Callable[[int, File], None],
+        on_files: Callable[[Mapping[int, File]], Written],
         throttle: Throttle | None = None,
     ) -> None:
-        """`check_room` raises Fault `no_space`; `on_file` gets each change of what is known of a file.
+        """`check_room` raises Fault `no_space`; `on_files` gets each change of what is known of files, by their index.
 
         `throttle` is the node's bandwidth cap; None for none.
         """
@@ -51,24 +58,34 @@ class Job:
         """Set when `run()` has let go of every file and connection."""
         self._stop = threading.Event()
         self._order: list[int] = []
-        """Indexes of `files` in the order of fetching; the progress and the fetcher count by position in it."""
+        """Indexes of `files` in the order of fetching; the progress and the fetchers count by position in it."""
         self._hub, self._cache, self._transport, self._progress = hub, cache, transport, progress
-        self._check_room, self._tell = check_room, on_file
-        self._fetcher = Fetcher(
-            hub=hub,
-            cache=cache,
-            transport=transport,
-            tuning=tuning,
-            progress=progress,
-            stop=self._stop,
-            check_room=check_room,
-            on_file=self._on_file,
-            throttle=throttle,
-        )
+        self._check_room, self._on_files = check_room, on_files
+        self._crowd_stop = threading.Event()
+        """As `_stop`, for the workers of a crowd; also set when one of them has failed."""
+
+        def fetcher(transport: Transport, stop: threading.Event, buffer_bytes: int = BUFFER_BYTES) -> Fetcher:
+            return Fetcher(
+                hub=hub,
+                cache=cache,
+                transport=transport,
+                tuning=tuning,
+                progress=progress,
+                stop=stop,
+                check_room=check_room,
+                note=lambda changes: self._await(self._tell(changes)),
+                tell=self._tell,
+                throttle=throttle,
+                buffer_bytes=buffer_bytes,
+            )
+
+        self._make_fetcher = fetcher
+        self._fetcher = fetcher(transport, self._stop)
 
     def cancel(self) -> None:
         """Stop at the next byte. What is on disk stays there."""
         self._stop.set()
+        self._crowd_stop.set()
         self._transport.abort()
         self._fetcher.abort()
 
@@ -85,13 +102,19 @@ class Job:
         try:
             self._progress.phase(Phase.FETCHING)
             self._plan()
-            self._look_up_unknown()
-            self._plan()
+            if self._look_up_unknown():
+                self._plan()
             self._check_room()
-            for position, index in enumerate(self._order):
+            for positions in stretches([self.files[index] for index in self._order]):
                 if self._stop.is_set():
                     raise faults.Stopped
-                self._on_file(position, self._fetcher.bring(position, self.files[index]))
+                if len(positions) > 1:
+                    bring_crowd(positions, self._file_at, self._crowd_worker, self._crowd_stop)
+                else:
+                    at = positions[0]
+                    self._tell({at: self._fetcher.bring(at, self._file_at(at))})
+            if self._stop.is_set():
+                raise faults.Stopped
             self._write_refs()
             return tuple(self.files)
         except OSError as error:
@@ -109,10 +132,33 @@ class Job:
         free, _ = self._cache.usage()
         return faults.no_space(self._progress.missing_bytes(), free)
 
-    def _on_file(self, position: int, file: File) -> None:
-        index = self._order[position]
-        self.files[index] = file
-        self._tell(index, file)
+    def _file_at(self, position: int) -> File:
+        return self.files[self._order[position]]
+
+    def _crowd_worker(self) -> tuple[Fetcher, Transport]:
+        transport = self._transport.another()
+        return self._make_fetcher(transport, self._crowd_stop, CROWD_BUFFER_BYTES), transport
+
+    def _tell(self, changes: Mapping[int, File]) -> Written:
+        """Remember what is known of files, by position."""
+        by_index = {self._order[position]: file for position, file in changes.items()}
+        for index, file in by_index.items():
+            self.files[index] = file
+        return self._on_files(by_index)
+
+    def _await(self, written: Written) -> None:
+        """Wait until something is on disk, as long as that takes; a disk that refuses it will refuse the bytes, too."""
+        while not self._stop.is_set():
+            try:
+                written.result(_LOOK_S)
+            except TimeoutError:
+                continue
+            except sqlite3.Error as error:
+                log.warning("%s: going on without a note: %s", self._progress.name, error)
+            except CancelledError:
+                break
+            return
+        raise faults.Stopped
 
     def _plan(self) -> None:
         """Tell the progress what there is to do, in the order in which it will be done."""
@@ -126,9 +172,14 @@ class Job:
             )
         self._progress.plan(plan)
 
-    def _look_up_unknown(self) -> None:
-        """Learn the sizes an upstream router's manifest leaves out, and pin its branch to one commit for all files."""
+    def _look_up_unknown(self) -> bool:
+        """Learn the sizes an upstream router's manifest leaves out, and pin its branch to one commit for all files.
+
+        Returns:
+            Whether anything was not known.
+        """
         pinned: dict[tuple[str, str], str] = {}
+        learnt = False
         for index, file in enumerate(self.files):
             known = replace(file, commit=file.commit or pinned.get((file.repo, file.revision)))
             if known.size is None or known.etag is None or known.commit is None:
@@ -137,7 +188,9 @@ class Job:
                 pinned.setdefault((known.repo, known.revision), known.commit)
             if known != file:
                 self.files[index] = known
-                self._tell(index, known)
+                self._on_files({index: known})
+                learnt = True
+        return learnt
 
     def _write_refs(self) -> None:
         """Note that `main` is at our commit, where it is, so that the library finds the files offline by themselves.

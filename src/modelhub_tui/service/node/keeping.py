@@ -17,7 +17,6 @@ from modelhub_tui.service.node.disk_use import used_by
 from modelhub_tui.service.node.found import Finder
 from modelhub_tui.service.node.job import in_thread
 from modelhub_tui.service.node.manifest import File
-from modelhub_tui.service.node.record import Record
 from modelhub_tui.service.node.trash import Trash
 from modelhub_tui.untrusted import clean
 
@@ -31,9 +30,9 @@ class Keeping:
         on_change: Called on the loop when there is something new to report.
     """
 
-    def __init__(self, record: Record, cache: Cache, on_change: Callable[[], None], *, every_s: float) -> None:
+    def __init__(self, trash: Trash, cache: Cache, on_change: Callable[[], None], *, every_s: float) -> None:
         self._cache, self._on_change, self._every_s = cache, on_change, every_s
-        self.trash = Trash(cache, record)
+        self.trash = trash
         self.finder = Finder(cache)
         self._used: tuple[int, int] | None = None
         """(bytes of whole models, bytes of unfinished ones beside them); None before they were counted."""
@@ -46,7 +45,7 @@ class Keeping:
     @property
     def stamp(self) -> tuple[object, ...]:
         """Changes when there is something new to report."""
-        return (self._stamp, self.trash.heap)
+        return (self._stamp, self.trash.heap, self.trash.trouble)
 
     async def run(self) -> None:
         """Finish what a killed process began, then keep an eye on trash and cache."""
@@ -124,7 +123,7 @@ class Keeping:
             listed: Whether the router's list was seen, and `store` is known.
         """
         heap = self.trash.heap
-        told: dict[str, Any] = {"trash_bytes": heap.bytes, "problem": self.problem}
+        told: dict[str, Any] = {"trash_bytes": heap.bytes, "problem": self.problem or self.trash.trouble}
         if listed:
             told["trash"] = [{"name": name, "bytes": size} for name, owner, size in heap.names if owner == store]
         if self._used is not None:

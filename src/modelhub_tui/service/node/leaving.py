@@ -45,6 +45,7 @@ class Leaving:
 
     async def _remove(self, held: Held) -> None:
         await let_go(held)
+        await self._holdings.written(held)
         while True:
             entry = held.entry
             keep = [

@@ -159,19 +159,19 @@ class Progress:
             self._at, self._refetched = -1, 0
 
     def begin_file(self, index: int, size: int, have: int) -> None:
-        """Turn to a file. `have` bytes of it are on disk already and count as done, never as speed."""
+        """Turn to a file, perhaps beside others. `have` bytes of it are on disk already: done, but never speed."""
         with self._lock:
             self._at, self._sizes[index], self._have[index] = index, size, have
             self._reached[index] = min(max(self._reached[index], have), size)
 
-    def advanced(self, count: int) -> None:
-        """`count` new bytes of the current file are on disk."""
+    def advanced(self, index: int, count: int) -> None:
+        """`count` new bytes of a file are on disk."""
         with self._lock:
-            before, reached = self._have[self._at], self._reached[self._at]
-            self._have[self._at] = now = before + count
+            before, reached = self._have[index], self._reached[index]
+            self._have[index] = now = before + count
             again = max(min(now, reached) - before, 0)
             self._refetched += again
-            self._reached[self._at] = max(now, reached)
+            self._reached[index] = max(now, reached)
             self._meter.add(count)
             if count:
                 self._last_byte_at = self._clock()
@@ -179,17 +179,17 @@ class Progress:
                 self._attempt, self._fault, self._retry_at = 0, None, None
         self._totals.fetched(count, again_bytes=again)
 
-    def verified(self) -> None:
-        """The current file is whole, and its checksum is right."""
+    def verified(self, index: int) -> None:
+        """A file is whole, and its checksum is right."""
         with self._lock:
-            size = self._sizes[self._at] or 0
+            size = self._sizes[index] or 0
         self._totals.verified(size)
 
-    def dropped_file(self) -> None:
-        """The current file's bytes turned out to be wrong and are gone; they are to be fetched again."""
+    def dropped_file(self, index: int) -> None:
+        """A file's bytes turned out to be wrong and are gone; they are to be fetched again."""
         with self._lock:
-            self._have[self._at] = 0
-            path = self._paths[self._at]
+            self._have[index] = 0
+            path = self._paths[index]
         self._totals.retried("checksum")
         self.note(f"{path} was damaged: all of it has to be fetched again.")
 

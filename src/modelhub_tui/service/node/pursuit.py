@@ -159,7 +159,7 @@ class Pursuit:
             if new:
                 files = read_manifest(await self._fetch_manifest(name), self._hub.endpoint)
                 holdings.put(held, replace(held.entry, files=files))
-                holdings.plan(held)
+                await holdings.plan(held)
             if self._trash.holds_any and await self._bring_back(held):
                 self._now_whole(held, held.entry.files, "Put back from the trash.")
                 return None
@@ -203,11 +203,12 @@ class Pursuit:
             files = await in_thread(lambda: self._trash.bring_back(held.entry.files), "bring back")
             if files != held.entry.files:
                 self._holdings.put(held, replace(held.entry, files=files))
-                self._holdings.plan(held)
+                await self._holdings.plan(held)
+            await self._holdings.written(held)
             await in_thread(lambda: self._trash.settle(held.entry.name), "settle trash")
         except OSError as error:
             raise faults.disk_trouble(error) from error
-        return all(file.done and self._holdings.cache.is_whole(file) for file in files)
+        return all(file.done for file in files) and not await self._holdings.missing(files)
 
     @contextmanager
     def _job(self, held: Held) -> Iterator[Job]:
@@ -224,7 +225,7 @@ class Pursuit:
             progress=held.progress,
             throttle=self._throttle,
             check_room=lambda: self._check_in_thread(held),
-            on_file=lambda index, file: self._holdings.file_changed_in_thread(held, index, file),
+            on_files=lambda changes: self._holdings.files_changed_in_thread(held, job, changes),
         )
         try:
             yield job

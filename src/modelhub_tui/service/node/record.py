@@ -2,28 +2,42 @@
 
 A row is written before the deed it describes: a model is `removing` before its first file goes. A file that cannot be
 read as a database is kept aside and started afresh: the bytes are on disk, and are found there again.
+
+Everything here may wait for the disk, or for another program that has locked the database, as long as that takes. So it
+is for threads; what runs on the event loop writes through `journal.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.progress import History
+from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = 1
+_SCHEMA = 2
 _BALLAST_BYTES = 256 * 1024
+_LOOK_S = 0.5
+"""How often a thread that waits for a locked database looks whether it is to end."""
+_TELL_S = 3.0
+"""A wait that takes longer is told."""
+
+
+class Closed(Exception):
+    """The record is closed: nothing is written any more. No `sqlite3.Error`: nobody is to find another way."""
 
 
 class State(StrEnum):
@@ -62,9 +76,15 @@ class Record:
     """The tables. Used from any thread, one at a time."""
 
     def __init__(self, path: Path) -> None:
+        """Raises sqlite3.OperationalError when the database is locked (`is_locked`), or cannot be opened."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+        self._locked_since: float | None = None
+        self._in_batch = False
+        self._files: dict[str, tuple[File, ...]] = {}
+        """What the rows of each model's files say."""
         try:
             self._db = self._open()
         except sqlite3.OperationalError:
@@ -77,6 +97,14 @@ class Record:
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
             self._db = self._open()
         self._make_room()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written down for a while now, in one sentence; empty otherwise. Does not wait."""
+        since = self._locked_since
+        if since is None or time.monotonic() - since < _TELL_S:
+            return ""
+        return f"Another program has locked {clean(self.path, 300)}: until it lets go, nothing begins."
 
     def _make_room(self) -> None:
         """Let database and log grow and shrink once, so that a full disk does not keep anybody from deleting models.
@@ -91,20 +119,54 @@ class Record:
         except (OSError, sqlite3.Error) as error:
             log.warning("no room could be kept in reserve (%s)", error)
 
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Write all that is written in here in one transaction, durable when this ends; nothing of it after an error.
+
+        Raises:
+            sqlite3.Error: The disk refuses it. A lock of another program is waited for instead.
+            Closed: `close()` was called meanwhile.
+        """
+        with self._lock:
+            if self._in_batch:
+                yield
+                return
+            self._execute("BEGIN IMMEDIATE")
+            self._in_batch = True
+            try:
+                yield
+                self._execute("COMMIT")
+            except BaseException:
+                self._files.clear()  # so that all rows are written anew
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+            finally:
+                self._in_batch = False
+
     def entries(self) -> list[Entry]:
         """All models, in the order in which they were first seen. Rows that make no sense are left out."""
         out = []
         with self._lock:
             rows = self._db.execute("SELECT name, store, body FROM models ORDER BY seq").fetchall()
+            parts = self._db.execute("SELECT model, body FROM files ORDER BY model, position").fetchall()
+        files: dict[str, list[str]] = {}
+        for name, body in parts:
+            files.setdefault(name, []).append(body)
         for name, store, body in rows:
             try:
-                out.append(_entry(name, store, json.loads(body)))
+                told = json.loads(body)
+                entry = _entry(name, store, told, [json.loads(each) for each in files.get(name, ())])
             except (ValueError, TypeError, KeyError):
                 log.warning("the record of %r makes no sense; left out", name)
+                continue
+            if "files" not in told:
+                self._files[name] = entry.files
+            out.append(entry)
         return out
 
     def put(self, entry: Entry) -> None:
-        """Write one model, durably."""
+        """Write one model, durably. Of its files, only those of which something has changed."""
         body = json.dumps(
             {
                 "fingerprint": entry.fingerprint,
@@ -113,20 +175,40 @@ class Record:
                 "whole": entry.whole,
                 "error": entry.error,
                 "error_code": entry.error_code,
-                "files": [file.as_json() for file in entry.files],
                 "paused": entry.paused,
                 "queue": entry.queue,
                 "history": entry.history,
             }
         )
-        self._write(
-            "INSERT INTO models(name, store, body) VALUES (?, ?, ?)"
-            " ON CONFLICT(name) DO UPDATE SET store = excluded.store, body = excluded.body",
-            (entry.name, entry.store, body),
+        with self.batch():
+            self._execute(
+                "INSERT INTO models(name, store, body) VALUES (?, ?, ?)"
+                " ON CONFLICT(name) DO UPDATE SET store = excluded.store, body = excluded.body",
+                (entry.name, entry.store, body),
+            )
+            self._put_files(entry.name, entry.files)
+
+    def _put_files(self, name: str, files: tuple[File, ...]) -> None:
+        before = self._files.get(name)
+        if before is files:
+            return
+        if before is None or len(before) > len(files):
+            self._execute("DELETE FROM files WHERE model = ?", (name,))
+            before = ()
+        changed = [at for at, file in enumerate(files) if at >= len(before) or file != before[at]]
+        self._db.executemany(
+            "INSERT INTO files(model, position, body) VALUES (?, ?, ?)"
+            " ON CONFLICT(model, position) DO UPDATE SET body = excluded.body",
+            [(name, at, json.dumps(files[at].as_json())) for at in changed],
         )
+        self._files[name] = files
 
     def drop(self, name: str) -> None:
-        self._write("DELETE FROM models WHERE name = ?", (name,))
+        """Forget one model, durably."""
+        with self.batch():
+            self._execute("DELETE FROM models WHERE name = ?", (name,))
+            self._execute("DELETE FROM files WHERE model = ?", (name,))
+            self._files.pop(name, None)
 
     def trash_rows(self) -> list[tuple[str, str | None, dict[str, Any]]]:
         """Name, store and the rest of every deleted model that is kept, the oldest first. `trash.py` reads the rest."""
@@ -165,16 +247,41 @@ class Record:
         )
 
     def _write(self, sql: str, values: tuple[object, ...]) -> None:
-        with self._lock:
-            self._db.execute(sql, values)
+        with self.batch():
+            self._execute(sql, values)
+
+    def _execute(self, sql: str, values: tuple[object, ...] = ()) -> None:
+        """Do it, once nobody else keeps the database locked. With the lock held."""
+        try:
+            while True:
+                if self._closing.is_set():
+                    raise Closed
+                try:
+                    self._db.execute(sql, values)
+                except sqlite3.OperationalError as error:
+                    if not is_locked(error):
+                        raise
+                else:
+                    return
+                self._note_locked()
+        finally:
+            self._locked_since = None
+
+    def _note_locked(self) -> None:
+        before = self.trouble
+        self._locked_since = self._locked_since or time.monotonic()
+        if self.trouble and not before:
+            log.warning("%s", self.trouble)
 
     def close(self) -> None:
+        """What waits for a lock gives up; so does all that is written later."""
+        self._closing.set()
         with self._lock:
             self._db.close()
 
     def _open(self) -> sqlite3.Connection:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0, check_same_thread=False)
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=_LOOK_S, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
@@ -189,6 +296,11 @@ class Record:
                 "CREATE TABLE IF NOT EXISTS"
                 " trash(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
             )
+            # A row of `models` with its files in its body is of the first schema, and written anew when it changes.
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS files(model TEXT NOT NULL, position INTEGER NOT NULL, body TEXT NOT NULL,"
+                " PRIMARY KEY(model, position)) WITHOUT ROWID"
+            )
             db.execute("CREATE TABLE IF NOT EXISTS settings(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             if version != _SCHEMA:
                 db.execute(f"PRAGMA user_version = {_SCHEMA}")
@@ -199,9 +311,17 @@ class Record:
         return db
 
 
-def _entry(name: str, store: str | None, body: dict[str, object]) -> Entry:
-    files = body["files"]
-    assert isinstance(files, list)
+def is_locked(error: sqlite3.Error) -> bool:
+    """Whether this only says that another program works with the database now."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _entry(name: str, store: str | None, body: object, rows: list[dict[str, Any]]) -> Entry:
+    if not isinstance(body, dict):
+        raise TypeError("it is no object")
+    files = body.get("files", rows)
+    if not isinstance(files, list):
+        raise TypeError("its files are no list")
     attempt, error, code = body.get("attempt"), body.get("error"), body.get("error_code")
     queue, history = body.get("queue"), body.get("history")
     return Entry(

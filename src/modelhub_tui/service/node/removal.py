@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_commit, is_sha256, revision
+from modelhub_tui.service.node.abreast import abreast
 from modelhub_tui.service.node.cache import Cache, drop_file, folder_name, sync_dir
 from modelhub_tui.service.node.folders import Folder
 from modelhub_tui.service.node.hub import quiet_library
@@ -45,7 +46,8 @@ def remove_files(cache: Cache, files: Iterable[File], keep: Collection[File] = (
             cache.drop_part(file.repo, file.etag)
     for repo in {file.repo for file in files}:
         mine = [file for file in files if file.repo == repo]
-        going = {blob for file in mine if _place(file) not in kept_links and (blob := _remove_link(cache, file))}
+        unlinked = abreast(lambda file: _remove_link(cache, file), [f for f in mine if _place(f) not in kept_links])
+        going = {blob for blob in unlinked if blob}
         # A blob may be there without its link: published, and the process killed before the link was made.
         going |= {file.etag for file in mine if file.etag and file.fetched}
         going -= {etag for owner, etag in kept_blobs if owner == repo}
@@ -218,15 +220,18 @@ def put_aside(cache: Cache, files: Iterable[File], blobs: Iterable[tuple[str, st
     Raises:
         OSError: Something could not be moved; calling again goes on where it ended.
     """
-    blobs = tuple(blobs)
-    for file in files:
+    blobs = dict.fromkeys(blobs)
+
+    def take_link(file: File) -> None:
         with _snapshot(cache, file) as folder:
             if folder is None or not file.etag:
-                continue
+                return
             if folder.is_plain(_name(file)) and (file.repo, file.etag) in blobs:
                 os.replace(_name(file), cache.trashed(file.repo, file.etag), src_dir_fd=folder.fd)
             elif _blob_behind(cache, file, folder) is not None:
                 folder.unlink(_name(file))
+
+    abreast(take_link, files)
     for repo in {repo for repo, _ in blobs}:
         used = linked_blobs(cache, repo)
         for etag in (etag for owner, etag in blobs if owner == repo and etag not in used):

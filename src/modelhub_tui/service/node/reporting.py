@@ -10,6 +10,8 @@ from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.held import Held
 from modelhub_tui.service.node.record import Entry, State
 
+MAX_PATHS = 500
+"""Most files of one model whose places are told: enough for any set of shards."""
 _MOVING = (Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING)
 
 
@@ -20,7 +22,7 @@ def report(models: Iterable[Held], cache: Cache) -> dict[str, Any]:
     for held in sorted(models, key=lambda each: each.order):
         entry = held.entry
         if is_placed(entry):
-            placements.append({**_placement(entry, cache), "error": held.stuck or None})
+            placements.append({**_placement(held, cache), "error": held.stuck or None})
             loaded.append(entry.name)
         else:
             snapshot = held.progress.snapshot()
@@ -53,16 +55,23 @@ def is_placed(entry: Entry) -> bool:
     return entry.whole and entry.state in (State.WHOLE, State.REMOVING)
 
 
-def _placement(entry: Entry, cache: Cache) -> dict[str, Any]:
+def _placement(held: Held, cache: Cache) -> dict[str, Any]:
+    """Made once for the same files: heartbeats are many, and so may be the files."""
+    entry = held.entry
+    if held.placement is None or held.placement[0] is not entry.files:
+        held.placement = (entry.files, _described(entry, cache))
+    return held.placement[1]
+
+
+def _described(entry: Entry, cache: Cache) -> dict[str, Any]:
     files = [each for each in entry.files if each.commit]
-    paths = [str(cache.path_of(each)) for each in files]
-    unverified = [path for each, path in zip(files, paths, strict=True) if each.digest is None]
+    paths = [str(cache.path_of(each)) for each in files[:MAX_PATHS]]
     blobs = {(each.repo, each.etag): each.size or 0 for each in entry.files}
     return {
         "name": entry.name,
         "path": paths[0] if paths else None,
         "paths": paths,
         "disk_bytes": sum(blobs.values()),
-        "verified": not unverified,
-        "unverified": unverified,
+        "verified": all(each.digest is not None for each in files),
+        "unverified": [path for each, path in zip(files, paths, strict=False) if each.digest is None],
     }

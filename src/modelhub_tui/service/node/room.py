@@ -13,6 +13,25 @@ _FLOOR_SHARE = 50
 _COMING = frozenset({Phase.WAITING, Phase.FETCHING, Phase.VERIFYING, Phase.RETRYING})
 
 
+class DiskSpace:
+    """What a disk told of itself when it was last asked, for those who must not wait for it."""
+
+    def __init__(self, usage: Callable[[], tuple[int, int]]) -> None:
+        self._usage = usage
+        self._told: tuple[int, int] | None = None
+
+    def look(self) -> tuple[int, int]:
+        """Free and total bytes now. For threads: blocks, for ever on a network disk that is gone."""
+        self._told = told = self._usage()
+        return told
+
+    def report(self, floor_of: Callable[[int], int]) -> dict[str, int | None]:
+        """Members of a heartbeat; `floor_of` as `Room` has it. All None before the first look."""
+        free, total = self._told or (None, None)
+        floor = None if total is None else floor_of(total)
+        return {"disk_free_bytes": free, "disk_total_bytes": total, "disk_floor_bytes": floor}
+
+
 class Room:
     """The space on the disk of the model folder. Thread-safe.
 
@@ -29,11 +48,6 @@ class Room:
         self.make_room: Callable[[int], object] = lambda _needed: None
         """Frees at least that many bytes, if there are so many to free. Blocks."""
 
-    @property
-    def floor(self) -> int:
-        """Free bytes that transfers leave alone."""
-        return self._floor(self._usage()[1])
-
     def free(self) -> int:
         """Bytes that may be written before the floor is touched; never negative."""
         return max(self._spare(), 0)
@@ -41,9 +55,10 @@ class Room:
     def _spare(self) -> int:
         """Bytes above the floor; negative when it is touched already, which a transfer has to make up for first."""
         free, total = self._usage()
-        return free - self._floor(total)
+        return free - self.floor_of(total)
 
-    def _floor(self, total: int) -> int:
+    def floor_of(self, total: int) -> int:
+        """Free bytes that transfers leave alone on a disk of `total` bytes. Does not look at the disk."""
         return min(FLOOR_BYTES, total // _FLOOR_SHARE) if self.floor_bytes is None else self.floor_bytes
 
     def refusal(self, held: Held, models: Iterable[Held]) -> faults.Fault | None:

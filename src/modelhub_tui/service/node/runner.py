@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from modelhub_tui.config import Settings
-from modelhub_tui.errors import NoWay
+from modelhub_tui.errors import ModelHubError, explain
 from modelhub_tui.service.logs import start_log
 from modelhub_tui.service.node.hub import quiet_library
 from modelhub_tui.service.node.tuning import Tuning
@@ -46,8 +46,9 @@ def run_node(
         Exit code: 0 after a stop, 1 if something broke.
 
     Raises:
-        NoWay: The environment names a proxy or certificates that cannot be used.
+        ModelHubError: It cannot work here, and says why: `NoWay` for a proxy or certificates that cannot be used.
     """
+    streams = sys.stdout, sys.stderr
     _set_up_logging(settings.state_dir / "node" / "node.log", key)
     # Read by the library when it is imported, which happens later: no word to anybody but the configured hub.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -57,8 +58,9 @@ def run_node(
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         asyncio.run(_main(settings, router_url, key, name, lifeline, door))
-    except NoWay as error:  # such as a proxy that is not understood
-        log.critical("%s", error)
+    except ModelHubError as error:  # such as a proxy that is not understood
+        log.critical("%s", explain(error))
+        sys.stdout, sys.stderr = streams  # the last word is for whoever started us
         raise
     except Exception:
         log.critical("the node broke", exc_info=True)

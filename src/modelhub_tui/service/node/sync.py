@@ -22,14 +22,16 @@ from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.held import Held, Holdings
 from modelhub_tui.service.node.hub import Hub
 from modelhub_tui.service.node.job import in_thread
+from modelhub_tui.service.node.journal import Journal
 from modelhub_tui.service.node.keeping import Keeping
 from modelhub_tui.service.node.leaving import Leaving
 from modelhub_tui.service.node.manifest import File, Listed, Wanted
+from modelhub_tui.service.node.memory import LIMITS, Memory
 from modelhub_tui.service.node.protocol import Answer
 from modelhub_tui.service.node.pursuit import Pursuit
-from modelhub_tui.service.node.record import Entry, Record, State
+from modelhub_tui.service.node.record import Entry, State
 from modelhub_tui.service.node.reporting import is_placed, report
-from modelhub_tui.service.node.room import Room
+from modelhub_tui.service.node.room import DiskSpace, Room
 from modelhub_tui.service.node.slots import Slots
 from modelhub_tui.service.node.throttle import Throttle
 from modelhub_tui.service.node.transport import HttpTransport, Transport
@@ -38,7 +40,8 @@ from modelhub_tui.units import human_size
 
 log = logging.getLogger(__name__)
 
-_LIMITS = "limits"
+_FIRST_LOOK_S = 5.0
+"""The longest that the first report waits for a look at what is on disk."""
 
 
 class Sync:
@@ -47,7 +50,7 @@ class Sync:
     def __init__(
         self,
         *,
-        record: Record,
+        memory: Memory,
         cache: Cache,
         hub: Hub,
         tuning: Tuning,
@@ -59,18 +62,20 @@ class Sync:
         """Create it on the loop.
 
         Args:
+            memory: Closed by `stop()`.
             fetch_manifest: Raises Fault.
             on_change: Called on the loop when something is to be reported at once.
             limits: What holds until a router has said something else; what it last said is remembered.
         """
-        self._record, self._tuning = record, tuning
-        self._room = Room(cache.usage)
+        self._memory, self._journal, self._tuning = memory, Journal(memory.record), tuning
+        self._disk = DiskSpace(cache.usage)
+        self._room = Room(self._disk.look)
         self._slots = Slots(1)
         self._throttle = Throttle()
-        self._holdings = Holdings(record, cache, tuning, on_change)
+        self._holdings = Holdings(self._journal, cache, tuning, on_change)
         self.totals = self._holdings.totals
-        self._keeping = Keeping(record, cache, self._changed_in_thread, every_s=tuning.recheck_s)
-        trash = self._keeping.trash
+        trash = memory.trash
+        self._keeping = Keeping(trash, cache, self._changed_in_thread, every_s=tuning.recheck_s)
         self._room.reclaimable, self._room.make_room = (lambda: trash.heap.reclaimable), trash.make_room
         self._leaving = Leaving(self._holdings, trash, self._gone)
         self._pursuit = Pursuit(
@@ -86,32 +91,44 @@ class Sync:
             trash=trash,
             on_whole=self._covered,
         )
+        self._measuring: asyncio.Future[None] | None = None
         self._listed: Listed | None = None
         self._store: str | None = None
-        remembered = read_limits(_parsed(record.setting(_LIMITS)), limits or Limits())
+        remembered = read_limits(_parsed(memory.limits), limits or Limits())
         self.limits = remembered
         """What transfers may take now."""
         self._enforce(remembered)
 
-    def start(self) -> None:
-        """Take up what the record says: whole models are looked at, the others go on where they were."""
-        for entry in self._record.entries():
+    async def start(self) -> None:
+        """Take up what the record says: whole models are looked at, the others go on where they were.
+
+        A disk that does not answer is not waited for: what is on it is looked at when it does.
+        """
+        for entry in self._memory.entries:
             self._holdings.add(entry)
+        taking_up = self._holdings.spawn(self._take_up())
+        self._holdings.spawn(self._keeping.run())
+        await asyncio.wait([taking_up], timeout=_FIRST_LOOK_S)
+
+    async def _take_up(self) -> None:
         # In the queue's order: the first to ask gets a place.
-        for held in sorted(self._holdings, key=lambda each: each.order):
+        models = sorted(self._holdings, key=lambda each: each.order)
+        for held in models:
+            await self._holdings.plan(held)
+        for held in models:
             entry = held.entry
+            if held.task is not None or held.parked or self._holdings.get(entry.name) is not held:
+                continue  # the router was faster
             if entry.state is State.REMOVING:
                 self._leaving.begin(held)
-            elif entry.state is State.WHOLE:
-                self._check(held)
-            else:
+            elif entry.state is not State.WHOLE:
                 if entry.history and not entry.paused and entry.state is State.WANTED:
                     held.progress.note(f"Went on after a restart, from {human_size(held.progress.bytes_done)}.")
                 # Damaged twice: the same bytes would arrive again; a person decides.
                 damaged = entry.state is State.FAILED and entry.error_code == "checksum"
-                self._pursuit.begin(held, wait_for_nudge=damaged)
+                self._pursuit.begin(held, wait_for_nudge=damaged and not held.nudge.is_set())
         self._holdings.spawn(self._pursuit.watch_room())
-        self._holdings.spawn(self._keeping.run())
+        await self.recheck()
 
     # -- what the router says -------------------------------------------------------------------------------------
 
@@ -162,7 +179,7 @@ class Sync:
         if answer.limits is not None and answer.limits != self.limits:
             log.info("limits: %s", answer.limits)
             self.limits = answer.limits
-            self._record.set_setting(_LIMITS, json.dumps(asdict(answer.limits)))
+            self._journal.set_setting(LIMITS, json.dumps(asdict(answer.limits)))
             self._enforce(answer.limits)
             self._holdings.on_change()
 
@@ -182,12 +199,12 @@ class Sync:
     # -- what the router hears ------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
-        """Members of a heartbeat about models and disk."""
+        """Members of a heartbeat about models and disk. Waits for nothing."""
         ours = [held for held in self._holdings if not self._is_foreign(held)]
         return {
             **report(ours, self._holdings.cache),
             **self._keeping.report(self._store, listed=self._listed is not None),
-            "disk_floor_bytes": self._room.floor,
+            **self._disk.report(self._room.floor_of),
             "totals": self.totals.as_wire(),
         }
 
@@ -200,11 +217,18 @@ class Sync:
         """Changes when there is something to report that no state of a model tells."""
         return self._keeping.stamp
 
-    async def measure(self) -> None:
-        """Count again what the models take on disk."""
-        whole, unfinished = self._files(whole=True), self._files(whole=False)
-        every = [file for held in self._holdings for file in held.entry.files]
-        await in_thread(lambda: self._keeping.measure(whole, unfinished, every), "measure")
+    def measure(self) -> asyncio.Future[None]:
+        """Count again what the models take on disk, and what is free there; done, some time, when `report()` tells."""
+        if self._measuring is None or self._measuring.done():
+            whole, unfinished = self._files(whole=True), self._files(whole=False)
+            every = [file for held in self._holdings for file in held.entry.files]
+
+            def look() -> None:
+                self._disk.look()
+                self._keeping.measure(whole, unfinished, every)
+
+            self._measuring = in_thread(look, "measure")
+        return self._measuring
 
     def _files(self, *, whole: bool | None = None) -> list[File]:
         """Files of the models we hold or fetch: of all, or of those that are told as placements, or of the others."""
@@ -228,11 +252,11 @@ class Sync:
 
     # -- life -----------------------------------------------------------------------------------------------------
 
-    def recheck(self) -> None:
+    async def recheck(self) -> None:
         """Look whether the files of whole models are still there; fetch again what somebody removed."""
         for held in self._holdings:
             if held.entry.state is State.WHOLE:
-                self._check(held)
+                await self._check(held)
 
     async def stop(self, timeout_s: float) -> None:
         """Finish the chunk and let go; what is on disk stays for the next start."""
@@ -246,6 +270,11 @@ class Sync:
         if jobs:
             until = time.monotonic() + timeout_s
             await in_thread(lambda: [job.ended.wait(max(until - time.monotonic(), 0)) for job in jobs], "let go")
+        await in_thread(self._end, "close record")
+
+    def _end(self) -> None:
+        self._journal.close()
+        self._memory.close()
 
     # -- one model ------------------------------------------------------------------------------------------------
 
@@ -288,15 +317,18 @@ class Sync:
         self._holdings.put(held, replace(held.entry, state=State.WANTED, whole=False, files=()))
         self._pursuit.interrupt(held)
 
-    def _check(self, held: Held) -> None:
-        missing = {each for each in held.entry.files if not self._holdings.cache.is_whole(each)}
-        if not missing and held.entry.files:
+    async def _check(self, held: Held) -> None:
+        entry = held.entry
+        missing = await self._holdings.missing(entry.files)
+        if (not missing and entry.files) or held.entry is not entry:
             return
         log.warning("%s: %d of its files are gone; fetching them again", held.entry.name, len(missing))
         files = tuple(replace(each, done=each.done and each not in missing) for each in held.entry.files)
         self._holdings.put(held, replace(held.entry, state=State.WANTED, whole=False, files=files))
         held.progress.start_over()
-        self._holdings.plan(held)
+        await self._holdings.plan(held)
+        if held.entry.state is not State.WANTED or (held.task is not None and not held.task.done()):
+            return  # the router was faster
         held.progress.note("Its files were removed from the disk; fetching them again.")
         self._pursuit.begin(held)
         self._holdings.on_change()

@@ -25,7 +25,7 @@ from typing import Any
 from modelhub_tui.domain import Limits
 from modelhub_tui.identifiers import BadIdentifier, commit, is_blob_name, repo_id, revision
 from modelhub_tui.service.node import disk_use
-from modelhub_tui.service.node.cache import TRASH_SUFFIX, Cache, drop_file, repo_of, sync_dir
+from modelhub_tui.service.node.cache import TRASH_SUFFIX, Cache, drop_file, repo_of
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
 from modelhub_tui.service.node.removal import put_aside, put_aside_plan, refs_of, remove_files, tidy
@@ -186,6 +186,11 @@ class Trash:
         """Whether there is anything that could be brought back. Does not wait."""
         return bool(self._items)
 
+    @property
+    def trouble(self) -> str:
+        """As `Record.trouble`."""
+        return self._record.trouble
+
     # -- and back -------------------------------------------------------------------------------------------------
 
     def bring_back(self, files: Iterable[File]) -> tuple[File, ...]:
@@ -208,7 +213,7 @@ class Trash:
                 for each in row.files
                 if (each.repo, each.etag) in held
             }
-            out = []
+            out, lifted = [], []
             for file in files:
                 before = placed.get((file.repo, file.commit or "", file.path))
                 if file.commit and file.etag is None and before is not None and file.size in (None, before.size):
@@ -216,7 +221,9 @@ class Trash:
                 if file.etag and (file.repo, file.etag) in held and self._lift(file):
                     before = known.get((file.repo, file.etag), file)
                     file = replace(file, done=before.done, fetched=before.fetched)
+                    lifted.append(file)
                 out.append(file)
+            self._cache.sync_names(lifted)
             self._point_refs(out)
             return tuple(out)
 
@@ -233,8 +240,7 @@ class Trash:
             return False
         self._cache.prepare(file.repo, file.commit)
         trashed.replace(blob)
-        sync_dir(blob.parent)
-        self._cache.make_link(file)
+        self._cache.make_link(file, sync=False)
         return True
 
     def _point_refs(self, files: Iterable[File]) -> None:

@@ -108,4 +108,4 @@ class StatsFeed:
         if self._service is not None and (close := getattr(self._service, "aclose", None)) is not None:
             await close()
         if self._cache is not None:
-            self._cache.close()
+            await run_blocking(self._cache.close, "stats")
