@@ -63,7 +63,7 @@ def load_catalog(path: Path | None = None, cache_dir: Path | None = None) -> tup
         BadCatalog: With every problem, one line each.
     """
     source = catalog_path(path)
-    key = _cache_key(source) if cache_dir is not None else None
+    key = catalog_version(source) if cache_dir is not None else None
     cached = cache_dir / f"catalog-{zlib.crc32(key[0].encode()):08x}.json" if cache_dir is not None and key else None
     if cached is not None:
         entries = _read_cache(cached, key)
@@ -87,8 +87,8 @@ def check_catalog(path: Path | None = None) -> tuple[str, ...]:
     return read_catalog(catalog_path(path))[1]
 
 
-def _cache_key(source: Path) -> list[str] | None:
-    """What the cached form depends on; None when the file is not there (the full check will say so).
+def catalog_version(source: Path) -> list[str] | None:
+    """What a catalog's checked form depends on; None when the file is not there (the full check will say so).
 
     Texts, because a list of them survives JSON and compares with `==`.
     """

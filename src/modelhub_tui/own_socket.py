@@ -22,6 +22,8 @@ from modelhub_tui.values import dataclass
 SOCKET_FILE = "service.sock"
 HOST = "localhost"
 """What requests through the socket say as their `Host`."""
+CATALOG_HEADER = "X-Modelhub-Catalog"
+"""In requests through the socket: the full path of the catalog that the program goes by, percent-encoded."""
 _LONGEST_BYTES = 100
 """Of a socket's path: a kernel takes 107 (Linux) or 103 (macOS)."""
 

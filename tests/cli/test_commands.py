@@ -642,7 +642,7 @@ def test_the_real_connector_looks_at_once_only_on_this_machine(monkeypatch: pyte
     service = SimpleNamespace(url="http://127.0.0.1:9", folder=tmp_path, version="0.1.0", notices=("Repaired.",))
     monkeypatch.setattr("modelhub_tui.service.lifecycle.ensure_service", lambda _: service)
     report = RouterReport((PLACED,), (NODE,))
-    monkeypatch.setattr("modelhub_tui.client.quick.report", {tmp_path: report}.__getitem__)
+    monkeypatch.setattr("modelhub_tui.client.quick.report", lambda folder, _: {tmp_path: report}[folder])
     seen = connector(settings).at_once()
     assert (
         seen is not None

@@ -591,14 +591,14 @@ def test_other_settings_do_not_disturb_a_busy_service(settings: Settings, monkey
     with pytest.raises(ServiceFailed) as caught:
         start(replace(settings, hf_endpoint="http://127.0.0.1:10"))
     assert (
-        caught.value.reason == "The running service is busy with the hub http://127.0.0.1:9, not http://127.0.0.1:10."
+        caught.value.reason == "The service is busy, started with the hub http://127.0.0.1:9, not http://127.0.0.1:10."
     )
     assert "modelhub stop" in caught.value.todo
     monkeypatch.setattr(lifecycle, "__version__", "99.0")
     again = start(settings)
     assert again.pid == info.pid, "a newer program goes on with a busy older service that speaks its protocol"
     assert again.about_version == (
-        f"The service is still modelhub {info.version}, not 99.0; it is replaced when its transfers are done."
+        f"The service is still modelhub {info.version}, not 99.0; it is replaced once nothing uses it."
     )
 
 
@@ -740,6 +740,29 @@ def test_serving_in_the_foreground_with_a_key_of_ones_own(settings: Settings) ->
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/sys").is_dir(), reason="needs a folder that nobody may write")
+def test_a_routers_key_is_not_the_services_own(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`modelhub serve` in a shell that is set up for a router elsewhere."""
+    env = {
+        **os.environ,
+        "MODELHUB_STATE_DIR": str(settings.state_dir),
+        "MODELHUB_ROUTER": "https://router.example",
+        "MODELHUB_API_KEY": "the-routers-key",
+    }
+    command = [sys.executable, "-m", "modelhub_tui", "serve"]
+    refused = subprocess.run([*command, "--host", "0.0.0.0"], env=env, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2 and "so it needs a key" in refused.stderr
+    assert "The API key is for https://router.example, set beside it, and not this service's." in refused.stderr
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        info = until(lambda: find_service(settings), "it answers")
+        assert info.key != "the-routers-key"
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            ask(info, "/v0/models", key="the-routers-key")
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
 def test_a_state_folder_that_cannot_be_used_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder, says in [

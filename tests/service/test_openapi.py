@@ -34,7 +34,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         store = Store(folder / "db")
         router = Router(store, CATALOG, "http://127.0.0.1:9", hub=Hub("http://127.0.0.1:9", sleep=lambda _s: None))
         await router.registry.add(registration())
-        app = create_app(router, admin_key=ADMIN_KEY, node_key=NODE_KEY, hosts=Hosts(port), stop=bool)
+        app = create_app(
+            router,
+            admin_key=ADMIN_KEY,
+            node_key=NODE_KEY,
+            hosts=Hosts(port),
+            stop=lambda if_idle: "busy" if if_idle else "",
+        )
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False))
         stop.append(lambda: setattr(server, "should_exit", True))
         router.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ class Connector:
 
         service = self._found()
         try:
-            report = quick.report(service.folder)
+            report = quick.report(service.folder, self._headers())
         except quick.NotSimpleError:
             return None
         info = RouterInfo(THIS_MACHINE, service.url, service.version, "local", supplies_stats=True)
@@ -81,7 +82,24 @@ class Connector:
         transport = own_transport(service.folder)
         from modelhub_tui.client.v0 import V0Client
 
-        return V0Client(service.url, None, transport=transport, label=THIS_MACHINE, notices=service.notices)
+        return V0Client(
+            service.url,
+            None,
+            transport=transport,
+            label=THIS_MACHINE,
+            notices=service.notices,
+            headers=self._headers(),
+            about_token=service.about_token,
+        )
+
+    def _headers(self) -> dict[str, str]:
+        """Say which catalog we go by: programs with different ones share this machine's service."""
+        from urllib.parse import quote
+
+        from modelhub_tui.catalog import catalog_path
+        from modelhub_tui.own_socket import CATALOG_HEADER
+
+        return {CATALOG_HEADER: quote(os.fsencode(catalog_path(self._settings.catalog).absolute()))}
 
     def _remote(self) -> tuple[Callable[[str, Credentials], Awaitable[RouterClient]], Credentials]:
         """How to open the configured router, and what to show it: a key, and the token of who has logged in."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from modelhub_tui import own_socket
@@ -21,28 +22,29 @@ class NotSimpleError(Exception):
     """This exchange needs the whole client, which also knows what to say about it."""
 
 
-def report(folder: Path) -> RouterReport:
+def report(folder: Path, headers: Mapping[str, str] | None = None) -> RouterReport:
     """Ask a service for its models and nodes once.
 
     Args:
         folder: The state folder that its socket lies in.
+        headers: Sent with each request.
 
     Raises:
         NotSimpleError: Any answer but the two plain lists.
     """
     try:
-        headers, body = _get(folder, "/v0/models")
+        told, body = _get(folder, "/v0/models", headers)
         of_models, of_nodes = wire.models_reader(), wire.nodes_reader()
         models = of_models.read(body)
-        nodes = of_nodes.read(_get(folder, "/v0/nodes")[1])
+        nodes = of_nodes.read(_get(folder, "/v0/nodes", headers)[1])
     except (OSError, ValueError, ServiceFailed) as error:
         raise NotSimpleError from error
-    said = (each.partition(b":")[2] for each in headers if each.lower().startswith(b"x-modelhub-unheard:"))
+    said = (each.partition(b":")[2] for each in told if each.lower().startswith(b"x-modelhub-unheard:"))
     notices = tuple(filter(None, (of_models.notice, of_nodes.notice)))
     return RouterReport(models, nodes, notices, unheard=clean(next(said, b"").decode("ascii", "replace"), 300))
 
 
-def _get(folder: Path, path: str) -> tuple[list[bytes], bytes]:
+def _get(folder: Path, path: str, more: Mapping[str, str] | None) -> tuple[list[bytes], bytes]:
     """The header lines and the body of a plain 200 answer.
 
     Raises:
@@ -50,9 +52,9 @@ def _get(folder: Path, path: str) -> tuple[list[bytes], bytes]:
         ValueError: Any other answer.
     """
     with own_socket.connect(folder, TIMEOUT_S) as connection:
-        connection.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: {own_socket.HOST}\r\nConnection: close\r\n\r\n".encode("ascii")
-        )
+        sent = {"Host": own_socket.HOST, "Connection": "close", **(more or {})}
+        head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
+        connection.sendall(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode("ascii"))
         chunks: list[bytes] = []
         size = 0
         while chunk := connection.recv(1 << 18):

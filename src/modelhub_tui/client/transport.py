@@ -43,17 +43,25 @@ class RouterHttp:
         url: Base URL without trailing slash; nothing is ever sent to another origin.
         api_key: Sent as a bearer token; None sends none.
         transport: Replaces the network, in tests.
+        more: Headers of every request.
 
     Raises:
         BadSettings: The key cannot be sent in a header.
         NoWay: The environment names a proxy or certificates that cannot be used.
     """
 
-    def __init__(self, url: str, api_key: str | None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
             raise BadSettings("The API key has characters that no router accepts; copy it again.")
         self.url = url.rstrip("/")
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", **(more or {})}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         self._http = net.new_client(

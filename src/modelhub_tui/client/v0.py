@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
@@ -15,7 +15,7 @@ from modelhub_tui.client.base import DownloadRequest, Registered, RegisterReques
 from modelhub_tui.client.problems import to_error
 from modelhub_tui.client.transport import READ_S, Answer, RouterHttp
 from modelhub_tui.domain import Limits, Place, RouterInfo, RouterReport, Trashed
-from modelhub_tui.errors import NotARouter, NotSupported, RouterFault
+from modelhub_tui.errors import NotARouter, NotSupported, Rejected, RouterFault
 from modelhub_tui.untrusted import clean
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class V0Client:
         transport: Replaces the network, in tests.
         label: What the status line shows; the router's host if empty.
         notices: What people should be told, beside what the router says of itself.
+        headers: Sent with every request.
+        about_token: Added where the router has no access to a repo: why that may be so.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class V0Client:
         transport: httpx.AsyncBaseTransport | None = None,
         label: str = "",
         notices: tuple[str, ...] = (),
+        headers: Mapping[str, str] | None = None,
+        about_token: str = "",
     ) -> None:
-        self._http = RouterHttp(url, api_key, transport=transport)
-        self._label, self._notices = label, notices
+        self._http = RouterHttp(url, api_key, transport=transport, more=headers)
+        self._label, self._notices, self._about_token = label, notices, about_token
         self._version = ""
         self._models = Feed(self._http, "/v0/models", wire.models_reader())
         self._nodes = Feed(self._http, "/v0/nodes", wire.nodes_reader())
@@ -97,7 +101,10 @@ class V0Client:
         body.update({name: value for name, value in optional.items() if value})
         answer = await self._http.request("POST", "/v0/models/register", body=body, read_s=REGISTER_S)
         if not answer.ok:
-            raise to_error(answer.status, answer.headers, answer.body, model=request.repo.lower())
+            refusal = to_error(answer.status, answer.headers, answer.body, model=request.repo.lower())
+            if isinstance(refusal, Rejected) and refusal.code in ("gated", "bad_token") and self._about_token:
+                raise Rejected(f"{refusal.reason} {self._about_token}", code=refusal.code)
+            raise refusal
         try:
             return wire.read_registered(answer.body)
         except wire.WrongShapeError as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from modelhub_tui.service.router.auth import LOCAL, ROLE
+from modelhub_tui.service.router.auth import ADMIN, LOCAL, ROLE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -82,6 +82,14 @@ class Bounds(asyncio.Protocol):
     def known(self) -> bool:
         """True if its last request was let in by a key."""
         return self.cycle is not None and ROLE in self.cycle.scope
+
+    @property
+    def follows(self) -> bool:
+        """True while a program of a person's has it open; who only asks the service to stop does not count."""
+        if self.cycle is None or self.transport.is_closing():
+            return False
+        scope = self.cycle.scope
+        return bool(scope.get(ROLE) == ADMIN and scope["path"] != "/v0/service/stop")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; somebody else may have to go for it."""

@@ -45,6 +45,7 @@ from modelhub_tui.untrusted import clean
 
 if TYPE_CHECKING:
     from modelhub_tui.domain import CatalogEntry
+    from modelhub_tui.service.connections import Bounds
     from modelhub_tui.service.router.auth import Hosts
     from modelhub_tui.service.router.store import Store
 
@@ -165,6 +166,7 @@ def _run_locked(
             key=admin_key,
             node_key=node_key,
             notice=store.notice,
+            stays=foreground,
         )
         listeners = [listener, own_socket.listen(settings.state_dir)]
         idle_exit_s = _idle_exit_s(foreground)
@@ -228,6 +230,7 @@ class Service:
             catalog,
             self._settings.hf_endpoint,
             stats_dir=self._settings.cache_dir / "hub-stats",
+            catalog_dir=self._settings.cache_dir,
             limits=self._settings.limits,
         )
         self._router = router
@@ -256,7 +259,7 @@ class Service:
             timeout_graceful_shutdown=CLOSING_S,
             backlog=ACCEPTED_AT_ONCE,
         )
-        server = _server_until(self._stopping, self._closing, self._announce)(config)
+        server = self._server = _server_until(self._stopping, self._closing, self._announce)(config)
         router.fleet.expects_own = True
         router.start()
         self._supervisor = Supervisor(
@@ -295,6 +298,9 @@ class Service:
         if self._idle_exit_s is not None:
             self._idle_task = asyncio.create_task(self._exit_when_idle(self._idle_exit_s))
 
+    def _connections(self) -> list[Bounds]:
+        return [*self._server.server_state.connections]
+
     def _tell_notice(self) -> None:
         """Put into the state file, too, what the store had to repair while it ran."""
         state = self._state = replace(self._state, notice=self._store.notice)
@@ -311,13 +317,16 @@ class Service:
         """Let waiting readers go, so that their connections can end."""
         self._router.changes.close()
 
-    def _asked_to_stop(self, if_idle: bool) -> bool:
+    def _asked_to_stop(self, if_idle: bool) -> str:
+        """Stop soon and return ""; else what speaks against it, as `Endpoints` has it."""
         if if_idle and self._router.busy:
-            return False
+            return "busy"
+        if if_idle and any(each.follows for each in self._connections()):
+            return "in_use"
         log.info("asked to stop")
         # After the answer has left.
         asyncio.get_running_loop().call_later(0.05, self._stopping.set)
-        return True
+        return ""
 
     async def _exit_when_idle(self, after_s: float) -> None:
         """Exit once nobody has asked and nothing was to do for long enough."""

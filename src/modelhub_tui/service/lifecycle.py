@@ -40,6 +40,7 @@ STOP_S = 6.0
 START_LOCK_S = 60.0
 """Longest wait for other programs that start the service at this moment."""
 _POLL_S = 0.02
+_LEAVING_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class ServiceInfo:
     """One sentence when the service had to repair something at its start; else empty."""
     about_version: str = ""
     """One sentence when it is of another version than this program; else empty."""
+    about_token: str = ""
+    """One sentence when this program has an HF token that the service does not use; else empty."""
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -90,12 +93,13 @@ def silent_holder(settings: Settings) -> int | None:
 def ensure_service(settings: Settings, *, timeout_s: float = 15.0) -> ServiceInfo:
     """Return the running service, started in the background if there was none.
 
-    A service that was started with other settings, or by an older version of this program, is replaced if it is idle.
-    While it is busy, one that speaks our protocol is good enough, and so is a newer one at any time: two programs of
-    different versions must not take turns in replacing each other's.
+    A service that was started with other settings, or by an older version of this program, is replaced if nothing and
+    nobody uses it. Otherwise an older one that speaks our protocol is good enough, and so is a newer one at any time:
+    two programs must not take turns in replacing each other's.
 
     Raises:
-        ServiceFailed: With a sentence that says what is wrong and what to do.
+        ServiceFailed: With a sentence that says what is wrong and what to do; among others that the service which runs
+            is another's, with another hub or cache.
     """
     deadline = time.monotonic() + timeout_s
     prepare_dir(settings.state_dir)
@@ -122,7 +126,10 @@ def ensure_service(settings: Settings, *, timeout_s: float = 15.0) -> ServiceInf
                 f"A modelhub service (process {holder}) holds {settings.state_dir} but does not answer.",
                 "Stop it with `modelhub stop`, then try again.",
             )
-        return _info(settings, _start_by_systemd(settings, wanted, deadline) or _start(settings, deadline))
+        started = _start_by_systemd(settings, wanted, deadline) or _start(settings, deadline)
+        if differs := _difference(started.identity, wanted):  # systemd's, or that of somebody who was faster
+            raise ServiceFailed(f"The service was started {differs}.", _elsewhere(settings))
+        return _info(settings, started)
 
 
 def stop_service(settings: Settings) -> bool:
@@ -187,7 +194,16 @@ def _info(settings: Settings, state: ServiceState) -> ServiceInfo:
         hub_cache=state.identity.hub_cache,
         notice=state.notice,
         about_version=_about_version(state.identity.version),
+        about_token=_about_token(state.identity.token, identity_of(settings, __version__).token),
     )
+
+
+def _about_token(has: str, ours: str) -> str:
+    """What to say of a service without our token, where a token matters; empty if it has the same, or we have none."""
+    if not ours or has == ours:
+        return ""
+    how = "with another HF_TOKEN than this" if has else "without this HF_TOKEN"
+    return f"The service was started {how}; `modelhub stop` lets the next command start it anew."
 
 
 def _about_version(has: str) -> str:
@@ -195,7 +211,7 @@ def _about_version(has: str) -> str:
     if has == __version__:
         return ""
     if _newer(__version__, has):
-        return f"The service is still modelhub {has}, not {__version__}; it is replaced when its transfers are done."
+        return f"The service is still modelhub {has}, not {__version__}; it is replaced once nothing uses it."
     return f"The service is modelhub {has}, newer than this program ({__version__}); update this one."
 
 
@@ -219,14 +235,21 @@ def _find(state_dir: Path) -> ServiceState | None:
 def _suits(has: Identity, wanted: Identity) -> bool:
     """True if this service is what somebody with these settings would start.
 
-    A program without a token of its own is content with a service that has one.
+    One with any token will do: two programs with different ones would take turns.
     """
-    same = (has.protocol, has.hf_endpoint, has.hub_cache, has.catalog)
     return (
         not _newer(wanted.version, has.version)
-        and same == (wanted.protocol, wanted.hf_endpoint, wanted.hub_cache, wanted.catalog)
-        and (not wanted.token or has.token == wanted.token)
+        and has.protocol == wanted.protocol
+        and not _difference(has, wanted)
+        and bool(has.token or not wanted.token)
     )
+
+
+def _difference(has: Identity, wanted: Identity) -> str:
+    """What keeps two from being one service, to complete "The service was started"; empty if nothing does."""
+    if has.hf_endpoint != wanted.hf_endpoint:
+        return f"with the hub {has.hf_endpoint}, not {wanted.hf_endpoint}"
+    return f"with its models in {has.hub_cache}, not {wanted.hub_cache}" if has.hub_cache != wanted.hub_cache else ""
 
 
 def _newer(one: str, other: str) -> bool:
@@ -240,36 +263,56 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _replace(settings: Settings, found: ServiceState, wanted: Identity) -> bool:
-    """Stop an unsuitable service if it is idle. False means: it is busy, but good enough to go on with.
+    """Stop an unsuitable service if it is idle. False means: it is not, but good enough to go on with.
 
     Raises:
-        ServiceFailed: It is busy and cannot be used with these settings, or it is too new for us.
+        ServiceFailed: It is in use and cannot be used with these settings, or it is too new for us.
     """
-    if found.identity.protocol > wanted.protocol:
+    has, differs = found.identity, _difference(found.identity, wanted)
+    if has.protocol > wanted.protocol:
         # Its database may be too new for us as well: replacing it would leave this machine without a service.
         raise ServiceFailed(
-            f"The service that runs here is modelhub {found.identity.version}, too new for this {wanted.version}.",
+            f"The service that runs here is modelhub {has.version}, too new for this {wanted.version}.",
             "Update this program, or choose another folder with MODELHUB_STATE_DIR.",
         )
-    try:
-        status, _ = _ask(settings.state_dir, "POST", "/v0/service/stop?if=idle")
-    except (OSError, ValueError):
-        status = 202  # it is going down by itself
-    if status in (200, 202):
+    if differs and found.stays:
+        raise ServiceFailed(f"The service was started to stay, {differs}.", _elsewhere(settings))
+    why = _stop_if_idle(settings.state_dir)
+    if not why:
         if _wait_until_free(settings.state_dir, STOP_S):
             return True
         raise ServiceFailed(f"The modelhub service (process {found.pid}) does not stop.", "Try `modelhub stop`.")
-    todo = "Wait until its transfers are done, or stop it with `modelhub stop`; they resume later."
-    has = found.identity
-    if has.protocol != wanted.protocol:
-        raise ServiceFailed(f"A modelhub service of version {has.version} is busy, and this is {wanted.version}.", todo)
-    if has.hf_endpoint != wanted.hf_endpoint:
+    if has.protocol == wanted.protocol and not differs:
+        return False
+    differs = differs or f"by modelhub {has.version}, not {wanted.version}"
+    if why == "in_use":
         raise ServiceFailed(
-            f"The running service is busy with the hub {has.hf_endpoint}, not {wanted.hf_endpoint}.", todo
+            f"Another program uses the service, started {differs}.", f"Close that program first. {_elsewhere(settings)}"
         )
-    if has.hub_cache != wanted.hub_cache:
-        raise ServiceFailed(f"The running service is busy in {has.hub_cache}, not {wanted.hub_cache}.", todo)
-    return False
+    todo = "Wait until its transfers are done, or stop it with `modelhub stop`; they resume later."
+    raise ServiceFailed(f"The service is busy, started {differs}.", todo)
+
+
+def _elsewhere(settings: Settings) -> str:
+    """How a program gets a service of its own."""
+    return f"Another folder than {settings.state_dir} in MODELHUB_STATE_DIR gives this program its own service."
+
+
+def _stop_if_idle(state_dir: Path) -> str:
+    """Have the service end unless it is needed: "" if it does, else `busy` or `in_use`."""
+    deadline = time.monotonic() + _LEAVING_S
+    while True:
+        try:
+            status, body = _ask(state_dir, "POST", "/v0/service/stop?if=idle")
+        except (OSError, ValueError):
+            return ""  # it is going down by itself
+        if status in (200, 202):
+            return ""
+        # A program that has just ended may not be gone for the service yet.
+        in_use = b'"in_use"' in body
+        if not in_use or time.monotonic() > deadline:
+            return "in_use" if in_use else "busy"
+        time.sleep(_POLL_S)
 
 
 def _start_by_systemd(settings: Settings, wanted: Identity, deadline: float) -> ServiceState | None:

@@ -40,14 +40,15 @@ _SAYS_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a service was started with: two different ones cannot be one service."""
+    """What a service was started with: two that differ in hub or cache cannot be one service.
+
+    A catalog is no part of it: each program brings its own.
+    """
 
     version: str
     protocol: int
     hf_endpoint: str
     hub_cache: str
-    catalog: str = ""
-    """The user's own catalog and its modification time; empty for the built-in one."""
     token: str = ""
     """Hash of the HF token in the environment; empty without one."""
 
@@ -65,15 +66,12 @@ class ServiceState:
     node_key: str = field(repr=False, default="")
     notice: str = ""
     """One sentence when something had to be repaired at start."""
+    stays: bool = False
+    """Started by hand or by systemd, to stay; else it comes and goes as programs need it."""
 
 
 def identity_of(settings: Settings, version: str) -> Identity:
     """The identity that a service started with these settings has."""
-    catalog = ""
-    if settings.catalog is not None:
-        with contextlib.suppress(OSError):
-            catalog = f"{settings.catalog.resolve()}@{settings.catalog.stat().st_mtime_ns}"
-        catalog = catalog or str(settings.catalog)
     token = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or ""
     if token:
         import hashlib  # most have none
@@ -84,7 +82,6 @@ def identity_of(settings: Settings, version: str) -> Identity:
         protocol=PROTOCOL,
         hf_endpoint=settings.hf_endpoint,
         hub_cache=str(settings.hub_cache),
-        catalog=catalog,
         token=token,
     )
 
@@ -127,9 +124,15 @@ def _parse(raw: object) -> ServiceState:
         identity=identity, **{each.name: raw[each.name] for each in fields(ServiceState) if each.name != "identity"}
     )
     texts = (state.url, state.state_id, state.key, state.node_key, state.notice, identity.version, identity.hf_endpoint)
-    if not all(isinstance(each, str) for each in (*texts, identity.hub_cache, identity.catalog, identity.token)):
+    if not all(isinstance(each, str) for each in (*texts, identity.hub_cache, identity.token)):
         raise TypeError("a text is missing")
-    if type(state.pid) is not int or state.pid <= 0 or not state.url.startswith("http://") or not state.key.isascii():
+    if (
+        type(state.stays) is not bool
+        or type(state.pid) is not int
+        or state.pid <= 0
+        or not state.url.startswith("http://")
+        or not state.key.isascii()
+    ):
         raise ValueError("not a running service")
     return state
 

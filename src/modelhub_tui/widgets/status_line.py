@@ -140,7 +140,13 @@ class StatusLine(Widget):
         parts = self.parts()
         separator = f" {self.glyphs.dot} "
         while len(parts) > 1 and sum(width_of(text) + 3 for _, text, _ in parts) - 3 > room:
-            parts.remove(max(reversed(parts), key=lambda part: part[0]))
+            least = max(reversed(parts), key=lambda part: part[0])
+            at = parts.index(least)
+            parts.remove(least)
+            left = room - sum(width_of(text) + 3 for _, text, _ in parts)
+            if least[0] <= 1 and left > 0:  # what is wrong is said, as far as there is room for it
+                parts.insert(at, (least[0], clip(least[1], left, self.glyphs.ellipsis), least[2]))
+                break
         pieces: list[Content | str | tuple[str, str]] = [" "]
         for at, (_, text, style) in enumerate(parts):
             if at:

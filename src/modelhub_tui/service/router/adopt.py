@@ -21,6 +21,7 @@ from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.records import ManifestFile, Registration
 from modelhub_tui.service.router.registry import Registry
 from modelhub_tui.service.router.resolve import MEMORY_FACTOR, kind_of
+from modelhub_tui.service.router.supported import Supported
 from modelhub_tui.values import dataclass
 
 MAX_OFFERS = 500
@@ -50,8 +51,10 @@ class _Part:
 class Offers:
     """Keeps what could be adopted, and makes it anew only when nodes or registrations have changed."""
 
-    def __init__(self, registry: Registry, fleet: Fleet, endpoint: str = "https://huggingface.co") -> None:
-        self._registry, self._fleet, self._endpoint = registry, fleet, endpoint
+    def __init__(
+        self, registry: Registry, fleet: Fleet, supported: Supported, endpoint: str = "https://huggingface.co"
+    ) -> None:
+        self._registry, self._fleet, self._supported, self._endpoint = registry, fleet, supported, endpoint
         self._made_of: tuple[list[tuple[str, tuple[FoundBody, ...]]], list[tuple[str, str]]] = ([], [])
         self._offers: dict[str, Offer] = {}
 
@@ -105,13 +108,17 @@ class Offers:
         for (repo, file), offer in in_order[:MAX_OFFERS]:
             curated = offer.entry is not None
             quant = offer.record.quantization
-            name = self._registry.name_for(repo, file, quant) if curated else self._free_name(offer.record, named)
+            name = (
+                self._registry.name_for(repo, file, quant, self._supported)
+                if curated
+                else self._free_name(offer.record, named)
+            )
             if name not in self._registry.records and name not in named:
                 named[name] = replace(offer, record=replace(offer.record, name=name))
         return named
 
     def _free_name(self, record: Registration, taken: Iterable[str]) -> str:
-        return self._registry.new_name(record.repo, record.filename, record.quantization, taken)
+        return self._registry.new_name(record.repo, record.filename, record.quantization, taken, self._supported)
 
     def _of_node(self, node: LiveNode) -> Iterator[tuple[Registration, CatalogEntry | None, Placement]]:
         parts = [part for body in node.found if (part := _checked(body, self._endpoint)) is not None]
@@ -143,7 +150,7 @@ class Offers:
         there = {file.path for file in part.files}
         matching = [
             entry
-            for entry in self._registry.entries_of(part.files[0].repo)
+            for entry in self._supported.entries_of(part.files[0].repo)
             if entry.files[0].repo in (None, entry.repo)
             and {file.path for file in entry.files if file.repo in (None, entry.repo)} <= there
         ]

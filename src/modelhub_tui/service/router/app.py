@@ -50,8 +50,8 @@ def endpoint_table(endpoints: Endpoints) -> tuple[Endpoint, ...]:
     return (
         Endpoint("GET", "/health", e.health, (200,), schema="Health"),
         Endpoint("GET", "/metrics", e.metrics, (200,)),
-        Endpoint("GET", "/v0/models", e.list_models, (200, 304), schema="Models"),
-        Endpoint("GET", "/v0/models/hub", e.list_hub, (200, 304), schema="HubModels"),
+        Endpoint("GET", "/v0/models", e.list_models, (200, 304, 400), schema="Models"),
+        Endpoint("GET", "/v0/models/hub", e.list_hub, (200, 304, 400), schema="HubModels"),
         Endpoint(
             "POST",
             "/v0/models/register",
@@ -87,7 +87,7 @@ def endpoint_table(endpoints: Endpoints) -> tuple[Endpoint, ...]:
         ),
         Endpoint("GET", "/v1/models", e.list_usable, (200, 304), schema="OpenAIModels"),
         Endpoint("GET", "/v1/models/{name:path}", e.usable_model, (200, 404), schema="OpenAIModel"),
-        Endpoint("GET", "/v0/nodes", e.list_nodes, (200, 304), schema="Nodes"),
+        Endpoint("GET", "/v0/nodes", e.list_nodes, (200, 304, 400), schema="Nodes"),
         Endpoint("POST", "/v0/nodes", e.register_node, (200, 201, 400, 413, 415, 422), NodeBody, "NodeRegistered"),
         Endpoint("DELETE", "/v0/nodes/{node_id}", e.delete_node, (204, 404, 503, 507)),
         Endpoint("POST", "/v0/nodes/{node_id}/approve", e.approve_node, (200, 400, 404, 503, 507), schema="Node"),
@@ -103,7 +103,7 @@ def create_app(
     node_key: str,
     hosts: Callable[[bytes], bool],
     state_id: str = "",
-    stop: Callable[[bool], bool] = bool,
+    stop: Callable[[bool], str] = lambda _: "",
     use: Use | None = None,
     open_metrics: bool = False,
 ) -> ASGIApp:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 
 from modelhub_tui import net
@@ -25,6 +26,7 @@ from modelhub_tui.service.router.registry import Registry, Taken
 from modelhub_tui.service.router.resolve import Resolver
 from modelhub_tui.service.router.stats import StatsFeed
 from modelhub_tui.service.router.store import Store, StoreFailed
+from modelhub_tui.service.router.supported import Catalogs, Supported
 from modelhub_tui.service.router.trash import Trash
 from modelhub_tui.states import FitKind, fit
 from modelhub_tui.units import human_size
@@ -41,7 +43,9 @@ class Router:
     """Models, nodes and everything that is known about them. Create it on the event loop.
 
     Args:
+        catalog: What is meant where a request names no catalog.
         stats_dir: Where hub statistics are cached; None reports none.
+        catalog_dir: Where the checked forms of other catalogs are kept.
         limits: What holds until somebody changes it.
     """
 
@@ -52,6 +56,7 @@ class Router:
         endpoint: str,
         *,
         stats_dir: Path | None = None,
+        catalog_dir: Path | None = None,
         hub: Hub | None = None,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.time,
@@ -71,7 +76,8 @@ class Router:
         self.trash = Trash(store, rows, self.fleet, self.changes, lambda: self.limits, clock, monotonic)
         self.resolver = Resolver(self.registry, hub or Hub(endpoint), clock=clock)
         self.stats = StatsFeed(stats_dir, endpoint, self._repos, self.changes.touch) if stats_dir is not None else None
-        self.listing = Listing(self.registry, self.fleet, self.changes, lambda: self.stats.known if self.stats else {})
+        self.listing = self._listing(self.registry.supported)
+        self._listings = Catalogs(self._listing, catalog_dir)
         self.listing.told_by_heartbeat = lambda: (self.limits, self.trash.names())
         self.longest_pause_s = 0.0
         """How late the event loop has come back at most, as far as one look a second tells."""
@@ -155,12 +161,28 @@ class Router:
         self._save.set()
 
     def _repos(self) -> list[str]:
-        return [*(each.repo for each in self.registry.catalog), *(each.repo for each in self.registry.records.values())]
+        catalogs = [each.supported.entries for each in (self.listing, *self._listings.held)]
+        return [*(each.repo for each in chain(*catalogs)), *(each.repo for each in self.registry.records.values())]
+
+    def _listing(self, supported: Supported) -> Listing:
+        known = lambda: self.stats.known if self.stats else {}  # noqa: E731
+        return Listing(self.registry, self.fleet, self.changes, known, supported)
+
+    async def listing_of(self, catalog: Path | None) -> Listing:
+        """What is listed to somebody who goes by the catalog in this file; None for the service's own.
+
+        Raises:
+            Refused: `bad_catalog`: it cannot be used.
+        """
+        return self.listing if catalog is None else await self._listings.at(catalog)
 
     # -- models ---------------------------------------------------------------------------------------------------
 
-    async def register(self, body: RegisterBody) -> tuple[Registration, list[str]]:
+    async def register(self, body: RegisterBody, catalog: Path | None = None) -> tuple[Registration, list[str]]:
         """Register a model; durable when this returns.
+
+        Args:
+            catalog: As for `listing_of()`.
 
         Returns:
             The record, and warnings for the person.
@@ -170,8 +192,9 @@ class Router:
             StoreFailed: The database cannot be written.
         """
         try:
-            resolved = await self.resolver.resolve(body)
-            record = await self.registry.add(resolved.record)
+            supported = (await self.listing_of(catalog)).supported
+            resolved = await self.resolver.resolve(body, supported)
+            record = await self.registry.add(resolved.record, supported)
         except Taken as error:
             raise Refused("already_registered", "Model already registered", name=error.name) from error
         except BadRecord as error:
@@ -233,13 +256,17 @@ class Router:
         log.info("restored %s", record.name)
         return record
 
-    async def adopt(self, name: str) -> Registration:
+    async def adopt(self, name: str, catalog: Path | None = None) -> Registration:
         """Register what a node found on its disk, as it is; the hub is not asked.
+
+        Args:
+            name: As listed to whoever goes by that catalog.
+            catalog: As for `listing_of()`.
 
         Raises:
             Refused: `not_on_disk`, `already_registered`.
         """
-        found = self.listing.offer(name)
+        found = (await self.listing_of(catalog)).offer(name)
         if found is None:
             raise Refused("not_on_disk", f"No node has found {name} on its disk (any more).", status=404)
         try:

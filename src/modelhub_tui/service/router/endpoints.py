@@ -8,20 +8,23 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
+from modelhub_tui import own_socket
 from modelhub_tui.identifiers import whole_number
 from modelhub_tui.service.router import metrics
 from modelhub_tui.service.router.auth import LOCAL, NODE, ROLE
 from modelhub_tui.service.router.blocking import run_blocking
 from modelhub_tui.service.router.bodies import AdoptBody, Body, Heartbeat, LimitsBody, MoveBody, NodeBody, RegisterBody
 from modelhub_tui.service.router.core import Router
-from modelhub_tui.service.router.errors import BadBody, error_json, openai_not_found
-from modelhub_tui.service.router.listing import Page, openai_json, trashed_json
+from modelhub_tui.service.router.errors import BadBody, Refused, error_json, openai_not_found
+from modelhub_tui.service.router.listing import Listing, Page, openai_json, trashed_json
 from modelhub_tui.service.router.manifest import manifest_json
 from modelhub_tui.service.router.records import Registration
 from modelhub_tui.untrusted import clean, encodable
@@ -38,10 +41,11 @@ class Endpoints:
 
     Args:
         health: Members of `GET /health`.
-        stop: Makes the service exit; called with True to stop only if nothing is going on. Returns False if it did not.
+        stop: Makes the service exit; called with True to stop only if nothing is going on. Returns "", or `busy` or
+            `in_use` if it did not.
     """
 
-    def __init__(self, router: Router, *, health: dict[str, str], stop: Callable[[bool], bool]) -> None:
+    def __init__(self, router: Router, *, health: dict[str, str], stop: Callable[[bool], str]) -> None:
         self._router = router
         self._health = json.dumps(health).encode()
         self._stop = stop
@@ -60,7 +64,7 @@ class Endpoints:
             return await self._list(request, self._router.listing.models_for_nodes, to_people=False)
         if self._router.stats is not None:
             self._router.stats.looked()
-        return await self._list(request, self._router.listing.models)
+        return await self._list(request, (await self._listing(request)).models)
 
     async def metrics(self, _request: Request) -> Response:
         """The service in numbers, in Prometheus' text format."""
@@ -73,7 +77,7 @@ class Endpoints:
         """The same in the form of upstream's dashboard."""
         if self._router.stats is not None and request.scope.get(ROLE) != NODE:
             self._router.stats.looked()
-        return await self._list(request, self._router.listing.hub)
+        return await self._list(request, (await self._listing(request)).hub)
 
     async def list_usable(self, request: Request) -> Response:
         """OpenAI's list: the models that are whole on disk now."""
@@ -81,7 +85,7 @@ class Endpoints:
 
     async def list_nodes(self, request: Request) -> Response:
         """All nodes."""
-        return await self._list(request, self._router.listing.nodes)
+        return await self._list(request, (await self._listing(request)).nodes)
 
     async def usable_model(self, request: Request) -> Response:
         """One item of OpenAI's list."""
@@ -92,6 +96,9 @@ class Endpoints:
         told = openai_json(row)
         del told["download_progress"]
         return _json(told)
+
+    async def _listing(self, request: Request) -> Listing:
+        return await self._router.listing_of(_catalog(request))
 
     async def _list(self, request: Request, page: Callable[[], Page], *, to_people: bool = True) -> Response:
         """Answer a list; hold it back while it is what the caller has already, for as long as it asked for."""
@@ -125,7 +132,7 @@ class Endpoints:
     async def register_model(self, request: Request) -> Response:
         """Register a model, so that nodes fetch it."""
         body = await _body(request, RegisterBody)
-        record, warnings = await self._router.register(body)
+        record, warnings = await self._router.register(body, _catalog(request))
         return _registered(record, warnings)
 
     async def delete_model(self, request: Request) -> Response:
@@ -143,7 +150,7 @@ class Endpoints:
     async def adopt_model(self, request: Request) -> Response:
         """Register what a node found on its disk."""
         body = await _body(request, AdoptBody)
-        return _registered(await self._router.adopt(body.name))
+        return _registered(await self._router.adopt(body.name, _catalog(request)))
 
     async def list_trash(self, _request: Request) -> Response:
         """The deleted models that can be had back."""
@@ -256,9 +263,25 @@ class Endpoints:
     async def stop(self, request: Request) -> Response:
         """Make the service exit."""
         if_idle = request.query_params.get("if") == "idle"
-        if not self._stop(if_idle):
-            return error_json(409, {"error": "The service has transfers under way.", "code": "busy"})
+        if code := self._stop(if_idle):
+            why = "has transfers under way" if code == "busy" else "is in use by another program"
+            return error_json(409, {"error": f"The service {why}.", "code": code})
         return _json({"status": "stopping"}, 202)
+
+
+def _catalog(request: Request) -> Path | None:
+    """The catalog that a program of this user goes by: it says so through the socket, and nobody else may.
+
+    Raises:
+        Refused: `bad_catalog`: it names no file.
+    """
+    said = request.headers.get(own_socket.CATALOG_HEADER)
+    if said is None or request.scope.get(LOCAL) is not True:
+        return None
+    path = unquote(said, errors="surrogateescape")
+    if not path.startswith("/") or "\0" in path:
+        raise Refused("bad_catalog", "The catalog is not named by a full path.")
+    return Path(path)
 
 
 async def _body(request: Request, form: type[B]) -> B:

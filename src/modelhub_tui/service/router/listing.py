@@ -16,6 +16,7 @@ from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.records import Registration
 from modelhub_tui.service.router.registry import Registry
 from modelhub_tui.service.router.store import Unreadable
+from modelhub_tui.service.router.supported import Supported
 from modelhub_tui.states import derive_state
 from modelhub_tui.untrusted import encodable
 from modelhub_tui.values import dataclass
@@ -69,18 +70,25 @@ class Listing:
 
     Args:
         stats: Hub stats by `lower(repo)`, as far as they are known now.
+        supported: The catalog whose models are listed; None for the service's own.
     """
 
     def __init__(
-        self, registry: Registry, fleet: Fleet, changes: Changes, stats: Callable[[], Mapping[str, HubStats]]
+        self,
+        registry: Registry,
+        fleet: Fleet,
+        changes: Changes,
+        stats: Callable[[], Mapping[str, HubStats]],
+        supported: Supported | None = None,
     ) -> None:
         self._registry, self._fleet, self._changes, self._stats = registry, fleet, changes, stats
+        self.supported = supported or registry.supported
         self._rows: tuple[int, tuple[Row, ...]] = (-1, ())
         self._pages: dict[str, tuple[int, Page]] = {}
         self._fragments: dict[tuple[str, str], tuple[Row, str]] = {}
         self.told_by_heartbeat: Callable[[], object] = lambda: None
         """What nodes learn from the answer to a heartbeat. The ETag of their list changes with it, so that they ask."""
-        self._offers = Offers(registry, fleet)
+        self._offers = Offers(registry, fleet, self.supported)
 
     def models(self) -> Page:
         """`GET /v0/models` for people: everything supported or registered."""
@@ -125,7 +133,7 @@ class Listing:
         by_entry: dict[str, Registration] = {}
         others: list[Registration] = []
         for record in self._registry.records.values():
-            entry = self._registry.entry_for(record.repo, record.filename)
+            entry = self.supported.entry_for(record.repo, record.filename)
             if entry is None or entry.id in by_entry:
                 others.append(record)
             else:
@@ -135,12 +143,12 @@ class Listing:
         curated = {offer.entry.id: offer for offer in offers if offer.entry is not None}
         broken = dict(self._registry.unreadable)
         rows = []
-        for entry in self._registry.catalog:
+        for entry in self.supported.entries:
             found, hub = by_entry.get(entry.id), stats.get(entry.repo.lower())
             if found is None and entry.id in curated:
                 rows.append(_found_row(curated[entry.id], hub))
                 continue
-            name = found.name if found else self._registry.name_for(entry.repo, entry.file, entry.quantization)
+            name = found.name if found else self._name_for(entry)
             if found is None and name in broken:
                 rows.append(_unusable_row(broken.pop(name), entry, hub))
                 continue
@@ -181,6 +189,9 @@ class Listing:
         if state is ModelState.DELETING:
             reason = self._fleet.why_kept(name)
         return Row(name, entry, record, _STATUS[state], reason, transfers, placements, stats, position)
+
+    def _name_for(self, entry: CatalogEntry) -> str:
+        return self._registry.name_for(entry.repo, entry.file, entry.quantization, self.supported)
 
     def offer(self, name: str) -> Registration | None:
         """What adopting a found model registers; None if no node reports it (any more)."""

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import replace
-from itertools import count
 
 from modelhub_tui.domain import CatalogEntry, Place
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.records import Registration
 from modelhub_tui.service.router.store import Store, Unreadable
-
-_UNNAMEABLE = re.compile(r"[^a-z0-9._-]+")
-
-_MAX_SLUG = 90
-"""With the longest repo before it a name stays below what nodes and clients take for one."""
+from modelhub_tui.service.router.supported import Supported, suffixed
 
 
 class Taken(Exception):
@@ -44,7 +37,8 @@ class Registry:
         records: Iterable[Registration],
         unreadable: Iterable[Unreadable] = (),
     ) -> None:
-        self.catalog = tuple(catalog)
+        self.supported = Supported(catalog)
+        """What is meant where a request names no catalog."""
         self.records: dict[str, Registration] = {}
         self.unreadable = {row.name: row for row in unreadable}
         """Registrations whose records cannot be used, by the name they go by; registering one again replaces it."""
@@ -54,23 +48,6 @@ class Registry:
         self._store = store
         self._changes = changes
         self._lock = asyncio.Lock()
-        self._entries: dict[tuple[str, str], CatalogEntry] = {}
-        self._first_of_repo: dict[str, CatalogEntry] = {}
-        for entry in self.catalog:
-            self._first_of_repo.setdefault(entry.repo.lower(), entry)
-            for file in entry.files:
-                self._entries.setdefault((entry.repo.lower(), file.path), entry)
-        self._names_of_entries = self._curated_names()
-
-    def entry_for(self, repo: str, file: str | None) -> CatalogEntry | None:
-        """The catalog entry that a repo and file name; without a file, the repo's first entry."""
-        if file is None:
-            return self._first_of_repo.get(repo.lower())
-        return self._entries.get((repo.lower(), file))
-
-    def entries_of(self, repo: str) -> list[CatalogEntry]:
-        """The catalog entries of a repo."""
-        return [entry for entry in self.catalog if entry.repo.lower() == repo.lower()]
 
     def find(self, repo: str, file: str) -> Registration | None:
         """The registered model that holds this file of this repo; None if there is none, or it is being deleted."""
@@ -94,54 +71,44 @@ class Registry:
             self._names_of_repo[record.repo.lower()].discard(name)
         return record is not None
 
-    def name_for(self, repo: str, file: str, quantization: str = "") -> str:
+    def name_for(self, repo: str, file: str, quantization: str = "", supported: Supported | None = None) -> str:
         """The name that registering this file gives: `lower(repo)`, with a suffix when that is another file's.
 
-        A catalog entry's name does not depend on what was registered first: see `_curated_names`.
+        A catalog entry's name does not depend on what was registered first.
         """
-        base = repo.lower()
+        base, supported = repo.lower(), supported or self.supported
         same = next((each.name for each in self._of_repo(base) if each.filename == file), None)
         if same is not None:
             return same
-        entry = self._entries.get((base, file))
-        names = self._names_of_entries.get(base, {})
-        own = names[entry.id] if entry is not None else base
+        entry = supported.entry_for(base, file)
+        own = supported.names_of(base)[entry.id] if entry is not None else base
         # What an unreadable record was about is not known, unless the name is a catalog entry's own.
         free = own not in self.records and (entry is not None or own not in self.unreadable)
-        return own if free else self._suffixed_name(base, file, quantization, ())
+        return own if free else self._suffixed_name(base, file, quantization, (), supported)
 
-    def new_name(self, repo: str, file: str, quantization: str, taken: Iterable[str]) -> str:
+    def new_name(
+        self, repo: str, file: str, quantization: str, taken: Iterable[str], supported: Supported | None = None
+    ) -> str:
         """A name for a file that is in no catalog, which neither a model nor a catalog entry nor `taken` has."""
-        base, taken = repo.lower(), {*taken}
-        used = (self.records, self.unreadable, taken, self._names_of_entries)
-        if not any(base in names for names in used):
+        base, taken, supported = repo.lower(), {*taken}, supported or self.supported
+        if not supported.names_of(base) and not any(base in names for names in (self.records, self.unreadable, taken)):
             return base
-        return self._suffixed_name(base, file, quantization, taken)
+        return self._suffixed_name(base, file, quantization, taken, supported)
 
-    def _suffixed_name(self, base: str, file: str, quantization: str, taken: Collection[str]) -> str:
-        others = {*self._names_of_entries.get(base, {}).values(), *self.unreadable, *taken}
+    def _suffixed_name(
+        self, base: str, file: str, quantization: str, taken: Collection[str], supported: Supported
+    ) -> str:
+        others = {*supported.names_of(base).values(), *self.unreadable, *taken}
         return next(
-            name for name in _suffixed(base, file, quantization) if name not in self.records and name not in others
+            name for name in suffixed(base, file, quantization) if name not in self.records and name not in others
         )
 
-    def _curated_names(self) -> dict[str, dict[str, str]]:
-        """Names of the catalog's entries by `lower(repo)` and id: the first of a repo goes by the bare name."""
-        names: dict[str, dict[str, str]] = {}
-        quants = Counter((entry.repo.lower(), entry.quantization.lower()) for entry in self.catalog)
-        for entry in self.catalog:
-            base = entry.repo.lower()
-            there = names.setdefault(base, {})
-            # Several files of one quantization (whisper's sizes): only the file's own name tells them apart.
-            telling = entry.quantization if quants[base, entry.quantization.lower()] == 1 else ""
-            free = (name for name in _suffixed(base, entry.file, telling) if name not in there.values())
-            there[entry.id] = next(free) if there else base
-        return names
-
-    async def add(self, record: Registration) -> Registration:
+    async def add(self, record: Registration, supported: Supported | None = None) -> Registration:
         """Store a new model under its final name; durable when this returns.
 
         Args:
             record: With a name (restored, adopted) it keeps that; without, it gets the next free one.
+            supported: The catalog that says which names are whose; None for the service's own.
 
         Raises:
             Taken: Somebody registered it meanwhile, or another model under this name.
@@ -152,7 +119,7 @@ class Registry:
             there = self.find(record.repo, record.filename)
             if there is not None:
                 raise Taken(there.name)
-            name = record.name or self.name_for(record.repo, record.filename, record.quantization)
+            name = record.name or self.name_for(record.repo, record.filename, record.quantization, supported)
             # Read back as it will be after a restart: what cannot be read is not written.
             record = Registration.from_json(replace(record, name=name).to_json())
             before = self.records.get(name)
@@ -233,16 +200,3 @@ class Registry:
                 await self._store.drop_model(name)
                 self._pop(name)
                 self._changes.touch()
-
-
-def _suffixed(base: str, file: str, quantization: str) -> Iterator[str]:
-    """Names for a further file of a repo, in order of preference, without end."""
-    if quantization:
-        yield f"{base}:{_slug(quantization)}"
-    stem = _slug(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
-    yield f"{base}:{stem}"
-    yield from (f"{base}:{stem}-{number}" for number in count(2))
-
-
-def _slug(text: str) -> str:
-    return _UNNAMEABLE.sub("-", text.lower())[:_MAX_SLUG].strip("-.") or "file"

@@ -19,6 +19,7 @@ from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.service.router.hub import Hub, RepoFacts
 from modelhub_tui.service.router.records import ManifestFile, Registration
 from modelhub_tui.service.router.registry import Registry, Taken
+from modelhub_tui.service.router.supported import Supported
 from modelhub_tui.units import human_count
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
@@ -54,21 +55,25 @@ class Resolver:
     def __init__(self, registry: Registry, hub: Hub, *, clock: Callable[[], float] = time.time) -> None:
         self._registry, self._hub, self._clock = registry, hub, clock
 
-    async def resolve(self, body: RegisterBody) -> Resolved:
+    async def resolve(self, body: RegisterBody, supported: Supported | None = None) -> Resolved:
         """Find out everything that nodes need.
+
+        Args:
+            supported: The catalog to go by; None for the service's own.
 
         Raises:
             Refused: With a code and a sentence that says what to do.
             Taken: It is registered already; known without asking the hub where the request names it fully.
         """
         ref = self._parse(body)
-        entry = self._registry.entry_for(ref.repo, ref.file)
+        supported = supported or self._registry.supported
+        entry = supported.entry_for(ref.repo, ref.file)
         if entry is not None and ref.revision == entry.revision:
             # A pull names the commit that the catalog lists: that is the entry, companions and all.
             ref = replace(ref, revision=None)
         elif ref.revision is not None:
             entry = None
-        curated = self._registry.entries_of(ref.repo) if ref.file is None else []
+        curated = supported.entries_of(ref.repo) if ref.file is None else []
         if len(curated) > 1:
             files = tuple(each.file for each in curated)
             raise Refused(
@@ -80,7 +85,7 @@ class Resolver:
             raise Taken(there.name)
         try:
             async with asyncio.timeout(DEADLINE_S):
-                return await run_blocking(lambda: self._blocking(ref, entry, body), "resolve")
+                return await run_blocking(lambda: self._blocking(ref, entry, body, supported), "resolve")
         except TimeoutError:
             what = f"The hub at {self._hub.endpoint} does not answer in time; try again later."
             error = Refused("hub_unreachable", what)
@@ -114,7 +119,7 @@ class Resolver:
         revision = None if revision == "main" else revision
         return HubRef(ref.repo, revision or ref.revision, file or ref.file)
 
-    def _blocking(self, ref: HubRef, entry: CatalogEntry | None, body: RegisterBody) -> Resolved:
+    def _blocking(self, ref: HubRef, entry: CatalogEntry | None, body: RegisterBody, supported: Supported) -> Resolved:
         warnings: list[str] = []
         try:
             facts = self._facts(ref.repo, ref.revision, entry.revision if entry else None, warnings)
@@ -126,7 +131,7 @@ class Resolver:
             self._hub.check_access(facts.repo)
         # A renamed repo may be in the catalog under its present name.
         if entry is None and ref.revision is None and facts.repo.lower() != ref.repo.lower():
-            entry = self._registry.entry_for(facts.repo, ref.file)
+            entry = supported.entry_for(facts.repo, ref.file)
         if entry is not None:
             choice, files = self._curated(entry, facts, warnings)
         else:
