@@ -184,6 +184,9 @@ class _Session:
 
     async def _open_watcher(self) -> FleetWatcher:
         """Make a watcher. Called after the first frame: this is where the heavy imports are."""
+        from modelhub_tui.left_behind import LeftBehind
+
+        asyncio.get_running_loop().set_default_executor(LeftBehind())
         # In a thread, and with the interpreter switching often, the imports do not hold up the keys.
         switching = sys.getswitchinterval()
         sys.setswitchinterval(0.001)

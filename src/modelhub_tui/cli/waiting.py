@@ -53,12 +53,15 @@ class Patience:
         """
         import asyncio
 
+        from modelhub_tui.left_behind import LeftBehind
+
         begun = time.monotonic()
         runner = asyncio.Runner()
+        runner.get_loop().set_default_executor(LeftBehind())
         try:
             found = runner.run(self._watch(work))
         except TookTooLong:
-            # Not `runner.close()`: that waits for threads, and one of them may be what does not end.
+            # Not `runner.close()`: that waits for tasks, and one of them may be what does not end.
             runner.get_loop().close()
             asyncio.set_event_loop(None)
             raise
