@@ -116,6 +116,8 @@ class Settings:
     router: str | None = None
     """None means embedded: our own router and node on this machine."""
     api_key: str | None = field(default=None, repr=False)
+    key_of: str | None = None
+    """The router that the key was set beside: it is that one's, and no service's of ours. None if it stands alone."""
     catalog: Path | None = None
     theme: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -151,7 +153,7 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
 
     router = _url(said, "the router") if (said := pick("router")) else None
     catalog, state, cache = pick("catalog"), pick("state_dir"), pick("cache_dir")
-    key, notice = _said_key(router, flags, env, file)
+    key, key_of, notice = _said_key(router, flags, env, file)
     return Settings(
         state_dir=_path(state, env) if state else _xdg(env, "STATE", ".local/state"),
         cache_dir=_path(cache, env) if cache else _xdg(env, "CACHE", ".cache"),
@@ -159,6 +161,7 @@ def load_settings(flags: Mapping[str, str | None] | None = None, env: Mapping[st
         hf_endpoint=_url(env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT, "HF_ENDPOINT"),
         router=router,
         api_key=_key(key),
+        key_of=key_of,
         catalog=_path(catalog, env) if catalog else None,
         theme=pick("theme"),
         limits=_limits(env, file),
@@ -239,8 +242,9 @@ def _path(text: str, env: Mapping[str, str]) -> Path:
 
 def _said_key(
     router: str | None, flags: Mapping[str, str | None], env: Mapping[str, str], file: Mapping[str, str]
-) -> tuple[str | None, str]:
-    """The API key of the first source that has one for the router in force, and a sentence on one that is for another.
+) -> tuple[str | None, str | None, str]:
+    """The API key of the first source that has one for the router in force, the router it was set beside, and a
+    sentence on one that is for another.
 
     A key that stands beside a router belongs to that router; one that stands alone goes with whichever is in force.
     """
@@ -255,8 +259,8 @@ def _said_key(
                 f"The API key in {source} is for {clean_url(beside)}, set beside it, and is not sent to {router}."
             )
             continue
-        return key or _read_key(_path(path or "", env)), notice
-    return None, notice
+        return key or _read_key(_path(path or "", env)), beside or None, notice
+    return None, None, notice
 
 
 def _same_origin(one: str, other: str) -> bool:

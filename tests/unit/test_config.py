@@ -457,6 +457,12 @@ class TestWhoseKey:
             assert "is not sent to" in settings.notice
         assert not any(each in settings.notice.split() for each in said)
 
+    def test_a_key_beside_a_router_is_that_routers_and_no_services_of_ours(self, tmp_path: Path) -> None:
+        beside = {"HOME": str(tmp_path), "MODELHUB_ROUTER": self.A, "MODELHUB_API_KEY": "kA"}
+        assert load_settings({}, beside).key_of == self.A
+        assert load_settings({"api_key": "own"}, beside).key_of is None
+        assert load_settings({}, {"HOME": str(tmp_path), "MODELHUB_API_KEY": "own"}).key_of is None
+
     def test_a_key_file_of_another_router_is_not_even_read(self, tmp_path: Path) -> None:
         write_config(tmp_path, f'router = "{self.B}"\napi_key_file = "/nonexistent"')
         settings = load_settings({"router": self.A}, {"HOME": str(tmp_path)})

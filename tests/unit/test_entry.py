@@ -166,6 +166,17 @@ def test_a_kept_api_key_is_found_again_for_its_router_only(tmp_path: Path) -> No
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_kept_api_key_belongs_to_an_origin_however_it_is_spelt(tmp_path: Path) -> None:
+    keep_key(settings_for(tmp_path, "https://router.example:443/base"), "one")
+    for same in ("https://router.example", "HTTPS://Router.Example./other", "https://router.example:443"):
+        assert kept_key(settings_for(tmp_path, same)) == "one"
+    for other in ("http://router.example", "https://router.example:8443", "https://router.example.evil"):
+        assert kept_key(settings_for(tmp_path, other)) is None
+    path = tmp_path / "s" / "router-keys.json"
+    path.write_text(json.dumps({"https://older.example/base": "two", "http://[": "three"}))
+    assert kept_key(settings_for(tmp_path, "https://older.example")) == "two", "kept by an earlier version"
+
+
 def test_a_key_file_that_others_can_read_is_not_used(tmp_path: Path) -> None:
     here = settings_for(tmp_path, "http://a")
     keep_key(here, "one")

@@ -10,6 +10,7 @@ from modelhub_tui.cli.output import Console
 from modelhub_tui.cli.trouble import BadUsage
 from modelhub_tui.cli.waiting import Patience
 from modelhub_tui.config import Settings
+from modelhub_tui.untrusted import clean_url
 
 if TYPE_CHECKING:
     from modelhub_tui.cli.look import Connect
@@ -19,8 +20,15 @@ def serve(arguments: Namespace, settings: Settings, console: Console, connect: C
     """Run the local service in this process until it is stopped."""
     from modelhub_tui.service.lifecycle import serve as run
 
+    key = settings.api_key
+    if key and settings.key_of:
+        # Who has that router's key, and its administrators, would be administrators here.
+        console.say(
+            f"The API key is for {clean_url(settings.key_of)}, set beside it, and not this service's.", "yellow"
+        )
+        key = None
     _free_logging(arguments)
-    return run(settings, host=arguments.host, port=arguments.port, foreground=True, api_key=settings.api_key)
+    return run(settings, host=arguments.host, port=arguments.port, foreground=True, api_key=key)
 
 
 def node(arguments: Namespace, settings: Settings, console: Console, connect: Connect) -> int:  # noqa: ARG001

@@ -73,7 +73,7 @@ def _give_way(settings: Settings) -> bool:
 def _mention_secrets(settings: Settings, console: Console) -> None:
     if os.environ.get("HF_TOKEN"):
         console.say(_TOKEN, "yellow")
-    if os.environ.get("MODELHUB_API_KEY") and settings.api_key:
+    if os.environ.get("MODELHUB_API_KEY") and settings.api_key and not settings.key_of:
         console.say(_KEY, "yellow")
 
 

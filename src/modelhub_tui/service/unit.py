@@ -97,6 +97,8 @@ def _environment(settings: Settings, env: Mapping[str, str] | None) -> dict[str,
             told[name] = str(Path(expanded(told[name], env)).absolute())
     if settings.catalog is not None:
         told["MODELHUB_CATALOG"] = str(settings.catalog)
+    if settings.key_of:  # without the router beside it the file would pass for that of the service's own key
+        told.pop("MODELHUB_API_KEY_FILE", None)
     return {name: value for name, value in told.items() if name not in _SECRET | _NOT_OURS}
 
 
