@@ -234,7 +234,7 @@ class Transfer:
 
     @property
     def waits_for_line(self) -> bool:
-        """Whether it is tried again by itself in `retry_in_s`, because the hub could not be reached."""
+        """Whether it is tried again by itself in `retry_in_s`, because of what ails the hub or the way there."""
         return self.phase is Phase.WAITING and self.retry_in_s is not None
 
     @property

@@ -185,7 +185,10 @@ def test_wrong_input_is_one_sentence(modelhub: Shell, hub: LoopbackHub) -> None:
     ):
         done = modelhub("register", repo)
         assert done.returncode in (1, 5) and done.stdout == ""
-        assert done.stderr.startswith("modelhub: ") and done.stderr.count("\n") == 1 and says in done.stderr
+        # A busy machine makes it wait for seconds, and it says so.
+        *waits, sentence = done.stderr.splitlines()
+        assert sentence.startswith("modelhub: ") and says in sentence
+        assert waits in ([], [f"Waiting for the router to ask the hub about {repo.partition(':')[0]}."])
 
 
 def test_an_interrupted_pull_goes_on_in_the_background(modelhub: Shell, hub: LoopbackHub) -> None:

@@ -342,7 +342,7 @@ async def test_passing_failures_are_tried_again_and_others_not(online: Service, 
     assert (await online.register("acme/One-GGUF")).status_code == 201
     assert len(hub.requests("*One-GGUF*")) == 3, fault
     hub.fault(server="hub", path="*Vision-GGUF*", status=503, times=None)
-    assert refusal(await online.register("acme/Vision-GGUF")) == (502, "hub_unreachable")
+    assert refusal(await online.register("acme/Vision-GGUF")) == (502, "hub_failed")
     assert len(hub.requests("*Vision-GGUF*")) == 3
 
 

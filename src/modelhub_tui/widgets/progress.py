@@ -38,9 +38,9 @@ def retrying(transfer: Transfer) -> str:
 
 
 def trying_again(transfer: Transfer) -> str:
-    """`offline, trying again in 12 s`; it does so by itself."""
-    offline = "offline, " if transfer.error_code == "hub_unreachable" else ""
-    return f"{offline}trying again" + (f" in {transfer.retry_in_s:.0f} s" if transfer.retry_in_s else "")
+    """`offline, trying again in 12 s`; it does so by itself. A hub that answers with errors is not offline."""
+    why = {"hub_unreachable": "offline, ", "hub_failed": "the hub fails, "}.get(transfer.error_code or "", "")
+    return f"{why}trying again" + (f" in {transfer.retry_in_s:.0f} s" if transfer.retry_in_s else "")
 
 
 def in_short(transfer: Transfer) -> str:

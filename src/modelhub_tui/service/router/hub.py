@@ -256,9 +256,7 @@ class Hub:
                 "gated", "The hub says this token may not do that; use one with read access to the repo."
             ), False
         if status >= 500 or status == 408:
-            return Refused(
-                "hub_unreachable", f"The hub at {self.endpoint} fails (HTTP {status}); try again later."
-            ), True
+            return Refused("hub_failed", f"The hub at {self.endpoint} fails (HTTP {status}); try again later."), True
         return Refused("hub_failed", f"The hub at {self.endpoint} refuses the request (HTTP {status})."), False
 
     def _gated(self, repo: str) -> Refused:
