@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from modelhub_tui.domain import Limits
 from modelhub_tui.errors import BadSettings
 from modelhub_tui.identifiers import origin
-from modelhub_tui.limit_texts import LIMIT_TEXTS, read_limits
+from modelhub_tui.limit_texts import LIMIT_TEXTS, limits_env, read_limits
 from modelhub_tui.paths import expanded
 from modelhub_tui.small_files import read_small
 from modelhub_tui.untrusted import clean, clean_url
@@ -183,10 +183,21 @@ def hf_paths(env: Mapping[str, str]) -> dict[str, Path]:
     return {"HF_HOME": home, "HF_HUB_CACHE": _path(cache, env), "HF_TOKEN_PATH": _path(token, env)}
 
 
-def hub_env(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
-    """What tells a process of ours about the hub: full paths, as it starts in another folder."""
+def child_env(settings: Settings, env: Mapping[str, str]) -> dict[str, str]:
+    """What tells a process of ours these settings: full paths, as it starts in another folder."""
     said = {name: str(path) for name, path in hf_paths(env).items() if env.get(name)}
-    return {**said, "HF_ENDPOINT": settings.hf_endpoint, "HF_HUB_CACHE": str(settings.hub_cache)}
+    paths = {
+        "MODELHUB_STATE_DIR": settings.state_dir,
+        "MODELHUB_CACHE_DIR": settings.cache_dir,
+        "HF_HUB_CACHE": settings.hub_cache,
+        **({"MODELHUB_CATALOG": settings.catalog} if settings.catalog else {}),
+    }
+    for name, path in paths.items():
+        said[name] = str(path)
+        if "$" in said[name]:
+            # It expands what it reads, and so does the library: a dollar sign of the name itself is no variable's.
+            said |= {name: said[name].replace("$", "${MODELHUB_DOLLAR}"), "MODELHUB_DOLLAR": "$"}
+    return {**said, "HF_ENDPOINT": settings.hf_endpoint, **limits_env(settings.limits)}
 
 
 def origins(flags: Mapping[str, str | None] | None = None, env: Mapping[str, str] | None = None) -> dict[str, str]:

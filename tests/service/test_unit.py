@@ -88,8 +88,9 @@ def test_every_character_of_a_path_survives(settings: Settings, tmp_path: Path) 
     said = read(unit.unit_text(odd, {"HF_HOME": f"/home/{ODD}"}, python=f"/opt/{ODD}/python"))
     assert said["ExecStart"] == [f"/opt/{ODD}/python -P -m modelhub_tui serve"]
     assert {
-        f"MODELHUB_STATE_DIR={tmp_path / ODD}",
-        f"MODELHUB_CATALOG={tmp_path / ODD}.yaml",
+        f"MODELHUB_STATE_DIR={tmp_path / ODD}".replace("$", "${MODELHUB_DOLLAR}"),
+        f"MODELHUB_CATALOG={tmp_path / ODD}.yaml".replace("$", "${MODELHUB_DOLLAR}"),
+        "MODELHUB_DOLLAR=$",
         f"HF_HOME=/home/{ODD}",
         f"HF_HUB_CACHE={settings.hub_cache}",
         "HF_ENDPOINT=http://127.0.0.1:9",

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelhub_tui import config
-from modelhub_tui.config import SETTINGS, Settings, hf_paths, hub_env, load_settings
+from modelhub_tui.config import SETTINGS, Settings, child_env, hf_paths, load_settings
 from modelhub_tui.domain import Limits
 from modelhub_tui.errors import BadReference, BadSettings
 from modelhub_tui.hub_refs import parse_hub_ref
@@ -506,7 +506,20 @@ def test_paths_are_expanded_as_the_library_does(
     settings = load_settings({}, env)
     assert settings.hub_cache == paths["HF_HUB_CACHE"]
     # What a process of ours is told means the same to it, wherever it starts.
-    assert hf_paths({**env, **hub_env(settings, env)})["HF_TOKEN_PATH"] == paths["HF_TOKEN_PATH"]
+    assert hf_paths({**env, **child_env(settings, env)})["HF_TOKEN_PATH"] == paths["HF_TOKEN_PATH"]
+
+
+def test_a_process_of_ours_is_told_the_very_same_settings(tmp_path: Path) -> None:
+    odd = tmp_path / "a $HOME ${HOME} $ $$X ~ b"
+    settings = Settings(odd / "s", odd / "c", odd / "h", "http://127.0.0.1:9", catalog=odd / "$HOME.yaml")
+    env = {"HOME": "/elsewhere", "X": "x"}
+    assert load_settings({}, {**env, **child_env(settings, env)}) == settings
+    code = "from huggingface_hub.constants import *; print(HF_HUB_CACHE)"
+    told = {**env, "PATH": os.environ["PATH"], **child_env(settings, env)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=True, env=told
+    )
+    assert done.stdout == f"{settings.hub_cache}\n"
 
 
 @pytest.mark.parametrize("text", ["~/x", "$HOME/x", "${HOME}/x"])

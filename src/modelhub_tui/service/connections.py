@@ -85,11 +85,11 @@ class Bounds(asyncio.Protocol):
 
     @property
     def follows(self) -> bool:
-        """True while a program of a person's has it open; who only asks the service to stop does not count."""
+        """True while a program of a person's has it open; who asks the service to stop, or counts, is none."""
         if self.cycle is None or self.transport.is_closing():
             return False
         scope = self.cycle.scope
-        return bool(scope.get(ROLE) == ADMIN and scope["path"] != "/v0/service/stop")
+        return bool(scope.get(ROLE) == ADMIN and scope["path"] not in ("/v0/service/stop", "/metrics"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; somebody else may have to go for it."""

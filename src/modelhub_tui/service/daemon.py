@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING
 
 from modelhub_tui import __version__, own_socket
 from modelhub_tui.catalog import load_catalog
-from modelhub_tui.config import Settings, hub_env
+from modelhub_tui.config import Settings, child_env
 from modelhub_tui.errors import BadCatalog, BadSettings, ServiceFailed, explain
 from modelhub_tui.identifiers import plain_number, whole_number
-from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.own_folder import cannot_use, prepare_dir
 from modelhub_tui.service.listen import LOOPBACK, WAITING, listen, local_url
 from modelhub_tui.service.logs import start_log
@@ -347,10 +346,7 @@ class Service:
             "MODELHUB_ROUTER": self._state.url,
             "MODELHUB_API_KEY": self._state.node_key,
             "MODELHUB_NODE_DOOR": str(self._settings.state_dir),
-            "MODELHUB_STATE_DIR": str(self._settings.state_dir),
-            "MODELHUB_CACHE_DIR": str(self._settings.cache_dir),
-            **hub_env(self._settings, os.environ),
-            **limits_env(self._settings.limits),
+            **child_env(self._settings, os.environ),
         }
 
 

@@ -14,10 +14,9 @@ from dataclasses import field
 from pathlib import Path
 
 from modelhub_tui import __version__, own_socket
-from modelhub_tui.config import Settings, hub_env
+from modelhub_tui.config import Settings, child_env
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.identifiers import whole_number
-from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.own_folder import is_own_dir, prepare_dir
 from modelhub_tui.service.statefile import (
     LOCK_FILE,
@@ -334,16 +333,8 @@ def _start(settings: Settings, deadline: float) -> ServiceState:
         ServiceFailed: With what the service itself said, or that it said nothing.
     """
     log = settings.state_dir / LOG_FILE
-    env = {
-        **os.environ,
-        "MODELHUB_STATE_DIR": str(settings.state_dir),
-        "MODELHUB_CACHE_DIR": str(settings.cache_dir),
-        **hub_env(settings, os.environ),
-        **limits_env(settings.limits),
-    }
-    env.pop("MODELHUB_CATALOG", None)
-    if settings.catalog is not None:
-        env["MODELHUB_CATALOG"] = str(settings.catalog)
+    inherited = {name: value for name, value in os.environ.items() if name != "MODELHUB_CATALOG"}
+    env = {**inherited, **child_env(settings, os.environ)}
     readable, writable = os.pipe()
     import subprocess  # most find a service that runs
 

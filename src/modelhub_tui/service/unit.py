@@ -14,9 +14,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelhub_tui.config import SETTINGS, Settings, hub_env
+from modelhub_tui.config import SETTINGS, Settings, child_env
 from modelhub_tui.errors import ServiceFailed
-from modelhub_tui.limit_texts import limits_env
 from modelhub_tui.paths import expanded
 from modelhub_tui.small_files import NotAPlainFile, read_small
 
@@ -86,17 +85,10 @@ def _environment(settings: Settings, env: Mapping[str, str] | None) -> dict[str,
             # A password in there is no secret any more once it stands in a file that a backup takes along.
             if env.get(spelled) and "@" not in env[spelled]:
                 told[spelled] = env[spelled]
-    told |= {
-        "MODELHUB_STATE_DIR": str(settings.state_dir),
-        "MODELHUB_CACHE_DIR": str(settings.cache_dir),
-        **hub_env(settings, env),
-    }
-    told |= limits_env(settings.limits)
+    told |= child_env(settings, env)
     for name in ("MODELHUB_CONFIG", "MODELHUB_API_KEY_FILE"):
         if told.get(name):
             told[name] = str(Path(expanded(told[name], env)).absolute())
-    if settings.catalog is not None:
-        told["MODELHUB_CATALOG"] = str(settings.catalog)
     if settings.key_of:  # without the router beside it the file would pass for that of the service's own key
         told.pop("MODELHUB_API_KEY_FILE", None)
     return {name: value for name, value in told.items() if name not in _SECRET | _NOT_OURS}
