@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,6 +173,29 @@ def test_a_second_dashboard_with_another_cache_waits_with_a_sentence(machine: Lo
             second.send("ctrl+r")
             second.wait_for(lambda text: "this machine" in text and "Another program" not in text, timeout=60)
             assert service().hub_cache == str(tmp_path / "elsewhere" / "hub")
+
+
+def test_a_service_that_was_started_to_stay_is_not_ended_for_other_settings(
+    machine: LoopbackHub, tmp_path: Path
+) -> None:
+    path = catalog(tmp_path, "one")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modelhub_tui", "serve"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while find_service(load_settings()) is None:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        elsewhere = str(tmp_path / "elsewhere")
+        refused = modelhub("local", "--catalog", str(path), HF_HUB_CACHE=elsewhere)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("modelhub: The service was started to stay, with its models in ")
+        assert f"not {elsewhere}. Another folder than " in refused.stderr
+        assert listed(path) == {"one": "available"} and service().pid == process.pid
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def test_another_token_never_takes_turns_and_is_named_where_it_matters(machine: LoopbackHub, tmp_path: Path) -> None:

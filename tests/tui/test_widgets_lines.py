@@ -191,6 +191,17 @@ async def test_the_status_line_keeps_what_matters_most(width):
         assert "this machine" in text
 
 
+async def test_a_reason_that_is_too_long_is_shortened_and_not_left_out():
+    line = StatusLine(clock=lambda: 100.0)
+    problem = "Another program uses the service, started with its models in /a/long/way, not " + "/x" * 100 + "."
+    async with Shell(line).run_test(size=(80, 4)) as pilot:
+        line.fleet = Fleet(connection=Connection(Link.LOST, problem, "Close it.", None, 105.0))
+        await pilot.pause()
+        shown = line.render().plain
+    assert "Another program uses the service, started with its models" in shown and shown.endswith("…")
+    assert len(shown) <= 80
+
+
 async def test_the_status_line_counts_only_while_the_router_is_lost():
     now = [100.0]
     line = StatusLine(clock=lambda: now[0])
