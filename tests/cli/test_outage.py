@@ -51,7 +51,7 @@ def pull_through(modelhub: Shell, hub: LoopbackHub, waits: str, *, code: str, cu
             hub.down()
         else:
             failing = hub.fault(path="*", status=503, times=None)
-        stall.release()
+            hub.drop_connections()
         assert told.wait(90), said
         (transfer,) = json.loads(modelhub.ok("status", "--json"))["transfers"]
         assert transfer["state"] != "failed" and transfer["progress"]["error_code"] == code, transfer
