@@ -107,6 +107,13 @@ def online_node(info: ServiceInfo) -> Any:
     return next((each for each in ask(info, "/v0/nodes") if each["status"] == "online"), None)
 
 
+def heard(info: ServiceInfo) -> bool:
+    """Whether its node has told what is on the disk: that comes after it is online."""
+    request = urllib.request.Request(info.url + "/v0/models", headers={"Authorization": f"Bearer {info.key}"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        return online_node(info) is not None and "X-Modelhub-Unheard" not in answer.headers
+
+
 def make_busy(settings: Settings, info: ServiceInfo) -> None:
     """A node of the test's own, in the middle of a transfer."""
     state = statefile.read_state(settings.state_dir)
@@ -577,7 +584,7 @@ def test_looking_with_other_settings_leaves_the_service_as_it_is(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     info = start(settings)
-    until(lambda: online_node(info), "its node has reported")
+    until(lambda: heard(info), "its node has reported")
     assert modelhub(replace(settings, hf_endpoint="http://127.0.0.1:10"), monkeypatch, "status") == 0
     said = capsys.readouterr()
     assert f"process {info.pid}" in said.out

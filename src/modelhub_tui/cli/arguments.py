@@ -288,9 +288,9 @@ def _add_trash(add: Callable[..., Any]) -> None:
 
 
 def _seconds(text: str) -> Any:
-    number = text.removesuffix("s").strip()
-    if number.isascii() and number.isdigit() and len(number) <= 7:
-        return int(number)
+    number = whole_number(text.removesuffix("s").strip(), 9_999_999)
+    if number is not None:
+        return number
     raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; give a whole one, or 0 for no limit")
 
 
