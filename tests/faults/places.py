@@ -31,10 +31,17 @@ def can_mount() -> bool:
     return asked.returncode == 0
 
 
-def on_small_disk(folder: Path, size_bytes: int) -> tuple[str, ...]:
-    """`folder` is a file system of its own, of that size. Look into it by `inside()`."""
+def on_small_disk(folder: Path, size_bytes: int, *, inodes: int = 0) -> tuple[str, ...]:
+    """`folder` is a file system of its own, of that size, for so many files (0: as many as you like). Look into it by
+    `inside()`."""
     folder.mkdir(parents=True, exist_ok=True)
-    return _mounted(f"-t tmpfs -o size={size_bytes} none", folder)
+    return _mounted(f"-t tmpfs -o size={size_bytes},nr_inodes={inodes} none", folder)
+
+
+def with_largest_file(size_bytes: int) -> tuple[str, ...]:
+    """No file may grow beyond this, as by `ulimit -f`."""
+    said = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size_bytes}, {size_bytes}))"
+    return (sys.executable, "-c", f"{said}; os.execvp(sys.argv[1], sys.argv[1:])")
 
 
 def read_only(folder: Path) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.machine import Machine
-from tests.faults.places import can_mount, humble, inside, on_small_disk, read_only
+from tests.faults.places import can_mount, humble, inside, on_small_disk, read_only, with_largest_file
 from tests.faults.residue import left_behind
 from tests.faults.witness import Witness, content_is_right
 from tests.hub import MIB, Generated, HubRepo, LoopbackHub
@@ -76,6 +76,52 @@ def fill_up(path: Path) -> None:
                     file.write(block)
             except OSError:
                 continue
+
+
+@needs_mount
+def test_without_inodes_it_waits_by_that_name_and_fetches_nothing(tmp_path: Path) -> None:
+    cache = tmp_path / "small"
+    with LoopbackHub() as hub:
+        repo = model(hub, "many")
+        wrap = on_small_disk(cache, 64 * MIB, inodes=60)
+        with Machine(tmp_path, hub, tuning=TUNING, cache=cache, wrap=wrap) as machine:
+            here = inside(machine.service_pid, cache)
+            fillers = take_all_inodes(here)
+            machine.cache = here
+            with Witness(machine):
+                name = machine.register(repo.id)
+                told = machine.wait_phase(name, "paused", code="no_space")
+                assert "no inodes left" in told["error"] and "Needs" not in told["error"]
+                assert served(hub, "many") == 0
+                for each in fillers:
+                    each.unlink()
+                machine.wait_whole(name)
+            assert served(hub, "many") == SIZE
+            assert left_behind(here) == []
+            machine.cache = cache
+
+
+def take_all_inodes(folder: Path) -> list[Path]:
+    """Make empty files until there can be no more."""
+    made: list[Path] = []
+    while True:
+        path = folder / f"filler-{len(made)}"
+        try:
+            path.touch()
+        except OSError:
+            return made
+        made.append(path)
+
+
+def test_a_file_larger_than_the_limit_is_said_so_before_a_byte_is_fetched(tmp_path: Path) -> None:
+    with LoopbackHub() as hub:
+        small, large = model(hub, "fits", MIB), model(hub, "larger")
+        with Machine(tmp_path, hub, tuning=TUNING, wrap=with_largest_file(4 * MIB)) as machine, Witness(machine):
+            name = machine.register(large.id)
+            told = machine.wait_phase(name, "failed", code="disk")
+            assert "larger than a file may be there" in told["error"] and "ulimit -f" in told["error"]
+            assert told["retry_in_s"] is None and served(hub, "larger") == 0
+            machine.wait_whole(machine.register(small.id))
 
 
 @needs_mount

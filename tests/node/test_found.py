@@ -16,6 +16,7 @@ from modelhub_tui.service.node.folders import Folder
 from modelhub_tui.service.node.found import Finder
 from modelhub_tui.service.node.manifest import File
 from tests.hub import HubRepo, LoopbackHub
+from tests.hub.blobs import pointer
 
 CONFIG = json.dumps({"architectures": ["Tiny"]})
 
@@ -53,6 +54,17 @@ def test_what_the_library_fetched_is_found_with_its_checksums_and_paths(empty_hu
     assert Path(finder.report(())[0]["paths"][0]).read_bytes() == b"GGUF one"
 
 
+def safetensors(number: int) -> bytes:
+    """The least that can be a safetensors file."""
+    return (2).to_bytes(8, "little") + b"{}" + bytes([number])
+
+
+def test_what_holds_a_pointer_is_not_offered(empty_hub: LoopbackHub, cache: Cache) -> None:
+    bad = {"pointer.gguf": pointer("0" * 64, 10**9), "page.gguf": b"<html>", "good.gguf": b"GGUF"}
+    fetch(empty_hub, cache, empty_hub.add(HubRepo("acme/mixed", bad)))
+    assert names(Finder(cache)) == [["good.gguf"]]
+
+
 def test_groups_of_each_kind(empty_hub: LoopbackHub, cache: Cache) -> None:
     gguf = {f"big-0000{n}-of-00002.gguf": f"GGUF {n}".encode() for n in (1, 2)}
     more = {"small.gguf": b"GGUF s", "mmproj-f16.gguf": b"GGUF p", "x.imatrix.gguf": b"GGUF i", "notes.txt": "no model"}
@@ -60,7 +72,7 @@ def test_groups_of_each_kind(empty_hub: LoopbackHub, cache: Cache) -> None:
     index = json.dumps(
         {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     )
-    sharded = {f"model-0000{n}-of-00002.safetensors": f"weights {n}".encode() for n in (1, 2)}
+    sharded = {f"model-0000{n}-of-00002.safetensors": safetensors(n) for n in (1, 2)}
     tensors = empty_hub.add(
         HubRepo(
             "acme/tensors",
@@ -74,8 +86,10 @@ def test_groups_of_each_kind(empty_hub: LoopbackHub, cache: Cache) -> None:
         )
     )
     whisper = empty_hub.add(HubRepo("acme/whisper", {"ggml-base.bin": b"lmgg base", "ggml-tiny.bin": b"lmgg tiny"}))
-    part = empty_hub.add(HubRepo("acme/part", {"vae/x.safetensors": b"vae", "y-00001-of-00002.safetensors": b"y"}))
-    zero = {f"model-0000{n}-of-00002.safetensors": f"weights {n}".encode() for n in (0, 1)}  # counted from 0
+    part = empty_hub.add(
+        HubRepo("acme/part", {"vae/x.safetensors": safetensors(5), "y-00001-of-00002.safetensors": safetensors(6)})
+    )
+    zero = {f"model-0000{n}-of-00002.safetensors": safetensors(n) for n in (0, 1)}  # counted from 0
     index0 = json.dumps({"weight_map": dict(zip("ab", zero, strict=True))})
     from_zero = empty_hub.add(
         HubRepo("acme/zero", {**zero, "model.safetensors.index.json": index0, "config.json": CONFIG})
@@ -100,7 +114,7 @@ def test_groups_of_each_kind(empty_hub: LoopbackHub, cache: Cache) -> None:
 def test_what_is_not_whole_is_not_offered(empty_hub: LoopbackHub, cache: Cache) -> None:
     shards = {f"big-0000{n}-of-00002.gguf": f"GGUF {n}".encode() for n in (1, 2)}
     index = json.dumps({"weight_map": {"a": "part-a.safetensors", "b": "part-b.safetensors"}})
-    weights = {"part-a.safetensors": b"a", "part-b.safetensors": b"b"}
+    weights = {"part-a.safetensors": safetensors(7), "part-b.safetensors": safetensors(8)}
     one = empty_hub.add(HubRepo("acme/one", shards))
     two = empty_hub.add(HubRepo("acme/two", {**weights, "model.safetensors.index.json": index, "config.json": CONFIG}))
     three = empty_hub.add(HubRepo("acme/three", {"whole.gguf": b"GGUF three", "other.gguf": b"GGUF four"}))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelhub_tui.service.node import faults
+from modelhub_tui.service.node.asking import lost
+from modelhub_tui.service.node.part import Part
 from tests.hub import MIB, Generated, HubRepo, LoopbackHub
 from tests.hub.blobs import pointer
 from tests.node.harness import NodeThread
@@ -171,3 +177,66 @@ def test_what_is_no_model_is_never_downloaded(
         assert failed["error_code"] == "not_weights"
         assert f"{path} {words}" in failed["error"] and failed["retry_in_s"] is None
         assert not [*node.cache.rglob(path)] and not [*node.cache.rglob("*.part")]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "passing", "words"),
+    [
+        (errno.EACCES, "disk", True, "No permission to write /m/x"),
+        (errno.EROFS, "disk", True, "read-only file system"),
+        (errno.ENOTDIR, "disk", False, "is not a folder"),
+        (errno.EFBIG, "disk", False, "FAT: 4 GiB"),
+        (errno.EDQUOT, "no_space", True, "disk quota of this user"),
+        (errno.EIO, "disk", True, "The disk reports an error at /m/x"),
+        (errno.ESTALE, "disk", True, "stale handle"),
+        (errno.ENOTCONN, "disk", True, "not connected any more"),
+        (errno.ENAMETOOLONG, "disk", False, "longer name than this file system takes"),
+        (errno.EMFILE, "disk", True, "ulimit -n"),
+        (errno.ENFILE, "disk", True, "fs.file-max"),
+        (errno.ENOMEM, "disk", True, "no memory left"),
+        (errno.EXDEV, "disk", True, "/m/x cannot be written: "),
+    ],
+)
+def test_each_error_of_the_disk_has_a_sentence_of_its_own(number: int, code: str, passing: bool, words: str) -> None:
+    fault = faults.disk_trouble(OSError(number, os.strerror(number), "/m/x"))
+    assert (fault.code, fault.passing) == (code, passing) and words in fault.sentence
+    assert "Needs" not in fault.sentence and fault.sentence.endswith(".")
+
+
+def test_a_line_that_fails_for_want_of_descriptors_is_not_called_broken() -> None:
+    fault = lost("cdn", OSError(errno.EMFILE, "Too many open files"))
+    assert fault.code == "disk" and "ulimit -n" in fault.sentence and "cdn" not in fault.sentence
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC, errno.EIO])
+def test_a_write_that_fails_again_and_again_costs_fewer_and_fewer_bytes(
+    router: StubRouter,
+    empty_hub: LoopbackHub,
+    repo: HubRepo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    """The disk takes the first MiB and nothing more, while its figures tell of room."""
+    broken = [True]
+    append = Part.append
+
+    def full(part: Part, data: memoryview) -> None:
+        if broken[0] and part.have >= MIB:
+            raise OSError(number, os.strerror(number), str(part.path))
+        append(part, data[: MIB - part.have] if broken[0] else data)
+
+    monkeypatch.setattr(Part, "append", full)
+    router.register(NAME, manifest_of(repo))
+    with NodeThread(router, empty_hub, tmp_path, restart_cap_s=600.0, restart_base_s=600.0):
+        told = router.wait_phase(NAME, "failed" if number == errno.EIO else "paused")
+        assert "Needs" not in told["error"]
+        router.wait(lambda: len(empty_hub.requests("*.gguf", server="cdn")) >= (1 if number == errno.EIO else 3))
+        asked = empty_hub.requests("*.gguf", server="cdn")
+        assert all(each.range == f"bytes={MIB}-{SIZE - 1}" for each in asked[1:]), (
+            "what is on disk is not fetched again"
+        )
+        broken[0] = False
+        router.retry(NAME)
+        placed = router.wait_whole(NAME)
+    assert hashlib.sha256(Path(placed["path"]).read_bytes()).hexdigest() == repo["tiny.gguf"].sha256

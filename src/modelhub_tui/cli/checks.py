@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from modelhub_tui import __version__
+from modelhub_tui import __version__, hf_env
 from modelhub_tui.config import SETTINGS, Settings, origins
-from modelhub_tui.errors import ModelHubError, explain
+from modelhub_tui.errors import BadSettings, ModelHubError, explain
 from modelhub_tui.units import human_size
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
@@ -170,6 +170,12 @@ def settings_in_force(settings: Settings, flags: dict[str, str | None]) -> Check
     said = [name for name, source in sources.items() if source != "default"]
     where = f"set: {', '.join(said)}" if said else "all as they come"
     mode = "this machine's own service" if settings.embedded else f"the router {settings.router}"
+    try:
+        hf_env.check()
+    except BadSettings as error:
+        return Check("settings", PROBLEM, error.reason, "Until then no service starts.", details)
+    for remark in hf_env.remarks():
+        return Check("settings", WARNING, remark, "", details)
     if settings.notice:
         todo = "Set a key for this router: `--api-key-file`, or MODELHUB_API_KEY without MODELHUB_ROUTER beside it."
         return Check("settings", WARNING, settings.notice, todo, details)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from modelhub_tui import tls
+from modelhub_tui import hf_env, tls
 from modelhub_tui.cli.checks import OK, PROBLEM, WARNING, Check
 from modelhub_tui.config import Settings, hf_paths
 from modelhub_tui.domain import NodeStatus, Phase, Transfer
@@ -131,6 +131,9 @@ def hub(settings: Settings) -> Check:
 def token(settings: Settings) -> Check:
     """Whether there is a HuggingFace token, and whether the hub takes it. It is shown to nobody else."""
     said, source = _token()
+    trouble = hf_env.token_trouble(os.environ)
+    if trouble:
+        return Check("token", PROBLEM, trouble, "", {"set": False})
     if not said:
         what = "None; gated and private repos need one."
         return Check("token", OK, what, "", {"set": False})

@@ -52,11 +52,11 @@ class Console:
 
     def json(self, value: Any) -> None:
         """Print a value as JSON, indented."""
-        _write(sys.stdout, escaped(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
+        _write(sys.stdout, _json(value, indent=2))
 
     def json_line(self, value: Any) -> None:
         """Print a value as JSON on one line, at once."""
-        _write(sys.stdout, escaped(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n")
+        _write(sys.stdout, _json(value))
         sys.stdout.flush()
 
     def say(self, text: str, colour: str = "") -> None:
@@ -177,6 +177,18 @@ def _is_tty(stream: Any) -> bool:
         return bool(stream is not None and stream.isatty())
     except ValueError:  # closed
         return False
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """JSON that loses nothing on the way to a program: UTF-8, or escaped to ASCII where stdout is anything else, or
+    where a name on this machine is no text (half a surrogate pair, which an escape can say)."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "").replace("_", "")
+    try:
+        plain = encoding in ("utf8", "utf8sig") and bool(text.encode())
+    except UnicodeEncodeError:
+        plain = False
+    return (escaped(text) if plain else json.dumps(value, indent=indent, allow_nan=False)) + "\n"
 
 
 def _write(stream: IO[str], text: str) -> None:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelhub_tui import __version__, own_socket
+from modelhub_tui import __version__, hf_env, own_socket
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.config import Settings, child_env
 from modelhub_tui.errors import BadCatalog, BadSettings, ServiceFailed, explain
@@ -72,7 +72,8 @@ def run(
         ready: Called once the service answers.
 
     Raises:
-        BadSettings: It would let other machines in without a key, or the key cannot be used.
+        BadSettings: It would let other machines in without a key, or the key, or a variable of the HuggingFace library
+            cannot be used.
         ServiceFailed: It cannot start.
     """
     if host not in LOOPBACK and not api_key:
@@ -82,6 +83,7 @@ def run(
         )
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
         raise BadSettings("The API key has characters that HTTP cannot carry. Use letters, digits and punctuation.")
+    hf_env.check()
     metrics_for()
     prepare_dir(settings.state_dir)
     # Never let go of: the process's end does that, and then nothing of it is left.

@@ -13,7 +13,7 @@ import time
 from dataclasses import field
 from pathlib import Path
 
-from modelhub_tui import __version__, own_socket
+from modelhub_tui import __version__, hf_env, own_socket
 from modelhub_tui.config import Settings, child_env
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.identifiers import whole_number
@@ -330,8 +330,10 @@ def _start(settings: Settings, deadline: float) -> ServiceState:
     """Start the service detached and wait until it answers.
 
     Raises:
+        BadSettings: A variable of the HuggingFace library cannot be used.
         ServiceFailed: With what the service itself said, or that it said nothing.
     """
+    hf_env.check()
     log = settings.state_dir / LOG_FILE
     inherited = {name: value for name, value in os.environ.items() if name != "MODELHUB_CATALOG"}
     env = {**inherited, **child_env(settings, os.environ)}

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from modelhub_tui import locks
 from modelhub_tui.errors import BadSettings
 from modelhub_tui.service.redact import known_secrets, redact
 from modelhub_tui.small_files import NotAPlainFile
@@ -168,7 +169,7 @@ def rotate(path: Path, fd: int) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    locked = locks.flock(fd, fcntl.LOCK_EX)  # without locks two may rotate at once: a log is kept under another number
     try:
         try:
             if not os.path.samestat(os.fstat(fd), path.stat()):
@@ -180,7 +181,8 @@ def rotate(path: Path, fd: int) -> None:
                 path.with_name(f"{path.name}.{number}").replace(path.with_name(f"{path.name}.{number + 1}"))
         path.replace(path.with_name(f"{path.name}.1"))
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        if locked:
+            fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class _Stream:

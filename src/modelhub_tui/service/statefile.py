@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, field, fields
 from pathlib import Path
 
+from modelhub_tui import locks
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.identifiers import whole_number
@@ -168,7 +169,9 @@ def remove_state(state_dir: Path, state_id: str) -> None:
 
 
 class Lock:
-    """An flock on a file of the state folder; the file holds the holder's pid.
+    """A lock on a file of the state folder; the file holds the holder's pid.
+
+    An flock, or where the file system has none a file beside it that says who made it (see `locks`).
 
     Raises:
         ServiceFailed: The file cannot be opened, or is not ours.
@@ -176,6 +179,7 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._soft: locks.SoftLock | None = None
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             self._fd = os.open(path, flags, 0o600)
@@ -205,17 +209,21 @@ class Lock:
         """True if another process holds it now."""
         if not self._take(fcntl.LOCK_SH | fcntl.LOCK_NB):
             return True
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        if self._soft is not None:
+            self._soft.release()
+        else:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
         return False
 
     def _take(self, how: int) -> bool:
         try:
-            fcntl.flock(self._fd, how)
-        except BlockingIOError:
-            return False
-        except OSError as error:  # a network file system that has no locks
+            taken = locks.flock(self._fd, how)
+            if taken is None:
+                self._soft = self._soft or locks.SoftLock(self._path.with_name(f"{self._path.name}.held"))
+                taken = self._soft.acquire()
+        except OSError as error:
             raise cannot_use(self._path, error) from error
-        return True
+        return taken
 
     def holder(self) -> int | None:
         """The process of ours that took the lock last and has it open still; None if that cannot be told.
@@ -244,6 +252,8 @@ class Lock:
     def close(self) -> None:
         """Let go of it."""
         os.close(self._fd)
+        if self._soft is not None:
+            self._soft.release()
 
 
 @contextlib.contextmanager

@@ -93,6 +93,9 @@ def _other(body: Body, told: int | None, path: str, host: str, what: str) -> fau
 
 def lost(host: str, error: Exception) -> faults.Fault:
     """The connection broke, or was never made."""
+    own = faults.short_of(error)
+    if own is not None:
+        return own
     no_way = error if isinstance(error, NoWay) else tls.refusal(error, host)
     if no_way is not None:
         return faults.no_way(no_way)

@@ -25,10 +25,10 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from modelhub_tui import identifiers
+from modelhub_tui import identifiers, locks
 from modelhub_tui.identifiers import BadIdentifier, is_blob_name, is_checksum, safe_repo_path
 from modelhub_tui.service.node.chunkmap import mapped_bytes, new_map
 from modelhub_tui.service.node.folders import Folder
@@ -69,6 +69,10 @@ class Cache:
     def map(self, repo: str, etag: str) -> Path:
         """Beside a part that has gaps: which of its bytes are there (`chunkmap.py`)."""
         return self._in_blobs(repo, etag, MAP_SUFFIX)
+
+    def part_lock(self, repo: str, etag: str) -> Path:
+        """Beside a part, where the file system has no locks of its own."""
+        return self._in_blobs(repo, etag, f"{PART_SUFFIX}.lock")
 
     def trashed(self, repo: str, etag: str) -> Path:
         return self._in_blobs(repo, etag, TRASH_SUFFIX)
@@ -123,6 +127,7 @@ class Cache:
         """Remove an unfinished file. Its map goes last: a part with gaps must not be found without it."""
         for each in (self.part(repo, etag), self.map(repo, etag), new_map(self.map(repo, etag))):
             drop_file(each)
+        locks.tidy(self.part_lock(repo, etag))
 
     def prepare(self, repo: str, commit: str) -> None:
         """Make a repo's folders. Snapshots come first: a repo with blobs alone is called corrupt by a scan.
@@ -214,11 +219,19 @@ class Cache:
         """
         with contextlib.ExitStack() as held:
             try:
-                with Folder.at(self.root) as root, root.enter(".locks", folder_name(repo), make=True) as locks:
-                    fd = locks.open_file(f"{etag}.lock", 0o664)
+                name, until = f"{etag}.lock", time.monotonic() + _LOCK_WAIT_S
+                with Folder.at(self.root) as root, root.enter(".locks", folder_name(repo), make=True) as folder:
+                    fd = folder.open_file(name, 0o664)
                     held.callback(os.close, fd)
-                until = time.monotonic() + _LOCK_WAIT_S
-                while not _locked(fd) and time.monotonic() < until:
+                    take: Callable[[], bool | None] = functools.partial(locks.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if take() is None:
+                        # The library's lock is then that the file exists: an empty one, such as ours, is nobody's.
+                        if not os.fstat(fd).st_size:
+                            folder.unlink(name)
+                        soft = locks.SoftLock(self.root / ".locks" / folder_name(repo) / name)
+                        held.callback(soft.release)
+                        take = soft.acquire
+                while not take() and time.monotonic() < until:
                     time.sleep(_LOCK_POLL_S)
             except OSError as error:
                 log.info("going on without the library's lock: %s", error)
@@ -268,6 +281,14 @@ class Cache:
             refs.write(temporary, commit.encode())
             refs.rename(temporary, refs, name)
 
+    def free_names(self) -> int | None:
+        """How many more files its file system can hold (free inodes); None where there is no such limit."""
+        for folder in (self.root, *self.root.parents):
+            with contextlib.suppress(OSError):
+                told = os.statvfs(folder)
+                return told.f_favail if told.f_files else None
+        return None
+
     def usage(self) -> tuple[int, int]:
         """Free and total bytes of the file system the cache is on, or will be on."""
         for folder in (self.root, *self.root.parents):
@@ -310,11 +331,3 @@ def repo_of(name: str) -> str | None:
         return identifiers.repo_id(name.removeprefix("models--").replace("--", "/", 1))
     except BadIdentifier:
         return None
-
-
-def _locked(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

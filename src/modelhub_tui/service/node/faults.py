@@ -13,7 +13,7 @@ from modelhub_tui.hub_status import meaning
 from modelhub_tui.identifiers import OutsideError
 from modelhub_tui.proxies import BadProxy
 from modelhub_tui.tls import BadCertificates
-from modelhub_tui.units import human_duration
+from modelhub_tui.units import human_duration, human_size
 from modelhub_tui.untrusted import clean
 
 OUTAGES = frozenset({"hub_unreachable", "hub_failed", "connection_lost", "stalled", "rate_limited", "router"})
@@ -209,20 +209,65 @@ def held() -> Fault:
     return Fault("paused", "Paused.")
 
 
+def no_names() -> Fault:
+    """No inodes are left, though there may be bytes."""
+    what = "The disk of the model folder cannot hold one more file (no inodes left), though it may have free bytes"
+    return Fault("no_space", f"{what}: remove files there. Goes on when there is room.", passing=True)
+
+
+def called_full(free: int) -> Fault:
+    """ENOSPC, and the figures do not say why: reserved blocks, a quota, a file system's own bookkeeping."""
+    what = f"The disk of the model folder calls itself full, though it tells of {human_size(free)} free"
+    return Fault("no_space", f"{what}: a quota, or what it reserves. It is tried again now and then.", passing=True)
+
+
+_DISK_TROUBLES = {
+    errno.EACCES: (True, "No permission to write {name}: change its owner or mode, or set HF_HUB_CACHE."),
+    errno.EROFS: (True, "{name} is on a read-only file system: set HF_HUB_CACHE to another folder."),
+    errno.EEXIST: (False, "{name} is not a folder: set HF_HUB_CACHE to one, restart the service and retry."),
+    errno.EFBIG: (
+        False,
+        "{name} would be larger than a file may be there: this file system's limit (FAT: 4 GiB) or that of the process "
+        "(`ulimit -f`). Set HF_HUB_CACHE to another disk or raise the limit, restart the service and retry.",
+    ),
+    errno.EIO: (True, "The disk reports an error at {name}: it may be failing; look at the system's log."),
+    errno.ESTALE: (True, "{name} is on a network folder that was lost (stale handle): mount it again."),
+    errno.ENOTCONN: (True, "{name} is on a file system that is not connected any more: mount it again."),
+    errno.ENAMETOOLONG: (
+        False,
+        "{name} is a longer name than this file system takes: set HF_HUB_CACHE to another one.",
+    ),
+    errno.EMFILE: (True, "The node has too many files open: raise its limit (`ulimit -n`)."),
+    errno.ENFILE: (True, "This machine has too many files open (fs.file-max)."),
+    errno.ENOMEM: (True, "This machine has no memory left for {name}."),
+    errno.ENOBUFS: (True, "This machine has no memory left for its connections."),
+}
+"""Whether it passes, and the sentence."""
+_SAME = {errno.EPERM: errno.EACCES, errno.ENOTDIR: errno.EEXIST}
+
+
 def disk_trouble(error: OSError) -> Fault:
-    """The file system said no. Passing: a mount may come back, a mode may be changed."""
+    """The file system said no. Most pass: a mount may come back, a mode may be changed."""
     name = clean(error.filename, 160) if isinstance(error.filename, str) else "the model folder"
     if isinstance(error, OutsideError):
         return Fault("disk", f"{name} is a link, and may lead out of the model cache: put a folder there, then retry.")
-    if error.errno in (errno.EACCES, errno.EPERM):
+    if error.errno == errno.EDQUOT:
+        what = "The disk quota of this user is used up in the model folder"
         return Fault(
-            "disk", f"No permission to write {name}: change its owner or mode, or set HF_HUB_CACHE.", passing=True
+            "no_space", f"{what}: remove files, or have it raised. It is tried again now and then.", passing=True
         )
-    if error.errno == errno.EROFS:
-        return Fault("disk", f"{name} is on a read-only file system: set HF_HUB_CACHE to another folder.", passing=True)
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return Fault("disk", f"{name} is not a folder: set HF_HUB_CACHE to one, restart the service and retry.")
+    number = _SAME.get(error.errno or 0, error.errno)
+    if number in _DISK_TROUBLES:
+        passing, words = _DISK_TROUBLES[number]
+        sentence = words.format(name=name)
+        return Fault("disk", sentence[0].upper() + sentence[1:], passing=passing)
     return Fault("disk", f"{name} cannot be written: {clean(error.strerror or error, 120)}.", passing=True)
+
+
+def short_of(error: BaseException | None) -> Fault | None:
+    """The fault of a connection that failed for want of something of this machine's own; None for any other."""
+    own = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+    return disk_trouble(OSError(error.errno, error.strerror)) if own and isinstance(error, OSError) else None
 
 
 def not_removed(error: Exception) -> Fault:
@@ -249,8 +294,3 @@ def router_failed(why: str) -> Fault:
 def elsewhere() -> Fault:
     """Not a failure: the same file is being fetched by somebody else on this machine."""
     return Fault("busy", "Waiting: another process on this machine is fetching the same file.", passing=True)
-
-
-def out_of_room(error: OSError) -> bool:
-    """Whether a write failed because the disk, or our share of it, is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

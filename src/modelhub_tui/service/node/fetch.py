@@ -7,9 +7,11 @@ is written after a cancellation, even when a call to the hub answers late.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import random
+import resource
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -166,6 +168,9 @@ class Fetcher:
                 self._tell(done)
 
     def _fetch(self, index: int, file: File, found: Found, *, sync: bool = True) -> File:
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        if most != resource.RLIM_INFINITY and found.size > most:
+            raise faults.disk_trouble(OSError(errno.EFBIG, "too large", file.path))  # now, and not at that byte
         budget = Budget(self._tuning)
         with Part(self._cache, file, found.size) as part:
             for damaged in (False, True):

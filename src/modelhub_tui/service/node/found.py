@@ -1,6 +1,7 @@
 """Models that are whole in the cache and belong to none we hold: the library fetched them, or we did for a lost router.
 
-Looks at names, links and lengths only; content is checked when somebody adopts a model. Everything here blocks.
+Looks at names, links, lengths and first bytes (a git-lfs pointer is no model); all of the content is checked when
+somebody adopts a model. Everything here blocks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_blob_id, is_commit, is_sha256, safe_repo_path
+from modelhub_tui.service.node import contents
 from modelhub_tui.service.node.cache import Cache, repo_of
 from modelhub_tui.service.node.folders import Folder
 from modelhub_tui.service.node.manifest import File
@@ -216,7 +218,8 @@ def _files_of(cache: Cache, home: Folder, repo: str, commit: str) -> dict[str, F
                 except (OSError, BadIdentifier):
                     continue  # leads nowhere, or has a name that no repo file may have
                 size = told.st_size
-                if stat.S_ISREG(told.st_mode) and 0 < size < 2**53 and sizes.get(path, size) == size:
+                plain = stat.S_ISREG(told.st_mode) and 0 < size < 2**53 and sizes.get(path, size) == size
+                if plain and contents.trouble_at(path, blob) is None:
                     files[path] = File(repo, commit, path, size, etag, commit=commit)
     return files
 

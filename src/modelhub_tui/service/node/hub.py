@@ -156,8 +156,22 @@ class Hub:
                 return faults.bad_manifest(f"{repo} is no repo")
             case ValueError():
                 return faults.bad_answer(self.host, "a length that is no number")
+        own = faults.short_of(_root(error))
+        if own is not None:
+            return own
         why = getattr(getattr(error, "__cause__", None), "strerror", None) or str(error) or type(error).__name__
         return faults.hub_unreachable(self.endpoint, why)
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an exception was raised for, at the end of the chain."""
+    seen = error
+    for _ in range(10):
+        behind = seen.__cause__ or seen.__context__
+        if behind is None:
+            break
+        seen = behind
+    return seen
 
 
 def _checksum(etag: object, *, linked: bool) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import sqlite3
 import threading
@@ -120,17 +121,18 @@ class Job:
         except OSError as error:
             if self._stop.is_set():
                 raise faults.Stopped from error
-            if faults.out_of_room(error):
-                raise self.full() from error
-            raise faults.disk_trouble(error) from error
+            raise (self.full() if error.errno == errno.ENOSPC else faults.disk_trouble(error)) from error
         finally:
             self._transport.close()
             self.ended.set()
 
     def full(self) -> faults.Fault:
-        """The disk filled up under us."""
+        """The disk filled up under us: with bytes, with files, or for a reason that its figures do not show."""
         free, _ = self._cache.usage()
-        return faults.no_space(self._progress.missing_bytes(), free)
+        needs = self._progress.missing_bytes()
+        if needs > free:
+            return faults.no_space(needs, free)
+        return faults.no_names() if self._cache.free_names() == 0 else faults.called_full(free)
 
     def _file_at(self, position: int) -> File:
         return self.files[self._order[position]]

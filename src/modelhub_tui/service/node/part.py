@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+from modelhub_tui import locks
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.cache import Cache, drop_file, sync_dir
 from modelhub_tui.service.node.chunkmap import ChunkMap, note_durable
@@ -17,7 +18,7 @@ from modelhub_tui.service.node.manifest import File
 
 
 class Part:
-    """An unfinished file, open and ours alone: `flock` keeps a second process (or transfer) off the same bytes."""
+    """An unfinished file, open and ours alone: a lock keeps a second process (or transfer) off the same bytes."""
 
     def __init__(self, cache: Cache, file: File, size: int) -> None:
         """Raises Fault `busy` when somebody else is at it, OSError when the disk says no."""
@@ -29,12 +30,12 @@ class Part:
         self.map: ChunkMap | None = None
         self._lock = threading.Lock()
         self.fd = _open(self.path)
+        self._soft: locks.SoftLock | None = None
         try:
             try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Published or removed between open and lock: then this is no longer the file at that path.
-                same = os.path.samestat(os.fstat(self.fd), self.path.lstat())
-            except (BlockingIOError, FileNotFoundError):
+                same = self._locked(cache, file) and os.path.samestat(os.fstat(self.fd), self.path.lstat())
+            except FileNotFoundError:
                 same = False
             if not same:
                 raise faults.elsewhere()
@@ -42,8 +43,20 @@ class Part:
             """Bytes that are there, wherever."""
             self._take_stock()
         except BaseException:
-            os.close(self.fd)
+            self._let_go()
             raise
+
+    def _locked(self, cache: Cache, file: File) -> bool:
+        taken = locks.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if taken is None:
+            self._soft = locks.SoftLock(cache.part_lock(file.repo, file.etag or ""))
+            taken = self._soft.acquire()
+        return taken
+
+    def _let_go(self) -> None:
+        os.close(self.fd)
+        if self._soft is not None:
+            self._soft.release()
 
     def _take_stock(self) -> None:
         length = os.fstat(self.fd).st_size
@@ -68,7 +81,7 @@ class Part:
     ) -> None:
         if self.map is not None:
             self.map.close()
-        os.close(self.fd)
+        self._let_go()
 
     @property
     def prefix(self) -> int:

@@ -105,12 +105,13 @@ class Pursuit:
             await let_go(held)
             held.progress.phase(Phase.PAUSED, faults.held())
             return
-        restart_s = self._tuning.restart_base_s
+        restart_s, look_s = self._tuning.restart_base_s, self._tuning.space_check_s
         if wait_for_nudge:
             fault = faults.Fault(held.entry.error_code or "failed", held.entry.error or "It failed before; retry it.")
             held.progress.phase(Phase.FAILED, fault)
             await _nudged(held, None)
         while True:
+            had = held.progress.bytes_done
             fault_or_none = await self._attempt(held)
             if fault_or_none is None:
                 return
@@ -119,7 +120,10 @@ class Pursuit:
                 held.progress.phase(Phase.WAITING, fault)
                 await _nudged(held, _BUSY_RETRY_S)
             elif fault.code == "no_space":
-                await self._until_room(held, fault)
+                # What failed at the same byte as before may fail for long: each try costs what it asks the hub for.
+                grew = held.progress.bytes_done > had
+                look_s = self._tuning.space_check_s if grew else min(look_s * 2, self._tuning.restart_cap_s)
+                await self._until_room(held, fault, look_s)
             elif fault.passing:
                 log.warning("%s: gave up for now: %s", held.entry.name, fault)
                 wait_s = max(restart_s, min(fault.retry_after_s or 0.0, self._tuning.retry_after_cap_s))
@@ -136,13 +140,14 @@ class Pursuit:
                 await _nudged(held, None)
                 restart_s = self._tuning.restart_base_s
 
-    async def _until_room(self, held: Held, fault: faults.Fault) -> None:
-        """Hold a transfer until there is room for it; its sentence follows what happens on the disk."""
+    async def _until_room(self, held: Held, fault: faults.Fault, look_s: float) -> None:
+        """Hold a transfer until there is room for it, so far as can be seen; its sentence follows what happens on the
+        disk. `look_s` lie between two looks."""
         held.progress.note(f"Paused at {human_size(held.progress.bytes_done)}: {fault.sentence}")
         told: faults.Fault | None = fault
         while told is not None:
             held.progress.phase(Phase.PAUSED, told)
-            await _nudged(held, self._tuning.space_check_s)
+            await _nudged(held, look_s)
             now = await self._refusal(held)
             # The same words are the same fault: nobody is to be woken for it.
             told = told if now is not None and now.sentence == told.sentence else now

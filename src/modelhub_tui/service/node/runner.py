@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+from modelhub_tui import hf_env
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ModelHubError, explain
 from modelhub_tui.service.logs import start_log
@@ -46,8 +47,10 @@ def run_node(
         Exit code: 0 after a stop, 1 if something broke.
 
     Raises:
-        ModelHubError: It cannot work here, and says why: `NoWay` for a proxy or certificates that cannot be used.
+        ModelHubError: It cannot work here, and says why: `NoWay` for a proxy or certificates that cannot be used,
+            `BadSettings` for a variable of the HuggingFace library.
     """
+    hf_env.check()
     streams = sys.stdout, sys.stderr
     _set_up_logging(settings.state_dir / "node" / "node.log", key)
     # Read by the library when it is imported, which happens later: no word to anybody but the configured hub.

@@ -46,6 +46,9 @@ _LIKED = (
 )
 _NOT_A_MODEL = re.compile(r"(^|[-_./])(mmproj|imatrix)", re.IGNORECASE)
 _SUPPORT = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".bpe", ".py", ".spm")
+_WEIGHTS = (".gguf", ".safetensors")
+_LEAST_BYTES = 1024
+"""No weights in git itself have fewer; a git-lfs pointer has some 130."""
 _ONNX_DATA = (".onnx_data", ".onnx.data", ".onnx_data_1", ".data")
 
 
@@ -81,6 +84,13 @@ def choose(listing: Iterable[RepoFile], wanted: str | None) -> Choice:
         Refused: `no_such_file`, `several_files` or `unsupported`.
     """
     choice = _chosen({each.path: each for each in listing}, wanted)
+    for each in choice.files:
+        plain = each.sha256 is None and each.blob_id is not None  # in git itself, and not in its large-file storage
+        least = _LEAST_BYTES if plain else 1
+        if each.path.lower().endswith(_WEIGHTS) and each.size is not None and each.size < least:
+            size = "is empty" if not each.size else f"has {each.size} bytes"
+            what = f"{clean(each.path, 120)} {size} and is no model: the repo may hold a git-lfs pointer in its place"
+            raise Refused("unsupported", f"{what}; choose another file or repo.")
     if len(choice.files) > MAX_MODEL_FILES:
         what = f"This model would have {len(choice.files)} files, and no more than {MAX_MODEL_FILES} are supported"
         raise Refused("unsupported", f"{what}; name one of its files to get that one alone.")

@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
+from modelhub_tui import hf_env
 from modelhub_tui.errors import NoWay
+from modelhub_tui.hub_status import meaning
 from modelhub_tui.identifiers import BadIdentifier, commit, is_blob_id, is_sha256, repo_id, safe_repo_path
-from modelhub_tui.net import retry_after_s
+from modelhub_tui.net import loads, retry_after_s
 from modelhub_tui.service.router.artefact import RepoFile
 from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.service.router.records import MAX_TEMPLATE, is_count
@@ -23,7 +26,7 @@ from modelhub_tui.untrusted import clean, encodable
 from modelhub_tui.values import dataclass
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi, ModelInfo
+    from huggingface_hub import HfApi
 
 log = logging.getLogger(__name__)
 
@@ -75,52 +78,49 @@ class Hub:
             Refused: With the code and sentence for whatever the hub or the network said.
         """
         info, name, sha = self._info(repo, revision)
+        # Read by ourselves, member by member: the library makes objects of all of it, and one decorative member that is
+        # not as it should be would stop a registration.
         if name.lower() != repo.lower():
             # A rename is believed if the hub has the repo under its new name, at the same commit.
             _, again, same = self._info(name, sha)
             if (again.lower(), same) != (name.lower(), sha):
                 raise self._odd(f"answers about {name} when asked about {repo}")
-        siblings = info.siblings or []
+        listed = info.get("siblings")
+        siblings = listed if isinstance(listed, list) else []
         if len(siblings) > MAX_LISTED:
             what = f"{repo} has {len(siblings)} files; models from repos of more than {MAX_LISTED} are not supported."
             raise Refused("unsupported", what)
-        if info.disabled:
+        if info.get("disabled"):
             raise Refused("disabled", f"The hub has disabled {repo}; choose another repo.")
-        config: Mapping[str, Any] = info.config if isinstance(info.config, dict) else {}
-        gguf: Mapping[str, Any] = info.gguf if isinstance(info.gguf, dict) else {}
-        tokenizer = config.get("tokenizer_config")
-        template = gguf.get("chat_template") or (
-            tokenizer.get("chat_template") if isinstance(tokenizer, dict) else None
-        )
-        total = gguf.get("total") or getattr(info.safetensors, "total", None)
-        tags = _tags(info.tags)
+        config, gguf = _member(info, "config"), _member(info, "gguf")
+        template = gguf.get("chat_template") or _member(config, "tokenizer_config").get("chat_template")
+        total = _positive(gguf.get("total")) or _positive(_member(info, "safetensors").get("total"))
+        tags, pipeline = _tags(info.get("tags")), info.get("pipeline_tag")
         return RepoFacts(
             repo=name,
             commit=sha,
             files=tuple(file for each in siblings if (file := _file(each)) is not None),
-            gated=bool(info.gated),
+            gated=bool(info.get("gated")),
             license=next((each.removeprefix("license:") for each in tags if each.startswith("license:")), ""),
             tags=tuple(each for each in tags if ":" not in each)[:30],
-            pipeline=clean(info.pipeline_tag, 60) if isinstance(info.pipeline_tag, str) else "",
+            pipeline=clean(pipeline, 60) if isinstance(pipeline, str) else "",
             context_length=_positive(gguf.get("context_length")) or _positive(config.get("max_position_embeddings")),
-            parameters=_positive(total),
+            parameters=total,
             chat_template=encodable(template[:MAX_TEMPLATE]) if isinstance(template, str) else None,
         )
 
-    def _info(self, repo: str, revision: str | None) -> tuple[ModelInfo, str, str]:
+    def _info(self, repo: str, revision: str | None) -> tuple[Mapping[str, Any], str, str]:
         """What the hub says of a repo, its name there, and the commit.
 
         Raises:
             Refused: As for `facts()`; `hub_failed` where it names no repo or no commit.
         """
-        api = self._api()
-        info = self._ask(
-            repo,
-            revision,
-            lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=self._timeout_s),
-        )
+        path = f"{repo}/revision/{quote(revision, safe='')}" if revision else repo
+        info = self._ask(repo, revision, lambda: self._json("GET", path, params={"blobs": True}))
+        if not isinstance(info, dict):
+            raise self._odd(f"answers with something else than what it knows of {repo}")
         try:
-            name, sha = repo_id(info.id), commit(info.sha)
+            name, sha = repo_id(info.get("id")), commit(info.get("sha"))
         except BadIdentifier as error:
             raise self._odd(f"says of {repo} what cannot be: {error}") from error
         return info, name, sha
@@ -154,18 +154,38 @@ class Hub:
 
     def sizes(self, repo: str, commit: str, paths: list[str]) -> dict[str, RepoFile]:
         """Sizes and checksums of some files, for hubs whose listing lacks them."""
-        from huggingface_hub import RepoFile as HubFile
+        where = f"{repo}/paths-info/{quote(commit, safe='')}"
+        told = self._ask(repo, commit, lambda: self._json("POST", where, data={"paths": paths, "expand": False}))
+        wanted = {*paths}
+        rows = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+        files = (each for each in rows if each.get("type") == "file")
+        found = (_checked(each.get("path"), each.get("size"), each.get("lfs"), each.get("oid")) for each in files)
+        return {each.path: each for each in found if each is not None and each.path in wanted}
+
+    def _json(self, method: str, path: str, **more: Any) -> Any:
+        """One question to the hub's API about models, with the library's own client, headers and exceptions.
+
+        Raises:
+            ValueError: The answer is no JSON.
+        """
+        from huggingface_hub.utils import get_session, hf_raise_for_status, validate_repo_id
+
+        from modelhub_tui.hub_http import LIMIT_BYTES
 
         api = self._api()
-        told = self._ask(repo, commit, lambda: api.get_paths_info(repo, paths, revision=commit))
-        wanted = {*paths}
-        found = (_checked(each.path, each.size, each.lfs, each.blob_id) for each in told if isinstance(each, HubFile))
-        return {each.path: each for each in found if each is not None and each.path in wanted}
+        validate_repo_id("/".join(path.split("/")[:2]))
+        url = f"{self.endpoint}/api/models/{path}"
+        answer = get_session().request(method, url, headers=api._build_hf_headers(), timeout=self._timeout_s, **more)
+        hf_raise_for_status(answer)
+        return loads(answer.content, LIMIT_BYTES)
 
     def _api(self) -> HfApi:
         prepare()
         from huggingface_hub import HfApi, get_token
 
+        trouble = hf_env.token_trouble(os.environ)
+        if trouble:
+            raise Refused("bad_token", trouble)
         token = get_token() or ""
         if not (token.isascii() and token.isprintable()):
             raise Refused(
@@ -214,7 +234,7 @@ class Hub:
                 return Refused("no_such_file", f"A file of {repo} is gone from the hub; choose another."), False
             case errors.DisabledRepoError():
                 return Refused("disabled", f"The hub has disabled {repo}; choose another repo."), False
-            case errors.HFValidationError() | errors.BadRequestError():
+            case errors.HFValidationError():
                 return Refused(
                     "no_such_repo", f"{clean(repo, 80)} is not a repo name; it looks like owner/name."
                 ), False
@@ -235,6 +255,8 @@ class Hub:
         if isinstance(error, _transport_errors()):
             reason = f"The hub at {self.endpoint} cannot be reached; check the network and HF_ENDPOINT, then try again."
             return Refused("hub_unreachable", reason), True
+        if isinstance(error, ValueError):
+            return self._odd("answers with something else than JSON"), True
         log.error("unexpected answer of the hub about %s", repo, exc_info=error)
         return Refused(
             "hub_failed", f"The hub at {self.endpoint} answers in a way that is not understood; is HF_ENDPOINT right?"
@@ -242,6 +264,10 @@ class Hub:
 
     def _explain_status(self, error: Any) -> tuple[Refused, bool]:
         status = error.response.status_code
+        if status == 404:
+            return Refused(
+                "no_such_repo", "The hub does not know it (404). Check its spelling, and HF_ENDPOINT."
+            ), False
         if status == 429:
             wait_s = retry_after_s(error.response.headers)
             told = f" Try again in {wait_s:.0f} s." if wait_s else " Try again in a few minutes."
@@ -255,9 +281,10 @@ class Hub:
             return Refused(
                 "gated", "The hub says this token may not do that; use one with read access to the repo."
             ), False
-        if status >= 500 or status == 408:
-            return Refused("hub_failed", f"The hub at {self.endpoint} fails (HTTP {status}); try again later."), True
-        return Refused("hub_failed", f"The hub at {self.endpoint} refuses the request (HTTP {status})."), False
+        meant = meaning(status)
+        todo = meant.todo or "try again later"
+        # What does not pass may have been an accident of one server among many: it is asked again all the same.
+        return Refused(meant.code, f"The hub at {self.endpoint} {meant.what}; {todo}."), True
 
     def _gated(self, repo: str) -> Refused:
         from huggingface_hub import get_token
@@ -292,18 +319,29 @@ def _transport_errors() -> tuple[type[Exception], ...]:
     return (httpx2.TransportError, ConnectionError, TimeoutError)
 
 
-def _file(sibling: Any) -> RepoFile | None:
-    return _checked(sibling.rfilename, sibling.size, sibling.lfs, sibling.blob_id)
+def _member(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object in an object; an empty one where it is anything else."""
+    said = told.get(name)
+    return said if isinstance(said, dict) else {}
 
 
-def _checked(path: object, size: object, lfs: Any, blob_id: object) -> RepoFile | None:
+def _file(sibling: object) -> RepoFile | None:
+    """One row of a repo's `siblings`, or None."""
+    if not isinstance(sibling, dict):
+        return None
+    return _checked(sibling.get("rfilename"), sibling.get("size"), sibling.get("lfs"), sibling.get("blobId"))
+
+
+def _checked(path: object, size: object, lfs: object, blob_id: object) -> RepoFile | None:
     """One file as the hub lists it, or None if its name cannot be one; what makes no sense counts as not told."""
     try:
         name = safe_repo_path(path)
     except BadIdentifier:
         return None
-    told: Any = size if is_count(size) else getattr(lfs, "size", None)
-    sha256 = _lower(getattr(lfs, "sha256", None)) if lfs else None
+    large = lfs if isinstance(lfs, dict) else {}
+    told: Any = size if is_count(size) else large.get("size")
+    # One route of the API calls it `sha256`, the other `oid`.
+    sha256 = _lower(large.get("sha256") or large.get("oid"))
     git = _lower(blob_id) if not lfs else None
     return RepoFile(
         name,
