@@ -55,6 +55,8 @@ def token_trouble(env: Mapping[str, str]) -> str:
         why = "it is no plain file"
     except OSError as error:
         why = clean(error.strerror or error, 80)
+    else:
+        return ""
     return f"The token file {shown} (HF_TOKEN_PATH) cannot be read: {why}. Change it, or set HF_TOKEN."
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from modelhub_tui.hf_env import token_trouble
 from tests.hub import DROP, HubRepo, LoopbackHub
 from tests.hub.blobs import pointer
 
@@ -62,6 +63,13 @@ def test_an_unreadable_token_file_is_named_by_register_and_doctor(tmp_path: Path
             assert "Internal" not in said
     finally:
         modelhub(tmp_path, hub, "stop")
+
+
+def test_a_good_token_file_is_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_abc\n")
+    assert token_trouble({"HF_HOME": str(tmp_path)}) == ""
+    assert "HF_TOKEN_PATH" in token_trouble({"HF_TOKEN_PATH": str(tmp_path)})
+    assert token_trouble({"HF_TOKEN_PATH": str(tmp_path), "HF_TOKEN": "hf_abc"}) == ""
 
 
 DECORATIONS: tuple[dict[str, Any], ...] = (
