@@ -62,6 +62,19 @@ def test_they_arrive_several_at_a_time_and_are_asked_for_once(
     assert router.last["totals"]["verified_bytes"] == COUNT * SIZE
 
 
+def test_the_same_content_under_many_names_is_fetched_once(
+    router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path
+) -> None:
+    files = {f"d{number % 3}/same-{number}.json": b"{}" if number % 2 else b"" for number in range(200)}
+    repo = empty_hub.add(HubRepo(NAME, files))
+    router.register(NAME, manifest_of(repo))
+    with NodeThread(router, empty_hub, tmp_path) as node:
+        router.wait_whole(NAME)
+        assert all_right(node.cache, repo, files)
+    assert len(empty_hub.requests("*/resolve/*", method="GET")) == 1
+    assert router.last["totals"]["retries"] == []
+
+
 def test_deleted_undone_and_deleted_for_good(router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path) -> None:
     files = content()
     repo = empty_hub.add(HubRepo(NAME, files))

@@ -57,8 +57,23 @@ def bring_crowd(
     Raises:
         Whatever the first fetcher that failed has raised.
     """
-    count = min(_MOST_WORKERS, max(len(positions) * 2 // _FEW, 1))
-    step = max(min(len(positions) // (2 * count), _MOST_IN_GROUP), 1)
+    firsts: dict[tuple[str, str | None], int] = {}
+    for at in positions:
+        firsts.setdefault((files(at).repo, files(at).etag), at)
+    first = {*firsts.values()}
+    # Two workers must not be at the same content: who comes later finds it there.
+    for chosen in ([*firsts.values()], [at for at in positions if at not in first]):
+        _bring(chosen, files, worker, ending)
+
+
+def _bring(
+    positions: Sequence[int],
+    files: Callable[[int], File],
+    worker: Callable[[], tuple[Fetcher, Transport]],
+    ending: threading.Event,
+) -> None:
+    count = min(_MOST_WORKERS, -(-len(positions) * 2 // _FEW))
+    step = max(min(len(positions) // (2 * max(count, 1)), _MOST_IN_GROUP), 1)
     groups = iter([positions[at : at + step] for at in range(0, len(positions), step)])
     lock, failures = threading.Lock(), list[BaseException]()
     workers = [worker() for _ in range(count)]

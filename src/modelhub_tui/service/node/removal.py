@@ -51,8 +51,7 @@ def remove_files(cache: Cache, files: Iterable[File], keep: Collection[File] = (
         # A blob may be there without its link: published, and the process killed before the link was made.
         going |= {file.etag for file in mine if file.etag and file.fetched}
         going -= {etag for owner, etag in kept_blobs if owner == repo}
-        for etag in going - (linked_blobs(cache, repo) if going else set()):
-            _remove_blob(cache, repo, etag)
+        _remove_blobs(cache, repo, going - (linked_blobs(cache, repo) if going else set()))
         tidy(cache, repo)
 
 
@@ -112,15 +111,17 @@ def linked_blobs(cache: Cache, repo: str, besides: Collection[tuple[str, ...]] =
     return {blob for blob in found if blob is not None}
 
 
-def _remove_blob(cache: Cache, repo: str, etag: str) -> None:
-    blob = cache.blob(repo, etag)
-    if _is_shared(cache, blob):
-        quiet_library()
-        from huggingface_hub import DeleteCacheStrategy
+def _remove_blobs(cache: Cache, repo: str, etags: Iterable[str]) -> None:
+    blobs = [cache.blob(repo, etag) for etag in etags]
+    for blob in blobs:
+        if _is_shared(cache, blob):
+            quiet_library()
+            from huggingface_hub import DeleteCacheStrategy
 
-        none: frozenset[Path] = frozenset()
-        DeleteCacheStrategy(0, frozenset({blob}), refs=none, repos=none, snapshots=none, cache_dir=cache.root).execute()
-    drop_file(blob)
+            none: frozenset[Path] = frozenset()
+            one = frozenset({blob})
+            DeleteCacheStrategy(0, one, refs=none, repos=none, snapshots=none, cache_dir=cache.root).execute()
+    abreast(drop_file, blobs)
 
 
 def _is_shared(cache: Cache, blob: Path) -> bool:
