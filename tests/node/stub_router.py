@@ -45,6 +45,8 @@ class StubRouter:
         self.store = str(uuid.uuid4())
         self.models: dict[str, dict[str, Any]] = {}
         self.manifests: dict[str, Any] = {}
+        self.orders: dict[str, dict[str, Any]] = {}
+        """What nodes are to remove, by registration."""
         self.heartbeats: list[dict[str, Any]] = []
         self.registrations: list[dict[str, Any]] = []
         self.requests: list[str] = []
@@ -53,6 +55,7 @@ class StubRouter:
         self.limits: dict[str, Any] | None = None
         self.trash: set[str] = set()
         """Deleted models that nodes are to keep for a while."""
+        self.unknown: list[str] = []
         """What the answer to a heartbeat says; None answers as upstream does."""
         self.changed = threading.Condition()
         self._version = 0
@@ -96,17 +99,30 @@ class StubRouter:
 
     def register(self, name: str, files: Iterable[dict[str, Any]] | Any, **more: Any) -> str:
         with self.changed:
-            self.models[name] = {"name": name, "registered": True, "status": "registered", "attempt": 0, **more}
+            told = {"registered": True, "status": "registered", "attempt": 0, "registration": str(uuid.uuid4())}
+            self.models[name] = {"name": name, **told, **more}
             self.manifests[name] = {"format": "gguf", "files": list(files)}
             self._touch()
         return name
 
     def remove(self, name: str, *, keep: bool = False) -> None:
         with self.changed:
-            del self.models[name]
+            gone = self.models.pop(name)
             if keep:
                 self.trash.add(name)
-            self._touch()
+            self._order(name, gone["registration"], keep)
+
+    def free(self, name: str) -> None:
+        """Have a deleted model freed for good."""
+        with self.changed:
+            self.trash.discard(name)
+            [registration] = [each["registration"] for each in self.orders.values() if each["name"] == name]
+            self._order(name, registration, keep=False)
+
+    def _order(self, name: str, registration: str, keep: bool) -> None:
+        order = {"order": str(uuid.uuid4()), "registration": registration, "name": name, "keep": keep}
+        self.orders[registration] = {**order, "registered": False, "status": "deleting"}
+        self._touch()
 
     def retry(self, name: str) -> None:
         with self.changed:
@@ -234,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
             with stub.changed:
                 stub.heartbeats.append({**body, "at": time.monotonic()})
                 stub.changed.notify_all()
-            told = {"limits": stub.limits or {}, "store": stub.store, "kept": [*stub.trash, *stub.models]}
+            told = {"limits": stub.limits or {}, "store": stub.store, "unknown": stub.unknown}
             return self._send(200, None if stub.stock else told)
         return self._send(404, None)
 
@@ -253,11 +269,11 @@ class _Handler(BaseHTTPRequestHandler):
             keys = ("name", "repo", "filename")
             return self._send(200, [{k: v for k, v in each.items() if k in keys} for each in stub.models.values()])
         prefer = self.headers.get("prefer", "")
-        wait_s = float(prefer.removeprefix("wait=")) if prefer.startswith("wait=") else 0.0
+        wait_s = float(prefer.partition(",")[0].removeprefix("wait=")) if prefer.startswith("wait=") else 0.0
         with stub.changed:
             stub.changed.wait_for(lambda: f'"{stub._version}"' != self.headers.get("if-none-match"), wait_s)
-            etag, models = f'"{stub._version}"', list(stub.models.values())
-        headers = {"ETag": etag, "X-Modelhub-Store": stub.store}
+            etag, models = f'"{stub._version}"', [*stub.models.values(), *stub.orders.values()]
+        headers = {"ETag": etag, "X-Modelhub-Store": stub.store, "Preference-Applied": "orders"}
         if etag == self.headers.get("if-none-match"):
             return self._send(304, None, headers)
         return self._send(200, models, headers)

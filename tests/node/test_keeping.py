@@ -90,8 +90,7 @@ def test_the_router_says_what_is_gone_for_good(router: StubRouter, empty_hub: Lo
         router.remove(NAME, keep=True)
         router.wait_trashed(NAME)
         assert len([*node.cache.rglob("*.modelhub.trash")]) == 1
-        router.trash.clear()
-        router.touch()
+        router.free(NAME)
         router.wait(lambda: router.last["trash"] == [] and router.last["trash_bytes"] == 0)
         assert not [*node.cache.glob("models--*")]
 

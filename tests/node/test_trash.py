@@ -216,15 +216,14 @@ def test_without_room_for_it_a_model_is_freed_at_once(tmp_path: Path, limits: di
     place.record.close()
 
 
-def test_only_the_store_that_listed_a_model_can_forget_it(place: Place) -> None:
-    for name in ("kept", "forgotten", "busy"):
-        place.trash.discard(name, STORE, (place.put(f"{name}.gguf", name.encode()),))
-    place.trash.keep_only("another store", [])
-    assert len(place.trash.heap.names) == 3
-    assert place.trash.gone(STORE, ["kept"])
-    place.trash.keep_only(STORE, ["kept"], ["busy"])
-    assert [name for name, _, _ in place.trash.heap.names] == ["kept", "busy"]
-    assert not place.trash.gone(STORE, ["kept", "busy"])
+def test_an_order_frees_the_registration_it_names_and_no_other(place: Place) -> None:
+    for name in ("kept", "ordered"):
+        file = place.put(f"{name}.gguf", name.encode())
+        place.trash.discard(name, STORE, (file,), registration=f"r-{name}")
+    assert place.trash.heap.registrations == {"r-kept", "r-ordered"}
+    assert place.trash.ordered(["r-ordered", "r-of-before"]) == ["ordered"]
+    place.trash.free(place.trash.ordered(["r-ordered", "r-of-before"]))
+    assert [name for name, _, _ in place.trash.heap.names] == ["kept"]
 
 
 def test_what_nobody_remembers_is_taken_in_and_freed_in_time(place: Place) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelhub_tui.config import Settings
+from modelhub_tui.service.router import rows
 from modelhub_tui.service.router.hub import MAX_LISTED
 from modelhub_tui.service.router.records import BadRecord, NodeRecord, Registration
 from modelhub_tui.service.router.store import Store
@@ -186,7 +187,7 @@ async def test_a_bad_row_costs_itself_is_shown_and_can_be_removed(key: str | byt
     path = tmp_path / "modelhub.db"
     store = Store(path)
     for name in ("acme/a", "acme/z"):
-        await store.put_model(registration(name, name))
+        await store.apply([rows.put_model(registration(name, name))])
     identity = store.id
     store.close()
     _plant(path, "models", key, body)
@@ -232,7 +233,7 @@ async def test_bytes_of_an_unreadable_deletion_are_kept_until_their_time(tmp_pat
         held = {"transfers": [], "placements": [], "trash": [{"name": "acme/gone", "bytes": 5}]}
         assert (await node.beat(**held)).json()["kept"] == ["acme/gone"]
         service.clock.now += 3601
-        await service.router.trash.tidy(service.router.registry.records.get)
+        await service.router.trash.tidy()
         assert (await node.beat(**held)).json()["kept"] == []
 
 

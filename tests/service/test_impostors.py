@@ -307,12 +307,13 @@ def test_a_service_from_before_the_socket_is_named_and_can_be_stopped(settings: 
 
 
 def test_keys_of_earlier_versions_are_forgotten(settings: Settings) -> None:
+    from modelhub_tui.service.router import rows
     from modelhub_tui.service.router.store import Store
 
     settings.state_dir.mkdir()
     store = Store(settings.state_dir / "modelhub.db")
     for kept in ("admin_key", "node_key"):
-        store.set_meta(kept, "an-old-key")
+        store.apply_now([rows.put_meta(kept, "an-old-key")])
     store.close()
     info = start(settings)
     state = json.loads((settings.state_dir / "service.json").read_bytes())

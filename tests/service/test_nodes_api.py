@@ -339,7 +339,7 @@ async def test_a_nodes_own_progress_does_not_wake_it(service: Service) -> None:
     before = (await service.node.get("/v0/models")).headers["etag"]
     await node.beat(transfers=[FETCHING], placements=[{"name": "acme/one-gguf"}])
     assert (await service.node.get("/v0/models")).headers["etag"] == before
-    await service.router.registry.retry(NAME)
+    await service.router.retry(NAME)
     assert (await service.node.get("/v0/models")).headers["etag"] != before
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from modelhub_tui.domain import Placement
+from modelhub_tui.service.router import rows
 from modelhub_tui.service.router.bodies import NodeBody
 from modelhub_tui.service.router.records import NodeRecord
-from modelhub_tui.service.router.store import Rows, Store, StoreFailed, StoreTooNew
+from modelhub_tui.service.router.rows import Rows
+from modelhub_tui.service.router.store import Store, StoreFailed, StoreTooNew
 from tests.hub import LoopbackHub
 from tests.service.conftest import open_service
 from tests.service.test_nodes_api import registration
@@ -40,26 +42,26 @@ NODE = NodeRecord(
 
 async def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     store = Store(tmp_path / "db")
-    models = [registration(f"a/m{n}", f"a/M{n}") for n in (3, 1, 2)]
+    models = [replace(registration(f"a/m{n}", f"a/M{n}"), id=f"r{n}") for n in (3, 1, 2)]
     for each in models:
-        await store.put_model(each)
-    await store.put_node(NODE)
-    await store.put_model(models[0])
+        await store.apply([rows.put_model(each)])
+    await store.apply([rows.put_node(NODE)])
+    await store.apply([rows.put_model(models[0])])
     identity = store.id
     store.close()
     again = Store(tmp_path / "db")
-    assert again.load() == Rows(models, [NODE], [], [])
+    assert again.load() == Rows(models, [NODE], [], [], [])
     assert (again.id, again.notice) == (identity, "")
-    await again.drop_model("a/m1")
-    await again.drop_node("n1")
-    assert again.load() == Rows([models[0], models[2]], [], [], [])
+    await again.apply([rows.drop_model("a/m1")])
+    await again.apply([rows.drop_node("n1")])
+    assert again.load() == Rows([models[0], models[2]], [], [], [], [])
     again.close()
 
 
 def test_it_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     os.umask(0o022)
     store = Store(tmp_path / "db")
-    store.set_meta("a", "b")
+    store.apply_now([rows.put_meta("a", "b")])
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert {*modes} >= {"db", "db-wal"} and {*modes.values()} == {0o600}
     store.close()
@@ -130,20 +132,20 @@ async def test_a_damaged_database_is_kept_aside_and_a_new_one_started(tmp_path: 
     path = tmp_path / "db"
     store = Store(path)
     for number in range(50):
-        await store.put_model(registration(f"a/m{number}", f"a/M{number}"))
+        await store.apply([rows.put_model(registration(f"a/m{number}", f"a/M{number}"))])
     identity = store.id
     store.close()
     damage(path)  # type: ignore[operator]
     damaged = path.read_bytes()
     fresh = Store(path)
-    assert fresh.load() == Rows([], [], [], [])
+    assert fresh.load() == Rows([], [], [], [], [])
     assert fresh.id not in ("", identity), "nodes must see that this is not the store they knew"
     [aside] = [
         each for each in tmp_path.iterdir() if ".damaged-" in each.name and not each.name.endswith(("-wal", "-shm"))
     ]
     assert aside.read_bytes() == damaged
     assert aside.name in fresh.notice
-    await fresh.put_model(registration())
+    await fresh.apply([rows.put_model(registration())])
     fresh.close()
     assert Store(path).notice == ""
 
@@ -227,12 +229,12 @@ async def test_a_database_that_is_damaged_while_it_runs_is_written_anew(
         store.on_notice = lambda: noticed.append(store.notice)
         for number in range(30):
             await service.router.registry.add(registration("", repo=f"acme/m{number}"))
-        await store.drop_model("acme/m7")
+        await store.apply([rows.drop_model("acme/m7")])
         identity = store.id
         damage(path)
         for number in range(30, 40):
             await service.router.registry.add(registration("", repo=f"acme/m{number}"))
-        await store.put_meta("after", "wards")
+        await store.apply([rows.put_meta("after", "wards")])
         [said] = noticed
         assert "written anew; nothing was lost" in said
         assert (await service.admin.get("/v0/models")).headers["x-modelhub-notice"] == said

@@ -133,7 +133,7 @@ async def test_the_trash_forgets_what_is_too_old_or_gone_from_every_node(service
     await service.admin.delete(f"/v0/models/{NAME}")
 
     async def tidy() -> None:
-        await router.trash.tidy(router.registry.records.get)
+        await router.trash.tidy()
 
     await tidy()  # the node has not heard of it yet
     assert len(await trash(service)) == 1
@@ -159,9 +159,7 @@ async def test_the_trash_survives_a_restart_of_the_router(tmp_path: Path) -> Non
         await whole(service)
         await service.admin.delete(f"/v0/models/{NAME}")
     async with open_service(tmp_path) as service:
-        await service.router.trash.tidy(
-            service.router.registry.records.get
-        )  # no node was heard yet: nobody can say that it is gone
+        await service.router.trash.tidy()  # no node was heard yet: nobody can say that it is gone
         assert [each["name"] for each in await trash(service)] == [NAME]
         assert (await restore(service)).status_code == 201
         assert service.router.registry.records[NAME].files == RECORD.files
@@ -173,15 +171,14 @@ async def test_a_node_that_comes_back_is_not_taken_for_one_without_trash(tmp_pat
         await service.admin.delete(f"/v0/models/{NAME}")
         await node.beat(transfers=[], placements=[], trash=BINNED)
     async with open_service(tmp_path) as service:
-        get = service.router.registry.records.get
         node = FakeNode(service.node)
         await node.register()
-        await service.router.trash.tidy(get)
+        await service.router.trash.tidy()
         await node.beat(transfers=[], placements=[])  # it has not seen the list yet, and says nothing of its trash
-        await service.router.trash.tidy(get)
+        await service.router.trash.tidy()
         assert [each["name"] for each in await trash(service)] == [NAME]
         await node.beat(transfers=[], placements=[], trash=[])
-        await service.router.trash.tidy(get)
+        await service.router.trash.tidy()
         assert await trash(service) == []
 
 
@@ -193,7 +190,7 @@ async def test_a_model_on_a_node_that_is_away_is_deleted_at_once_and_can_be_had_
     assert NAME not in service.router.registry.records
     assert [each["name"] for each in await trash(service)] == [NAME]
     await node.beat(transfers=[], placements=WHOLE, trash=[])  # back, and about to see the list
-    await service.router.trash.tidy(service.router.registry.records.get)
+    await service.router.trash.tidy()
     assert [each["name"] for each in await trash(service)] == [NAME]
     assert (await service.models())[NAME]["placements"] == []
     await node.beat(transfers=[], placements=[], trash=BINNED)
@@ -205,7 +202,7 @@ async def test_registered_again_it_is_in_the_trash_no_longer(service: Service) -
     await service.admin.delete(f"/v0/models/{NAME}")
     await node.beat(transfers=[], placements=[], trash=BINNED)
     await service.router.registry.add(replace(RECORD, name=""))
-    await service.router.trash.tidy(service.router.registry.records.get)
+    await service.router.trash.tidy()
     assert await trash(service) == []
     assert (await node.beat(transfers=[], placements=[], trash=BINNED)).json()["kept"] == [NAME]
 
@@ -218,14 +215,12 @@ async def test_a_wall_clock_that_jumps_empties_no_trash(tmp_path: Path) -> None:
         await service.admin.delete(f"/v0/models/{NAME}")
         router = service.router
         wall, monotonic = Clock(service.clock.now), Clock(0.0)
-        kept = Trash(
-            router.store, router.store.load(), router.fleet, router.changes, lambda: router.limits, wall, monotonic
-        )
+        kept = Trash(router.registry, router.fleet, lambda: router.limits, wall, monotonic)
         wall.now += 7200
-        await kept.tidy(router.registry.records.get)
+        await kept.tidy()
         assert NAME in kept
         monotonic.now += 3601
-        await kept.tidy(router.registry.records.get)
+        await kept.tidy()
         assert NAME not in kept
 
 

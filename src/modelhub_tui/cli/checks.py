@@ -264,7 +264,7 @@ def _file_system(path: Path) -> str:
 
 def database(settings: Settings) -> Check:
     """Whether SQLite finds the router's database sound, without changing it."""
-    from modelhub_tui.service.router.store import SCHEMA_VERSION, Unreadable, read_rows
+    from modelhub_tui.service.router.rows import SCHEMA_VERSION, Unreadable, read_rows
     from modelhub_tui.service.statefile import DATABASE
 
     unreadable: list[Unreadable] = []

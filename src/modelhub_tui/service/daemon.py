@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import sys
 import time
 import uuid
@@ -119,6 +120,7 @@ def _lock(state_dir: Path) -> None:
 def _run_locked(
     settings: Settings, host: str, port: int, foreground: bool, api_key: str | None, ready: Callable[[], None]
 ) -> int:
+    from modelhub_tui.service.router import rows
     from modelhub_tui.service.router.auth import Hosts
     from modelhub_tui.service.router.store import Store, StoreFailed, StoreTooNew
 
@@ -148,13 +150,13 @@ def _run_locked(
             admin_key, node_key = api_key or secrets.token_urlsafe(32), secrets.token_urlsafe(32)
             for kept in ("admin_key", "node_key"):  # of versions before
                 if store.get_meta(kept) is not None:
-                    store.drop_meta(kept)
+                    store.apply_now([rows.drop_meta(kept)])
             formatter.secrets += [admin_key, node_key, os.environ.get("HF_TOKEN", "")]
             last_port = store.get_meta("port") or ""
             listener = listen(host, port, whole_number(last_port, 65535) or 0)
             port = listener.getsockname()[1]
             if last_port != str(port):
-                store.set_meta("port", str(port))
+                store.apply_now([rows.put_meta("port", str(port))])
         except StoreFailed as error:
             raise ServiceFailed(
                 error.reason, "Check its owner and the free space, or choose another folder with MODELHUB_STATE_DIR."
@@ -166,7 +168,7 @@ def _run_locked(
             identity=identity_of(settings, __version__),
             key=admin_key,
             node_key=node_key,
-            notice=store.notice,
+            notice=" ".join(filter(None, (store.notice, _node_notice(settings.state_dir)))),
             stays=foreground,
         )
         listeners = [listener, own_socket.listen(settings.state_dir)]
@@ -187,6 +189,23 @@ def _run_locked(
         return asyncio.run(service.run(catalog))
     finally:
         store.close()
+
+
+def _node_notice(state_dir: Path) -> str:
+    """What had to be done to the record of this machine's node, in one sentence; empty if nothing."""
+    from modelhub_tui.service.node.record import mended
+    from modelhub_tui.service.unfinished import NODE_DATABASE
+
+    path = state_dir / NODE_DATABASE
+    if not path.parent.is_dir():
+        return ""
+    try:
+        db, notice = mended(path)
+        db.close()
+    except (OSError, sqlite3.Error) as error:
+        log.warning("the node's record: %s", error)  # the node says so itself
+        return ""
+    return notice
 
 
 class Service:

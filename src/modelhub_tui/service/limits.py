@@ -1,9 +1,11 @@
-"""Limits as they stand in JSON: in the router's database, in its answers to nodes, and in a node's record."""
+"""Limits as they stand in JSON: in the state folder, in its answers to nodes, and in a node's record."""
 
 from __future__ import annotations
 
 from modelhub_tui.domain import Limits
 
+LIMITS_FILE = "limits.json"
+"""What somebody set while the service ran, in the state folder."""
 MAX_TRASH_S = 10 * 365 * 86_400
 """Ten years: an end of the trash that has a date."""
 

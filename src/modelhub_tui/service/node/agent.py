@@ -184,7 +184,7 @@ class Agent:
                         },
                         sync.limits,
                     )
-                    sync.heard(answer, [each["name"] for each in told.get("trash", ())])
+                    sync.heard(answer)
                     last, sent_at = moved, clock()
                 failures = 0
             except RouterTrouble as trouble:

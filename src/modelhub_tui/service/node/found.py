@@ -57,8 +57,8 @@ class Group:
     weights: frozenset[str]
     """Etags of what makes it this model; empty for what any number of models may share beside their own files."""
 
-    def as_wire(self, cache: Cache) -> dict[str, Any]:
-        """As a heartbeat carries it (docs/wire.md)."""
+    def as_wire(self, paths: Iterable[str] = ()) -> dict[str, Any]:
+        """As a heartbeat carries it (docs/wire.md); without places, where it is in the trash."""
         return {
             "repo": self.repo,
             "revision": self.commit,
@@ -71,7 +71,7 @@ class Group:
                 }
                 for file in self.files
             ],
-            "paths": [str(cache.path_of(file)) for file in self.files],
+            "paths": [*paths],
         }
 
 
@@ -131,8 +131,11 @@ class Finder:
 
     def _show(self, groups: Iterable[Group]) -> None:
         before = {id(group): wire for group, wire in self._wire}
-        self._wire = tuple((group, before.get(id(group)) or group.as_wire(self._cache)) for group in groups)
+        self._wire = tuple((group, before.get(id(group)) or self._told(group)) for group in groups)
         self.groups = tuple(group for group, _ in self._wire)
+
+    def _told(self, group: Group) -> dict[str, Any]:
+        return group.as_wire(str(self._cache.path_of(file)) for file in group.files)
 
     def _names(self) -> list[str]:
         try:
@@ -140,6 +143,17 @@ class Finder:
                 return sorted(each.name for each in entries if each.name.startswith("models--") and each.is_dir())
         except FileNotFoundError:
             return []  # no cache yet
+
+
+def as_deleted(name: str, registration: str | None, files: tuple[File, ...]) -> dict[str, Any] | None:
+    """A deleted model as a heartbeat carries it; None where one item cannot say all of it."""
+    first = files[0] if files else None
+    if first is None or first.commit is None or len(files) > MAX_FILES or registration is None:
+        return None
+    if any((file.repo, file.commit) != (first.repo, first.commit) or file.size is None for file in files):
+        return None
+    told = Group(first.repo, first.commit, files, frozenset()).as_wire()
+    return {**told, "deleted_as": name, "registration": registration}
 
 
 def _within_limits(groups: Iterable[Group]) -> Iterator[Group]:

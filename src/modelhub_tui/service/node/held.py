@@ -45,6 +45,8 @@ class Held:
     """Done when the record says what `entry` does; None while nothing has changed since the start."""
     parked: bool = False
     """Nobody wants it any more, or not yet again: another router's, of whose models we delete nothing."""
+    leaving: bool = False
+    """Its removal is under way in this process."""
     halted: faults.Fault | None = None
     """Why its job was told to stop, where the job itself could not know."""
 

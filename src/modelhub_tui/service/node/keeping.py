@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
 from modelhub_tui.domain import Limits
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.disk_use import used_by
-from modelhub_tui.service.node.found import Finder
+from modelhub_tui.service.node.found import MAX_GROUPS, Finder, as_deleted
 from modelhub_tui.service.node.job import in_thread
-from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.manifest import File, Removal
 from modelhub_tui.service.node.trash import Trash
 from modelhub_tui.untrusted import clean
 
@@ -28,14 +28,26 @@ class Keeping:
 
     Args:
         on_change: Called on the loop when there is something new to report.
+        spawn: Starts what is to be done beside.
     """
 
-    def __init__(self, trash: Trash, cache: Cache, on_change: Callable[[], None], *, every_s: float) -> None:
+    def __init__(
+        self,
+        trash: Trash,
+        cache: Cache,
+        on_change: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        *,
+        every_s: float,
+    ) -> None:
+        self._spawn = spawn
         self._cache, self._on_change, self._every_s = cache, on_change, every_s
         self.trash = trash
         self.finder = Finder(cache)
         self._used: tuple[int, int] | None = None
         """(bytes of whole models, bytes of unfinished ones beside them); None before they were counted."""
+        self._unknown: set[str] = set()
+        """Deleted models of which the router knows nothing: its database was lost, or went back in time."""
         self._stamp = 0
         self._looked = False
         self.problem = ""
@@ -87,19 +99,30 @@ class Keeping:
         self._stamp += 1
         self._look_now.set()
 
-    async def keep_only(self, store: str, told: Collection[str], kept: Collection[str], busy: Collection[str]) -> None:
-        """Free what the router has forgotten for good.
+    def obey(self, removals: Mapping[str, Removal], busy: Collection[str]) -> bool:
+        """Free what the router orders to be freed; returns whether there is any.
 
         Args:
-            told: The deleted models it was told of; only about them did it answer.
-            kept: Those of them that it remembers.
-            busy: Models that are held, or wanted again.
+            removals: Its orders, by registration.
+            busy: Names of models that are held, or wanted again.
         """
-        if not told or not self.trash.gone(store, kept):
-            return
-        others = {name for name, _, _ in self.trash.heap.names if name not in told}
-        await in_thread(lambda: self.trash.keep_only(store, {*kept, *others}, busy), "empty trash")
+        freed = {each.registration for each in removals.values() if not each.keep} & self.trash.heap.registrations
+        names = [name for name in self.trash.ordered(freed) if name not in busy]
+        if names:
+            self._spawn(self._free(names))
+        return bool(names)
+
+    async def _free(self, names: Collection[str]) -> None:
+        await in_thread(lambda: self.trash.free(names), "empty trash")
+        self._stamp += 1
         self._on_change()
+
+    def heard(self, unknown: Collection[str]) -> None:
+        """Take in of which deleted models, that it was told of, the router knows nothing: it can take them in again."""
+        if {*unknown} != self._unknown:
+            self._unknown = {*unknown}
+            self._stamp += 1
+            self._on_change()
 
     def measure(self, whole: Collection[File], unfinished: Collection[File], every: Collection[File]) -> None:
         """Count what the files of held models take on disk. Blocks.
@@ -115,21 +138,33 @@ class Keeping:
         paths += [self._cache.part(file.repo, file.etag) for file in every if file.etag]
         self._used = models, used_by(paths) - models
 
-    def report(self, store: str | None, *, listed: bool) -> dict[str, Any]:
+    def report(self, removals: Mapping[str, Removal] | None, held: Collection[str | None]) -> dict[str, Any]:
         """Members of a heartbeat about the trash and the disk.
 
         Args:
-            store: Whose deleted models to tell: each router hears of its own only.
-            listed: Whether the router's list was seen, and `store` is known.
+            removals: The router's orders; None before its list was seen, or when it gives none.
+            held: Registrations that we hold.
         """
         heap = self.trash.heap
         told: dict[str, Any] = {"trash_bytes": heap.bytes, "problem": self.problem or self.trash.trouble}
-        if listed:
-            told["trash"] = [{"name": name, "bytes": size} for name, owner, size in heap.names if owner == store]
+        # Of files of which nobody knows any more what they were, a model may consist: then what is missing is not told.
+        if removals is not None and heap.whole:
+            told["trash"] = [{"name": name, "bytes": size} for name, store, size in heap.names if store is not None]
+        if removals is not None:
+            here = {*held}
+            told["removed"] = [
+                each.order
+                for each in removals.values()
+                if each.registration not in here and (each.keep or each.registration not in heap.registrations)
+            ]
         if self._used is not None:
             told["models_bytes"], told["unfinished_bytes"] = self._used
         return told
 
     def found(self, held: Collection[File]) -> list[dict[str, Any]] | None:
         """Member of a heartbeat about models that nobody registered; None before the first look."""
-        return self.finder.report(held) if self._looked else None
+        if not self._looked:
+            return None
+        rows = self.trash.rows(self._unknown)
+        deleted = [told for row in rows if (told := as_deleted(row.name, row.registration, row.files)) is not None]
+        return [*self.finder.report(held), *deleted][:MAX_GROUPS]

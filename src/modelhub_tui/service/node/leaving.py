@@ -31,7 +31,7 @@ class Leaving:
 
     def abandon(self, held: Held) -> None:
         """Stop whatever is done for a model, and remove it."""
-        log.info("%s was taken back; removing it", held.entry.name)
+        log.info("%s was deleted; removing it", held.entry.name)
         self._holdings.put(held, replace(held.entry, state=State.REMOVING))
         if held.job is not None:
             held.job.cancel()
@@ -41,6 +41,7 @@ class Leaving:
 
     def begin(self, held: Held) -> None:
         """Go on with the removal of a model that the record calls `removing`."""
+        held.leaving = True
         self._holdings.spawn(self._remove(held))
 
     async def _remove(self, held: Held) -> None:
@@ -74,7 +75,7 @@ class Leaving:
 
     def _remove_files(self, entry: Entry, keep: list[File]) -> None:
         if entry.whole and entry.store is not None:
-            self._trash.discard(entry.name, entry.store, entry.files, keep)
+            self._trash.discard(entry.name, entry.store, entry.files, keep, entry.registration)
         elif entry.whole:
             # An upstream router has no way to ask for it back.
             remove_files(self._holdings.cache, entry.files, keep)

@@ -8,7 +8,8 @@ name neither repo nor size.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import re
+from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from modelhub_tui import identifiers
@@ -30,6 +31,7 @@ from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
 _SMALL_BYTES = 16 * 1024 * 1024
+_ID = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,20 @@ class Wanted:
     """A person wants its transfer held."""
     queue: float | None = None
     """Place in the order of transfers; None from a router that has none."""
+    registration: str | None = None
+    """What an order to remove it would name; None from a router that gives no such orders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """An order to take a model's files off the disk."""
+
+    order: str
+    """Of this order, and of no other: what we confirm."""
+    registration: str
+    name: str
+    keep: bool
+    """They go to the trash; else they are freed, from there as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,9 @@ class Listed:
     """Names that are listed with something that cannot be read: such a model is neither fetched nor let go."""
     doubtful: bool = False
     """Something is listed without a name: it may stand for any model that is not listed otherwise."""
+    removals: dict[str, Removal] | None = None
+    """What is to be removed, by registration. None from a router that gives no orders: what it has removed can only be
+    guessed from what it lists no longer."""
 
     def may_list(self, name: str) -> bool:
         """Whether the router may have this model; one that it may have is not taken for removed."""
@@ -116,8 +135,11 @@ class Listed:
         return name in self.wanted or name in self.unread
 
 
-def read_list(raw: object) -> Listed:
+def read_list(raw: object, *, orders: bool = False) -> Listed:
     """The models to hold. One that cannot be read does no harm to the others, and is not taken for removed.
+
+    Args:
+        orders: The router lists what is to be removed, too.
 
     Raises:
         ValueError: Not a list of models at all. (An answer like that must never be taken for an empty list.)
@@ -128,6 +150,7 @@ def read_list(raw: object) -> Listed:
         raise ValueError("the answer is not a list of models")
     wanted: dict[str, Wanted] = {}
     unread: set[str] = set()
+    removals: dict[str, Removal] = {}
     doubtful = False
     for each in raw:
         name = (each.get("name") or each.get("id")) if isinstance(each, dict) else None
@@ -135,12 +158,17 @@ def read_list(raw: object) -> Listed:
             doubtful = True
         elif not is_model_name(name):
             continue  # none of ours: no model that we hold has such a name
+        elif each.get("status") == "deleting" and each.get("registered") is False:
+            removal = _removal(name, each)
+            if removal is not None:
+                removals[removal.registration] = removal
         elif not _is_readable(each):
             unread.add(name)
         # An admin key is shown supported models too; those are not for us, nor are those on their way out.
         elif each.get("registered") is not False and each.get("status") not in ("available", "deleting"):
             wanted[name] = _wanted(name, each)
-    return Listed({name: one for name, one in wanted.items() if name not in unread}, frozenset(unread), doubtful)
+    wanted = {name: one for name, one in wanted.items() if name not in unread}
+    return Listed(wanted, frozenset(unread), doubtful, removals if orders else None)
 
 
 def _is_readable(raw: dict[str, Any]) -> bool:
@@ -154,6 +182,18 @@ def _is_readable(raw: dict[str, Any]) -> bool:
     )
 
 
+def _removal(name: str, raw: dict[str, Any]) -> Removal | None:
+    """An order, or None: what is not said in full is not carried out."""
+    order, registration, keep = raw.get("order"), raw.get("registration"), raw.get("keep")
+    if not (_is_id(order) and _is_id(registration) and isinstance(keep, bool)):
+        return None
+    return Removal(order, registration, name, keep)
+
+
+def _is_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and _ID.match(value) is not None
+
+
 def _wanted(name: str, raw: dict[str, Any]) -> Wanted:
     attempt, place = raw.get("attempt"), raw.get("queue_position")
     return Wanted(
@@ -162,6 +202,7 @@ def _wanted(name: str, raw: dict[str, Any]) -> Wanted:
         attempt if type(attempt) is int and 0 <= attempt < 2**53 else 0,
         paused=raw.get("paused") is True,
         queue=float(place) if type(place) is int and 0 <= place < 2**53 else None,
+        registration=told if _is_id(told := raw.get("registration")) else None,
     )
 
 

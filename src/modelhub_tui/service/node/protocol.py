@@ -46,12 +46,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a router answers to a heartbeat. All of it is None from an upstream router."""
+    """What a router answers to a heartbeat. An upstream router says nothing."""
 
     limits: Limits | None = None
-    store: str | None = None
-    kept: frozenset[str] | None = None
-    """Names of deleted models that can still be had back, or are registered."""
+    unknown: frozenset[str] = frozenset()
+    """Names of the deleted models, of those we told of, of which the router knows nothing."""
 
 
 class RouterLink:
@@ -87,14 +86,15 @@ class RouterLink:
 
     async def models(self, etag: str | None, wait_s: float) -> Listing | None:
         """The models to hold; None if nothing changed since `etag`. The router may take `wait_s` seconds to answer."""
-        headers = {"Prefer": f"wait={wait_s:.0f}"} if wait_s >= 1 else {}
+        headers = {"Prefer": f"wait={wait_s:.0f}, orders" if wait_s >= 1 else "orders"}
         if etag:
             headers["If-None-Match"] = etag
         answer, response = await self._ask("GET", "/v0/models", headers=headers, extra_s=wait_s)
         if response.status_code == 304:
             return None
         try:
-            listed = read_list(answer)
+            applied = response.headers.get("preference-applied", "").replace(",", " ").split()
+            listed = read_list(answer, orders="orders" in applied)
         except ValueError as error:
             raise RouterTrouble(str(error)) from error
         store = response.headers.get("x-modelhub-store")
@@ -160,11 +160,12 @@ def read_answer(raw: object, limits: Limits) -> Answer:
     """A router's answer to a heartbeat; what makes no sense is as if it had not been said."""
     if not isinstance(raw, dict):
         return Answer()
-    store, kept = raw.get("store"), raw.get("kept")
+    unknown = raw.get("unknown")
     return Answer(
         limits=read_limits(raw["limits"], limits) if isinstance(raw.get("limits"), dict) else None,
-        store=clean(store, 100) if isinstance(store, str) and store else None,
-        kept=frozenset(kept) if isinstance(kept, list) and all(isinstance(each, str) for each in kept) else None,
+        unknown=frozenset(each for each in unknown if isinstance(each, str))
+        if isinstance(unknown, list)
+        else frozenset(),
     )
 
 

@@ -16,6 +16,7 @@ import os
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.progress import History
+from modelhub_tui.service.witness import Witness, is_empty, is_no_file, set_aside
 from modelhub_tui.untrusted import clean
 from modelhub_tui.values import dataclass
 
@@ -70,6 +72,8 @@ class Entry:
     queue: float | None = None
     """Place in the order of transfers, as the router last told; None from a router that has none."""
     history: History = ()
+    registration: str | None = None
+    """What an order to remove it names; None of a model that was listed by a router without such orders."""
 
 
 class Record:
@@ -85,17 +89,9 @@ class Record:
         self._in_batch = False
         self._files: dict[str, tuple[File, ...]] = {}
         """What the rows of each model's files say."""
-        try:
-            self._db = self._open()
-        except sqlite3.OperationalError:
-            raise  # locked, or a full disk: the file itself may be sound
-        except sqlite3.DatabaseError as error:
-            aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
-            log.warning("%s cannot be read (%s); kept as %s, starting from what is on disk", path, error, aside.name)
-            path.replace(aside)
-            for suffix in ("-wal", "-shm"):
-                Path(f"{path}{suffix}").unlink(missing_ok=True)
-            self._db = self._open()
+        self._db, notice = mended(path)
+        if notice:
+            log.warning("%s", notice)
         self._make_room()
 
     @property
@@ -178,6 +174,7 @@ class Record:
                 "paused": entry.paused,
                 "queue": entry.queue,
                 "history": entry.history,
+                "registration": entry.registration,
             }
         )
         with self.batch():
@@ -279,36 +276,92 @@ class Record:
         with self._lock:
             self._db.close()
 
-    def _open(self) -> sqlite3.Connection:
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(self.path, isolation_level=None, timeout=_LOOK_S, check_same_thread=False)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > _SCHEMA:
-                raise sqlite3.DatabaseError(f"written by a newer version ({version})")
-            db.execute(
-                "CREATE TABLE IF NOT EXISTS"
-                " models(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
-            )
-            db.execute(
-                "CREATE TABLE IF NOT EXISTS"
-                " trash(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
-            )
-            # A row of `models` with its files in its body is of the first schema, and written anew when it changes.
-            db.execute(
-                "CREATE TABLE IF NOT EXISTS files(model TEXT NOT NULL, position INTEGER NOT NULL, body TEXT NOT NULL,"
-                " PRIMARY KEY(model, position)) WITHOUT ROWID"
-            )
-            db.execute("CREATE TABLE IF NOT EXISTS settings(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-            if version != _SCHEMA:
-                db.execute(f"PRAGMA user_version = {_SCHEMA}")
-            db.execute("SELECT count(*) FROM models").fetchone()
-        except BaseException:
-            db.close()
-            raise
-        return db
+
+def mended(path: Path) -> tuple[sqlite3.Connection, str]:
+    """Open a node's database. What cannot be used is kept aside, and another one started.
+
+    Returns:
+        The connection, and one sentence on what had to be done; empty if nothing.
+
+    Raises:
+        sqlite3.OperationalError: It is locked, or the disk is full: the file itself may be sound.
+        OSError: It cannot be made.
+    """
+    witness = Witness(path)
+    before = witness.read()
+    what = ""
+    if is_no_file(path):
+        what = "was no file"
+    elif is_empty(path) and before is not None:
+        what = "was missing or empty"
+    aside = set_aside(path) if what else None
+    try:
+        db = _open(path)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        log.warning("%s cannot be read (%s)", path, error)
+        what, aside = "was damaged", set_aside(path)
+        db = _open(path)
+    found = "What is on the disk is found again."
+    kept = f" It was kept as {aside.name}." if aside is not None and os.path.lexists(aside) else ""
+    notice = f"The node's record {what} and was started anew.{kept} {found}" if what else ""
+    # Counted at each opening: a copy from before an earlier one is noticed by its number.
+    identity, count = _counted(db)
+    if not what and before is not None and (before[0] != identity or before[1] > count):
+        notice = f"The node's record is an older one than it last wrote, or another's. {found}"
+    witness.write(identity, count)
+    return db, notice
+
+
+def _counted(db: sqlite3.Connection) -> tuple[str, int]:
+    """The database's identity, and how often it was opened."""
+    told = dict(db.execute("SELECT key, value FROM settings WHERE key IN ('identity', 'opened')").fetchall())
+    identity, opened = told.get("identity"), told.get("opened", "")
+    if not isinstance(identity, str) or not identity.isalnum():
+        identity = uuid.uuid4().hex
+    count = int(opened) + 1 if isinstance(opened, str) and opened.isdecimal() and len(opened) < 18 else 1
+    values = [("identity", identity), ("opened", str(count))]
+    try:
+        db.executemany("INSERT OR REPLACE INTO settings(key, value) VALUES (?, ?)", values)
+    except sqlite3.OperationalError as error:
+        log.warning("the node's record cannot be counted on (%s)", error)  # a full disk keeps nobody from reading it
+        count -= 1
+    return identity, count
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, timeout=_LOOK_S, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > _SCHEMA:
+            raise sqlite3.DatabaseError(f"written by a newer version ({version})")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS"
+            " models(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
+        )
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS"
+            " trash(seq INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, store TEXT, body TEXT NOT NULL)"
+        )
+        # A row of `models` with its files in its body is of the first schema, and written anew when it changes.
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS files(model TEXT NOT NULL, position INTEGER NOT NULL, body TEXT NOT NULL,"
+            " PRIMARY KEY(model, position)) WITHOUT ROWID"
+        )
+        db.execute("CREATE TABLE IF NOT EXISTS settings(key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+        if version != _SCHEMA:
+            db.execute(f"PRAGMA user_version = {_SCHEMA}")
+        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def is_locked(error: sqlite3.Error) -> bool:
@@ -323,7 +376,7 @@ def _entry(name: str, store: str | None, body: object, rows: list[dict[str, Any]
     if not isinstance(files, list):
         raise TypeError("its files are no list")
     attempt, error, code = body.get("attempt"), body.get("error"), body.get("error_code")
-    queue, history = body.get("queue"), body.get("history")
+    queue, history, registration = body.get("queue"), body.get("history"), body.get("registration")
     return Entry(
         name=name,
         store=store,
@@ -337,4 +390,5 @@ def _entry(name: str, store: str | None, body: object, rows: list[dict[str, Any]
         paused=bool(body.get("paused")),
         queue=float(queue) if isinstance(queue, int | float) else None,
         history=tuple((float(at), str(what)) for at, what in history) if isinstance(history, list) else (),
+        registration=registration if isinstance(registration, str) else None,
     )

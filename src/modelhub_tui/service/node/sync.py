@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -75,7 +75,7 @@ class Sync:
         self._holdings = Holdings(self._journal, cache, tuning, on_change)
         self.totals = self._holdings.totals
         trash = memory.trash
-        self._keeping = Keeping(trash, cache, self._changed_in_thread, every_s=tuning.recheck_s)
+        self._keeping = Keeping(trash, cache, self._changed_in_thread, self._holdings.spawn, every_s=tuning.recheck_s)
         self._room.reclaimable, self._room.make_room = (lambda: trash.heap.reclaimable), trash.make_room
         self._leaving = Leaving(self._holdings, trash, self._gone)
         self._pursuit = Pursuit(
@@ -120,7 +120,7 @@ class Sync:
             if held.task is not None or held.parked or self._holdings.get(entry.name) is not held:
                 continue  # the router was faster
             if entry.state is State.REMOVING:
-                self._leaving.begin(held)
+                pass  # the list tells whether it is still to go: the record may be from before it was wanted again
             elif entry.state is not State.WHOLE:
                 if entry.history and not entry.paused and entry.state is State.WANTED:
                     held.progress.note(f"Went on after a restart, from {human_size(held.progress.bytes_done)}.")
@@ -135,9 +135,10 @@ class Sync:
     def reconcile(self, listed: Listed, store: str | None) -> bool:
         """Compare the router's list with what is here, and act on it.
 
-        A model goes only when the store that listed it does so no longer. A router without a store identity must be
-        seen to drop it, from one list to the next, while it still lists others: a lost database lists nothing at all.
-        One that is listed in a way that cannot be read stays as it is.
+        A model goes only when the router orders its removal, by the identity of the registration that we hold it for:
+        what is listed no longer may be missing because a database was lost, or went back in time. Such a model is left
+        alone, and told as found. A router that gives no orders must be seen to drop it, from one list to the next,
+        while it still lists others. One that is listed in a way that cannot be read stays as it is.
 
         Returns:
             Whether there was anything to do.
@@ -149,15 +150,21 @@ class Sync:
         for each in sorted(listed.wanted.values(), key=lambda each: math.inf if each.queue is None else each.queue):
             acted |= self._want(each, store)
         for held in self._holdings:
-            name = held.entry.name
-            if listed.may_list(name) or held.entry.state is State.REMOVING:
+            entry = held.entry
+            if listed.may_list(entry.name):
                 continue
-            seen_to_go = same_router and before is not None and before.names(name) and bool(listed.wanted)
-            if held.entry.store == store and (store is not None or seen_to_go):
+            if entry.state is State.REMOVING:
+                if not held.leaving:
+                    self._leaving.begin(held)
+                    acted = True
+                continue
+            seen_to_go = same_router and before is not None and before.names(entry.name) and bool(listed.wanted)
+            if self._is_ordered(entry) if listed.removals is not None else entry.store == store and seen_to_go:
                 self._leaving.abandon(held)
                 acted = True
-            elif held.entry.store != store:
+            elif self._is_foreign(held):
                 self._pursuit.park(held)
+        acted |= self._obey()
         now = self._queue()
         known, still = set(order), set(now)
         if [name for name in now if name in known] != [name for name in order if name in still]:
@@ -165,17 +172,25 @@ class Sync:
             acted = True
         return acted
 
-    def heard(self, answer: Answer, told: Collection[str] = ()) -> None:
-        """Take in what the router answers to a heartbeat.
+    def _is_ordered(self, entry: Entry) -> bool:
+        """Whether the router orders the removal of a model."""
+        removals = (self._listed and self._listed.removals) or {}
+        if entry.registration is not None:
+            return entry.registration in removals
+        # Listed by a version that named no registrations.
+        return entry.store == self._store and any(each.name == entry.name for each in removals.values())
 
-        Args:
-            told: The deleted models that the heartbeat spoke of.
-        """
-        if answer.store is not None and answer.kept is not None and told:
-            busy = {held.entry.name for held in self._holdings}
-            if self._listed is not None:
-                busy |= self._listed.wanted.keys() | self._listed.unread
-            self._holdings.spawn(self._keeping.keep_only(answer.store, told, answer.kept, busy))
+    def _obey(self) -> bool:
+        """Free what is in the trash and is not to stay there."""
+        listed = self._listed
+        if listed is None or listed.removals is None:
+            return False
+        busy = {held.entry.name for held in self._holdings} | listed.wanted.keys() | listed.unread
+        return self._keeping.obey(listed.removals, busy)
+
+    def heard(self, answer: Answer) -> None:
+        """Take in what the router answers to a heartbeat."""
+        self._keeping.heard(answer.unknown)
         if answer.limits is not None and answer.limits != self.limits:
             log.info("limits: %s", answer.limits)
             self.limits = answer.limits
@@ -201,9 +216,10 @@ class Sync:
     def report(self) -> dict[str, Any]:
         """Members of a heartbeat about models and disk. Waits for nothing."""
         ours = [held for held in self._holdings if not self._is_foreign(held)]
+        removals = self._listed.removals if self._listed is not None else None
         return {
             **report(ours, self._holdings.cache),
-            **self._keeping.report(self._store, listed=self._listed is not None),
+            **self._keeping.report(removals, [held.entry.registration for held in self._holdings]),
             **self._disk.report(self._room.floor_of),
             "totals": self.totals.as_wire(),
         }
@@ -236,14 +252,14 @@ class Sync:
         return [file for entry in ours if whole is None or is_placed(entry) is whole for file in entry.files]
 
     def _is_foreign(self, held: Held) -> bool:
-        """Whether a model was listed by another router's database only: the one we serve now knows nothing of it.
+        """Whether the router knows nothing of a model: another one listed it, or its database of before.
 
         Its files stay, and are reported as found. Before the first list nothing is foreign.
         """
-        entry = held.entry
-        if self._listed is None or self._listed.may_list(entry.name) or entry.state is State.REMOVING:
+        entry, listed = held.entry, self._listed
+        if listed is None or listed.may_list(entry.name) or entry.state is State.REMOVING:
             return False
-        return entry.store != self._store
+        return entry.store != self._store if listed.removals is None else not self._is_ordered(entry)
 
     @property
     def moving(self) -> bool:
@@ -286,16 +302,22 @@ class Sync:
         held = self._holdings.get(wanted.name)
         if held is None:
             entry = Entry(wanted.name, store, wanted.fingerprint, wanted.attempt)
-            entry = replace(entry, paused=wanted.paused, queue=wanted.queue)
+            entry = replace(entry, paused=wanted.paused, queue=wanted.queue, registration=wanted.registration)
             self._pursuit.begin(self._holdings.create(entry))
             self._holdings.on_change()
             return True
         entry = held.entry
-        if entry.state is State.REMOVING:
+        if held.leaving:
             return False  # registered again meanwhile: taken up when the removal is done
-        asked_again = wanted.attempt > entry.attempt
+        if entry.state is State.REMOVING:
+            # What an earlier process was to remove is wanted: what is still there of it stays.
+            self._holdings.put(held, replace(entry, state=State.WANTED, whole=False))
+            entry = held.entry
+            self._holdings.spawn(self._take_over(held))
+        asked_again = wanted.attempt > entry.attempt or entry.registration not in (None, wanted.registration)
         other_files = wanted.fingerprint != entry.fingerprint
         now = replace(entry, store=store, fingerprint=wanted.fingerprint, attempt=wanted.attempt, queue=wanted.queue)
+        now = replace(now, registration=wanted.registration)
         if now != entry:
             self._holdings.put(held, now)
         if wanted.paused != entry.paused:
@@ -316,6 +338,18 @@ class Sync:
         held.progress.start_over()
         self._holdings.put(held, replace(held.entry, state=State.WANTED, whole=False, files=()))
         self._pursuit.interrupt(held)
+
+    async def _take_over(self, held: Held) -> None:
+        """Go on with a model of which a part may have been removed."""
+        files = held.entry.files
+        missing = await self._holdings.missing(files)
+        if held.entry.files is not files or held.task is not None:
+            return  # the router was faster
+        files = tuple(replace(each, done=each.done and each not in missing) for each in files)
+        self._holdings.put(held, replace(held.entry, files=files))
+        await self._holdings.plan(held)
+        if held.task is None and not held.leaving:
+            self._pursuit.begin(held)
 
     async def _check(self, held: Held) -> None:
         entry = held.entry
@@ -348,6 +382,7 @@ class Sync:
     def _gone(self, entry: Entry) -> None:
         """A removal is done: what was registered again meanwhile is taken up."""
         self._keeping.gone(entry.files)
+        self._obey()
         again = self._listed.wanted.get(entry.name) if self._listed is not None else None
         if again is not None:
             self._want(again, self._store)

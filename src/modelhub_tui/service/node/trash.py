@@ -34,6 +34,8 @@ from modelhub_tui.values import dataclass
 
 log = logging.getLogger(__name__)
 
+_STRAY = "?"
+"""Begins the names of what somebody left behind without a word in the record."""
 Blob = tuple[str, str]
 """(repo, etag)"""
 
@@ -59,6 +61,8 @@ class Binned:
     """(repo, ref, commit): branches that pointed at it."""
     at: float = 0.0
     stage: Stage = Stage.KEPT
+    registration: str | None = None
+    """What an order to free it names."""
 
     def as_json(self) -> dict[str, Any]:
         """For the record. `from_json` reads it back."""
@@ -68,6 +72,7 @@ class Binned:
             "refs": self.refs,
             "at": self.at,
             "stage": self.stage,
+            "registration": self.registration,
         }
 
     @classmethod
@@ -85,6 +90,7 @@ class Binned:
             refs=tuple((repo_id(repo), revision(ref), commit(at)) for repo, ref, at in body["refs"]),
             at=float(body["at"]),
             stage=Stage(body["stage"]),
+            registration=told if isinstance(told := body.get("registration"), str) else None,
         )
 
 
@@ -96,6 +102,10 @@ class Heap:
     """(model, the store that listed it, bytes that freeing it gives)"""
     bytes: int = 0
     """What emptying all of it gives; shared blobs counted once."""
+    whole: bool = True
+    """Nothing is in it of which nobody knows what it was: then what it has of a model cannot be told."""
+    registrations: frozenset[str] = frozenset()
+    """Of all models in it, whatever their stage."""
     reclaimable: int = 0
     """What `make_room()` can free of that: not what is being moved, nor what the disk did not let go of before."""
 
@@ -123,6 +133,7 @@ class Trash:
         self.limits = Limits()
         self.heap = Heap()
         """Replaced as a whole: read it without waiting for what is going on."""
+        self._recovered = False
         self._items: dict[str, Binned] = {}
         for name, store, body in record.trash_rows():
             try:
@@ -133,7 +144,14 @@ class Trash:
 
     # -- into the trash -------------------------------------------------------------------------------------------
 
-    def discard(self, name: str, store: str | None, files: tuple[File, ...], keep: Collection[File] = ()) -> None:
+    def discard(
+        self,
+        name: str,
+        store: str | None,
+        files: tuple[File, ...],
+        keep: Collection[File] = (),
+        registration: str | None = None,
+    ) -> None:
         """Take a whole model off the disk, so that it can be had back while the limits allow it.
 
         Args:
@@ -145,17 +163,24 @@ class Trash:
         """
         with self._lock:
             before = self._items.get(name)
-            if not self._wanted_at_all(files) or not self._keep(name, store, files, keep):
+            if not self._wanted_at_all(files) or not self._keep(name, store, files, keep, registration):
                 remove_files(self._cache, files, keep)
                 if before is not None:
                     self._free(before)
             self.maintain()
 
-    def _keep(self, name: str, store: str | None, files: tuple[File, ...], keep: Collection[File]) -> bool:
+    def _keep(
+        self,
+        name: str,
+        store: str | None,
+        files: tuple[File, ...],
+        keep: Collection[File],
+        registration: str | None,
+    ) -> bool:
         """Move a model to the trash; False, and nothing done, when that cannot be written down."""
         links, blobs = put_aside_plan(self._cache, files, keep)
         refs = refs_of(self._cache, files)
-        row = Binned(name, store, files, blobs, refs, self._now(), Stage.MOVING)
+        row = Binned(name, store, files, blobs, refs, self._now(), Stage.MOVING, registration)
         before = self._items.get(name)
         if before is not None:
             # Deleted before and not yet forgotten, or begun and killed half way: what it keeps counts on.
@@ -286,7 +311,9 @@ class Trash:
             for repo, etags in strays.items():
                 log.info("%s: %d deleted files that nobody remembers; kept for a while", repo, len(etags))
                 blobs = tuple((repo, etag) for etag in etags)
-                self._put(Binned(f"?{repo}", None, (), blobs, (), self._now()))
+                self._put(Binned(f"{_STRAY}{repo}", None, (), blobs, (), self._now()))
+            self._recovered = True
+            self._measure()
             self.maintain()
 
     def maintain(self) -> None:
@@ -315,21 +342,14 @@ class Trash:
         with self._lock:
             return sum(self._free(row) for row in [*self._items.values()] if row.name in names)
 
-    def keep_only(self, store: str, kept: Collection[str], busy: Collection[str] = ()) -> None:
-        """Free what this store listed and has forgotten for good.
+    def ordered(self, registrations: Collection[str]) -> list[str]:
+        """Names of the models of these registrations. Does not wait."""
+        rows = [row for row in [*self._items.values()] if row.stage is not Stage.MOVING]
+        return [row.name for row in rows if row.registration in registrations]
 
-        Args:
-            kept: Names that the store has in its own trash, or registered.
-            busy: Names of models that are being worked on; left alone.
-        """
-        with self._lock:
-            for row in [*self._items.values()]:
-                if row.store == store and row.stage is not Stage.MOVING and row.name not in {*kept, *busy}:
-                    self._free(row)
-
-    def gone(self, store: str, kept: Collection[str]) -> bool:
-        """Whether `keep_only()` has anything to do. Does not wait."""
-        return any(owner == store and name not in kept for name, owner, _ in self.heap.names)
+    def rows(self, names: Collection[str]) -> list[Binned]:
+        """What is known of these models, of those that can be put back. Does not wait."""
+        return [row for row in [*self._items.values()] if row.stage is Stage.KEPT and row.name in names]
 
     def _free(self, row: Binned) -> int:
         """Remove one model's blobs for good. Trouble with the disk is put off to the next `maintain()`."""
@@ -393,9 +413,16 @@ class Trash:
             for row in self._items.values()
             for blob in row.blobs
         }
-        names = tuple((row.name, row.store, sum(sizes[blob] for blob in row.blobs)) for row in kept)
+        known = (row for row in kept if not row.name.startswith(_STRAY))
+        names = tuple((row.name, row.store, sum(sizes[blob] for blob in row.blobs)) for row in known)
         stuck = {blob for row in self._items.values() if row.stage is not Stage.KEPT for blob in row.blobs}
-        self.heap = Heap(names, sum(sizes.values()), sum(size for blob, size in sizes.items() if blob not in stuck))
+        self.heap = Heap(
+            names,
+            sum(sizes.values()),
+            whole=self._recovered and not any(row.name.startswith(_STRAY) for row in self._items.values()),
+            registrations=frozenset(row.registration for row in self._items.values() if row.registration),
+            reclaimable=sum(size for blob, size in sizes.items() if blob not in stuck),
+        )
 
     def _now(self) -> float:
         return self._wall_at_start + self._monotonic() - self._started

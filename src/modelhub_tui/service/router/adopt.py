@@ -71,6 +71,16 @@ class Offers:
             self._offers = self._make() if found else {}
         return self._offers
 
+    def deleted(self, body: FoundBody) -> Registration | None:
+        """The registration of a deleted model that a node still has and nobody else remembers; None if it is none."""
+        part = _checked(body, self._endpoint)
+        if part is None or body.deleted_as is None or body.registration is None:
+            return None
+        entry, choice = self._entry_of(part), _choice(part)
+        if entry is None and choice is None:
+            return None
+        return replace(_registration(part, entry, choice), name=body.deleted_as, id=body.registration)
+
     def bytes_by_node(self) -> dict[str, int]:
         """What the models take that are listed as found on a node, by its id; nodes without any are left out.
 

@@ -174,6 +174,9 @@ class FoundBody(Body):
     revision: Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
     files: Annotated[list[FoundFile], Field(min_length=1, max_length=2000)]
     paths: Annotated[list[Path], Field(max_length=2000)] = []
+    deleted_as: ModelName | None = None
+    """It is in the trash, under this name, and the router has said that it knows nothing of it."""
+    registration: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,64}$")] | None = None
 
 
 class TrashBody(Body):
@@ -245,6 +248,8 @@ class Heartbeat(Body):
     found: Annotated[list[FoundBody], Field(max_length=500)] | None = None
     trash: Annotated[list[TrashBody], Field(max_length=MAX_MODELS)] | None = None
     totals: TotalsBody | None = None
+    removed: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=MAX_MODELS)] | None = None
+    """The orders that it has carried out, of those in the list it saw last."""
     problem: Line | None = None
     """Why it cannot tell what is in its cache; empty if it can."""
     ram_bytes: Bytes | None = None

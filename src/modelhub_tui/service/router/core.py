@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from modelhub_tui import net
 from modelhub_tui.domain import CatalogEntry, Limits, Phase, Place
-from modelhub_tui.service.limits import read_limits
-from modelhub_tui.service.router.bodies import Heartbeat, NodeBody, RegisterBody
+from modelhub_tui.service.limits import LIMITS_FILE
+from modelhub_tui.service.router import rows
+from modelhub_tui.service.router.bodies import FoundBody, Heartbeat, NodeBody, RegisterBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.service.router.fleet import Fleet, LiveNode
 from modelhub_tui.service.router.hub import Hub
+from modelhub_tui.service.router.limits_file import LimitsFile
 from modelhub_tui.service.router.listing import Listing
+from modelhub_tui.service.router.queue import moved
 from modelhub_tui.service.router.records import BadRecord, Registration
-from modelhub_tui.service.router.registry import Registry, Taken
+from modelhub_tui.service.router.registry import Draft, Registry, Taken
 from modelhub_tui.service.router.resolve import Resolver
 from modelhub_tui.service.router.stats import StatsFeed
 from modelhub_tui.service.router.store import Store, StoreFailed
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 SAVE_AGAIN_S = 10.0
 """Pause before what could not be written is tried again."""
-_LIMITS = "limits"
 
 
 class Router:
@@ -64,16 +64,16 @@ class Router:
     ) -> None:
         self.endpoint = endpoint
         self.store = store
-        self.limits = _remembered(store, limits or Limits())
+        self._limits = LimitsFile(store.path.with_name(LIMITS_FILE))
+        self.limits = self._limits.read(limits or Limits(), store.get_meta("limits"))
         self.changes = Changes()
-        rows = store.load()
-        for row in rows.unreadable:
+        remembered = store.load()
+        for row in remembered.unreadable:
             log.warning("%s of the database cannot be read, and is left out: %s", row.name, row.reason)
         self._clock = clock
-        unreadable = [row for row in rows.unreadable if row.table == "models"]
-        self.registry = Registry(store, catalog, self.changes, rows.models, unreadable)
-        self.fleet = Fleet(self.changes, rows.nodes, clock=clock, monotonic=monotonic)
-        self.trash = Trash(store, rows, self.fleet, self.changes, lambda: self.limits, clock, monotonic)
+        self.registry = Registry(store, catalog, self.changes, remembered)
+        self.fleet = Fleet(self.changes, remembered.nodes, clock=clock, monotonic=monotonic)
+        self.trash = Trash(self.registry, self.fleet, lambda: self.limits, clock, monotonic)
         self.resolver = Resolver(self.registry, hub or Hub(endpoint), clock=clock)
         self.stats = StatsFeed(stats_dir, endpoint, self._repos, self.changes.touch) if stats_dir is not None else None
         self.listing = self._listing(self.registry.supported)
@@ -102,6 +102,7 @@ class Router:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self.registry.settle()
         with contextlib.suppress(StoreFailed):
             await self._write_nodes()
 
@@ -130,7 +131,8 @@ class Router:
             self.longest_pause_s = max(self.longest_pause_s, clock() - due)
             self.fleet.tick()
             with contextlib.suppress(StoreFailed):
-                await self.trash.tidy(self.registry.records.get)
+                await self.store.check()
+                await self.trash.tidy()
 
     async def _save_nodes(self) -> None:
         """Write changed nodes behind their heartbeats.
@@ -153,7 +155,7 @@ class Router:
         for node_id in [*self._unsaved]:
             node = self.fleet.nodes.get(node_id)
             if node is not None:
-                await self.store.put_node(node.record)
+                await self.store.apply([rows.put_node(node.record)])
             self._unsaved.discard(node_id)
 
     def _save_soon(self, node: LiveNode) -> None:
@@ -212,34 +214,43 @@ class Router:
         Raises:
             Refused: `not_registered`, `transfer_running`.
         """
+        try:
+            gone = await self.registry.change(lambda draft: self._delete(draft, name, cancel, keep))
+        except StoreFailed as error:
+            if not error.full:
+                raise
+            # On a full disk people delete to make room: that goes before having it back.
+            log.warning("%s cannot be kept in the trash: %s", name, error.reason)
+            gone = await self.registry.change(lambda draft: self._delete(draft, name, cancel, False))
+        log.info("deregistered %s", gone)
+        self.fleet.forget_orphans(gone)
+        # A node may have reported its removal while that was being written.
+        await self._forget_removed()
+
+    def _delete(self, draft: Draft, name: str, cancel: bool, keep: bool) -> str:
+        """The part of `delete()` that nothing may come between; returns the registered name."""
         record = self.registry.records.get(name) or self.registry.records.get(name.lower())
         broken = self.registry.unreadable.get(name) or self.registry.unreadable.get(name.lower())
         if record is None and broken is not None:
-            await self.registry.drop_unreadable(broken)
-            log.info("deregistered %s, whose record could not be read", broken.name)
-            return
+            draft.drop_unreadable(broken)
+            return broken.name
         if record is None or record.deleting:
             # Upstream answers 400 here, and clients know it.
             raise Refused("not_registered", "model not found", status=400)
         if not cancel and self.fleet.runs(record.name):
             what = "It is being downloaded; cancel that, or ask for both with ?cancel=true."
             raise Refused("transfer_running", what, name=record.name, status=409)
-        if keep and self.limits.trash_seconds and self.fleet.placements_of(record.name):
-            try:
-                await self.trash.put(replace(record, paused=False))
-            except StoreFailed as error:
-                # On a full disk people delete to make room: that goes before having it back.
-                log.warning("%s cannot be kept in the trash: %s", record.name, error.reason)
-        else:
-            await self.trash.drop(record.name)
-        self.fleet.forget_orphans(record.name)
+        keep = keep and bool(self.limits.trash_seconds) and bool(self.fleet.placements_of(record.name))
+        if keep:
+            self.trash.put(draft, replace(record, paused=False))
+        elif record.name in self.registry.binned:
+            self.trash.free(draft, self.registry.binned[record.name][0])
+        draft.remove(record, keep=keep)
         if self.fleet.holds(record.name, online=True):
-            await self.registry.update(replace(record, deleting=True))
-            # A node may have reported its removal while that was being written.
-            await self._forget_removed()
+            draft.put(replace(record, deleting=True))
         else:
-            await self.registry.drop(record.name)
-        log.info("deregistered %s", record.name)
+            draft.drop(record.name)
+        return record.name
 
     async def restore(self, name: str) -> Registration:
         """Take a deletion back; the hub is not asked.
@@ -247,12 +258,16 @@ class Router:
         Raises:
             Refused: `not_in_trash`, `already_registered`.
         """
-        record = self.trash.get(name)
+
+        def work(draft: Draft) -> Registration:
+            record = self.registry.enter(draft, self.trash.get(name))
+            draft.unbin(record.name)
+            return record
+
         try:
-            record = await self.registry.add(record)
+            record = await self.registry.change(work)
         except Taken as error:
             raise Refused("already_registered", "Model already registered", name=error.name, status=409) from error
-        await self.trash.drop(record.name)
         log.info("restored %s", record.name)
         return record
 
@@ -266,11 +281,16 @@ class Router:
         Raises:
             Refused: `not_on_disk`, `already_registered`.
         """
-        found = (await self.listing_of(catalog)).offer(name)
-        if found is None:
-            raise Refused("not_on_disk", f"No node has found {name} on its disk (any more).", status=404)
+        listing = await self.listing_of(catalog)
+
+        def work(draft: Draft) -> Registration:
+            found = listing.offer(name)
+            if found is None:
+                raise Refused("not_on_disk", f"No node has found {name} on its disk (any more).", status=404)
+            return self.registry.enter(draft, replace(found, registered_at=self._clock()))
+
         try:
-            record = await self.registry.add(replace(found, registered_at=self._clock()))
+            record = await self.registry.change(work)
         except Taken as error:
             raise Refused("already_registered", "Model already registered", name=error.name) from error
         except BadRecord as error:
@@ -284,10 +304,15 @@ class Router:
         Raises:
             Refused: `not_registered`.
         """
-        record = self._registered(name)
-        await self.registry.retry(record.name)
-        self.fleet.forget_orphans(record.name)
-        self.fleet.retried(record.name)
+
+        def work(draft: Draft) -> str:
+            record = self._registered(name)
+            draft.put(replace(record, attempt=record.attempt + 1))
+            return record.name
+
+        name = await self.registry.change(work)
+        self.fleet.forget_orphans(name)
+        self.fleet.retried(name)
 
     async def pause(self, name: str, paused: bool) -> None:
         """Hold a transfer, or let it go on; nodes keep what is on disk.
@@ -295,9 +320,13 @@ class Router:
         Raises:
             Refused: `not_registered`, `nothing_to_do`.
         """
-        record = self._unfinished(name)
-        if record.paused != paused:
-            await self.registry.update(replace(record, paused=paused))
+
+        def work(draft: Draft) -> None:
+            record = self._unfinished(name)
+            if record.paused != paused:
+                draft.put(replace(record, paused=paused))
+
+        await self.registry.change(work)
 
     async def move(self, name: str, to: Place) -> None:
         """Change a transfer's place in the queue.
@@ -305,11 +334,16 @@ class Router:
         Raises:
             Refused: `not_registered`, `nothing_to_do`.
         """
-        await self.registry.move(self._unfinished(name), to, self.listing.unfinished())
+
+        def work(draft: Draft) -> None:
+            for each in moved(self._unfinished(name), to, self.listing.unfinished()):
+                draft.put(each)
+
+        await self.registry.change(work)
 
     async def set_limits(self, limits: Limits) -> None:
         """Change what transfers and trash may take; durable when this returns. Nodes hear of it with a heartbeat."""
-        await self.store.put_meta(_LIMITS, json.dumps(asdict(limits)))
+        await self._limits.put(limits)
         self.limits = limits
         self.changes.touch()
 
@@ -364,7 +398,7 @@ class Router:
         """Forget a node; False if there is no such node."""
         if not self.fleet.remove(node_id):
             return False
-        await self.store.drop_node(node_id)
+        await self.store.apply([rows.drop_node(node_id)])
         await self._forget_removed()
         return True
 
@@ -373,7 +407,26 @@ class Router:
         if self.fleet.heartbeat(node, beat, self.registry.records):
             node.record = replace(node.record, placements=tuple(node.placements.items()))
             self._save_soon(node)
+        forgotten = [each for each in beat.found or () if each.deleted_as is not None]
+        if forgotten:
+            with contextlib.suppress(StoreFailed):  # it is told again
+                await self.registry.change(lambda draft: self._take_in(draft, forgotten))
         await self._forget_removed()
+
+    def _take_in(self, draft: Draft, forgotten: list[FoundBody]) -> None:
+        """Have in the trash again what only a node remembers: our database was lost, or is from before."""
+        registry, names = self.registry, set[str]()
+        for body in forgotten:
+            name = body.deleted_as or ""
+            ordered = body.registration in registry.removals or name in names
+            if ordered or name in registry.records or name in registry.unreadable or name in self.trash:
+                continue
+            record = self.listing.deleted(body)
+            with contextlib.suppress(BadRecord):  # what cannot be read again is not written
+                if record is not None:
+                    self.trash.put(draft, Registration.from_json(record.to_json()))
+                    names.add(name)
+                    log.info("%s is in the trash again, as a node remembers it", name)
 
     async def _forget_removed(self) -> None:
         """Drop the deleted models that no node holds any more; later, if the store cannot be written now."""
@@ -384,19 +437,25 @@ class Router:
             self._save.set()
 
     async def _drop_removed(self) -> None:
-        for name in [
-            each.name
-            for each in self.registry.records.values()
-            if each.deleting and not self.fleet.holds(each.name, online=True)
-        ]:
-            await self.registry.drop_if_deleting(name)
+        if not any(self._removed_now()):
+            return
+
+        def work(draft: Draft) -> list[str]:
+            names, orders = self._removed_now()
+            for name in names:
+                draft.drop(name)
+            for registration in orders:
+                draft.confirm(registration)
+            return names
+
+        for name in await self.registry.change(work):
             log.info("removed %s", name)
 
-
-def _remembered(store: Store, configured: Limits) -> Limits:
-    """The limits somebody set while the service ran; else the configured ones."""
-    try:
-        told = net.loads((store.get_meta(_LIMITS) or "{}").encode())
-    except ValueError:
-        return configured
-    return read_limits(told, configured)
+    def _removed_now(self) -> tuple[list[str], list[str]]:
+        """Names of deleted models that no node we hear holds; registrations that every node has removed."""
+        holds, confirmed = self.fleet.holds, self.fleet.confirmed
+        gone = [each.name for each in self.registry.records.values() if each.deleting]
+        return (
+            [name for name in gone if not holds(name, online=True)],
+            [each.registration for each in self.registry.removals.values() if confirmed(each.order)],
+        )

@@ -32,6 +32,7 @@ from modelhub_tui.untrusted import clean, encodable
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_WAIT_S = 30.0
 _WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,6})(?:$|[,;\s])")
+_ORDERS = re.compile(r"(?:^|[,;\s])orders(?:$|[,;\s])")
 _JSON = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 B = TypeVar("B", bound=Body)
 
@@ -61,7 +62,9 @@ class Endpoints:
     async def list_models(self, request: Request) -> Response:
         """All supported and registered models, with their state."""
         if request.scope.get(ROLE) == NODE:
-            return await self._list(request, self._router.listing.models_for_nodes, to_people=False)
+            # A node that knows nothing of orders would take what is to go for something to fetch.
+            orders = _ORDERS.search(request.headers.get("prefer", "")) is not None
+            return await self._list(request, lambda: self._router.listing.models_for_nodes(orders), to_people=False)
         if self._router.stats is not None:
             self._router.stats.looked()
         return await self._list(request, (await self._listing(request)).models)
@@ -121,8 +124,11 @@ class Endpoints:
         headers = {"ETag": found.etag, "Cache-Control": "no-cache", **self._store_headers}
         if to_people and (unheard := self._router.fleet.unheard):
             headers["X-Modelhub-Unheard"] = unheard.encode("ascii", "replace").decode()
-        if wait_s:
-            headers["Preference-Applied"] = f"wait={wait_s:.0f}"
+        applied = [f"wait={wait_s:.0f}"] if wait_s else []
+        if not to_people and _ORDERS.search(request.headers.get("prefer", "")):
+            applied.append("orders")
+        if applied:
+            headers["Preference-Applied"] = ", ".join(applied)
         if found.etag in has or "*" in has:
             return Response(None, 304, headers)
         return Response(found.body, 200, headers, media_type="application/json")
@@ -158,12 +164,8 @@ class Endpoints:
 
     async def empty_trash(self, request: Request) -> Response:
         """Free deleted models for good: one, or all."""
-        name = request.path_params.get("name")
         # An empty name is no name, not all of them: `DELETE /v0/trash/` must not empty the trash.
-        for each in [name] if name is not None else [each.name for each in self._router.trash.listing()]:
-            await self._router.trash.drop(self._router.trash.get(each).name)
-        if name is None:
-            await self._router.trash.drop_unreadable()
+        await self._router.trash.empty(request.path_params.get("name"))
         return Response(None, 204)
 
     async def pause_transfer(self, request: Request) -> Response:
@@ -251,7 +253,9 @@ class Endpoints:
         registry = self._router.registry
         known = (self._router.trash, registry.records, registry.unreadable)
         kept = [name for name in node.trash if any(name in each for each in known)]
-        told = {"limits": asdict(self._router.limits), "store": self._router.store.id, "kept": kept}
+        ordered = {each.name for each in registry.removals.values()}
+        unknown = [name for name in node.trash if name not in ordered and name not in kept]
+        told = {"limits": asdict(self._router.limits), "store": self._router.store.id, "kept": kept, "unknown": unknown}
         return _json(told, headers=self._store_headers)
 
     # -- service --------------------------------------------------------------------------------------------------

@@ -77,6 +77,8 @@ class LiveNode:
     """What it has counted. No list shows it, so it wakes no reader."""
     reports: int = 0
     """Heartbeats heard since the router was started."""
+    removed: frozenset[str] | None = frozenset()
+    """The orders to remove something that it has carried out; None of an upstream node, which takes none."""
     loaded_models: tuple[str, ...] = ()
     ready_models: tuple[int, int] | None = None
     initializing: bool = False
@@ -261,6 +263,10 @@ class Fleet:
             if not online or node.status is not NodeStatus.OFFLINE
         )
 
+    def confirmed(self, order: str) -> bool:
+        """True once every node that takes orders has said that it has carried out this one."""
+        return all(node.removed is None or order in node.removed for node in self.nodes.values())
+
     def by_token(self, token: str) -> LiveNode | None:
         """The node that a token was issued to."""
         hashed = hash_token(token)
@@ -330,7 +336,8 @@ class Fleet:
         if known:
             # What it held and fetched stays until its first heartbeat says otherwise: no flicker on a restart.
             node.transfers, node.placements, node.online_since = known.transfers, known.placements, known.online_since
-            node.found, node.trash, node.told = known.found, known.trash, known.told
+            # Not that it has told all: a node that has lost its record does not know that of its trash any more.
+            node.found, node.trash = known.found, known.trash
             node.looked, node.problem, node.stuck = known.looked, known.problem, known.stuck
             node.totals, node.reports = known.totals, known.reports
         node.heard_at = self._monotonic()
@@ -403,10 +410,12 @@ class Fleet:
             node.stuck = {each.name: each.error for each in (*beat.placements, *(beat.transfers or ())) if each.error}
         elif node.loaded_models:
             node.placements = _upstream_placements(node, names)
-        if beat.found is not None and tuple(beat.found) != node.found:
-            node.found = tuple(beat.found)  # else the same object stays, by which others see that nothing changed
+        found = tuple(each for each in beat.found or () if each.deleted_as is None)
+        if beat.found is not None and found != node.found:
+            node.found = found  # else the same object stays, by which others see that nothing changed
         node.looked |= beat.found is not None
         node.problem = beat.problem or ""
+        node.removed = None if beat.transfers is None else frozenset(beat.removed or ())
         if beat.trash is not None:
             node.trash = {each.name: each.bytes for each in beat.trash}
         # A node of ours leaves its trash out until it has seen the list; an upstream node has none and says nothing.

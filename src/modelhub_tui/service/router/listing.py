@@ -11,11 +11,12 @@ from typing import Any
 
 from modelhub_tui.domain import CatalogEntry, HubStats, ModelState, Phase, Placement, Transfer, Trashed
 from modelhub_tui.service.router.adopt import Offer, Offers
+from modelhub_tui.service.router.bodies import FoundBody
 from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.fleet import Fleet, LiveNode
-from modelhub_tui.service.router.records import Registration
+from modelhub_tui.service.router.records import Registration, Removal
 from modelhub_tui.service.router.registry import Registry
-from modelhub_tui.service.router.store import Unreadable
+from modelhub_tui.service.router.rows import Unreadable
 from modelhub_tui.service.router.supported import Supported
 from modelhub_tui.states import derive_state
 from modelhub_tui.untrusted import encodable
@@ -94,9 +95,14 @@ class Listing:
         """`GET /v0/models` for people: everything supported or registered."""
         return self._page("models", lambda: self._joined("models", self.rows(), model_json), self._fleet.unheard)
 
-    def models_for_nodes(self) -> Page:
-        """`GET /v0/models` for nodes: what is registered, without what nodes reported (it would wake them)."""
-        return self._page("nodes-models", self._node_models, repr(self.told_by_heartbeat()))
+    def models_for_nodes(self, orders: bool = False) -> Page:
+        """`GET /v0/models` for nodes: what is registered, without what nodes reported (it would wake them).
+
+        Args:
+            orders: And what they are to remove.
+        """
+        kind = "nodes-orders" if orders else "nodes-models"
+        return self._page(kind, lambda: self._node_models(orders), repr(self.told_by_heartbeat()))
 
     def hub(self) -> Page:
         """`GET /v0/models/hub`"""
@@ -199,6 +205,10 @@ class Listing:
         found = offers.get(name) or offers.get(name.lower())
         return found.record if found is not None else None
 
+    def deleted(self, body: FoundBody) -> Registration | None:
+        """What a node's word on a deleted model, which nobody else remembers, would have been registered as."""
+        return self._offers.deleted(body)
+
     def unfinished(self) -> list[Registration]:
         """What is registered and whole on no node yet, in queue order."""
         return [each for each in self._registry.in_queue() if not self._fleet.placements_of(each.name)]
@@ -233,7 +243,7 @@ class Listing:
             self._fragments.clear()
         return parts
 
-    def _node_models(self) -> str:
+    def _node_models(self, orders: bool) -> str:
         # The place among all models, not only the unfinished: whatever nodes finish, the order they know stays right.
         places = {record.name: place for place, record in enumerate(self._registry.in_queue(), start=1)}
         quiet = [
@@ -242,7 +252,11 @@ class Listing:
             if row.record is not None and not row.record.deleting and not row.found
         ]
         # A node must not take what cannot be read for what was removed: it lets go of the files of that.
-        told = [{"name": row.name, "unusable": True} for row in self._registry.unreadable.values() if row.named]
+        told: list[dict[str, Any]] = [
+            {"name": row.name, "unusable": True} for row in self._registry.unreadable.values() if row.named
+        ]
+        if orders:
+            told += map(_removal_json, self._registry.removals.values())
         return _array([*self._fragments_of("nodes-models", quiet, model_json), *map(_dump, told)])
 
 
@@ -274,6 +288,7 @@ def model_json(row: Row) -> dict[str, Any]:
         "source": _source(row),
         "chat_template": record.chat_template if record else None,
         "registered": row.unusable or (record is not None and not record.deleting and not row.found),
+        "registration": record.id or None if record else None,
         "attempt": record.attempt if record else 0,
         "paused": record is not None and record.paused,
         "queue_position": row.position,
@@ -286,6 +301,11 @@ def model_json(row: Row) -> dict[str, Any]:
         "placements": [_placement_json(*each) for each in row.placements],
         "hf_info": _stats_json(row.stats, stale=True),
     }
+
+
+def _removal_json(removal: Removal) -> dict[str, Any]:
+    """One order in `GET /v0/models` for nodes."""
+    return {**asdict(removal), "registered": False, "status": "deleting"}
 
 
 def hub_json(row: Row) -> dict[str, Any]:

@@ -156,6 +156,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "license": _STRING,
             "gated": _BOOLEAN,
             "registered": _BOOLEAN,
+            "registration": _nullable(_STRING),
             "attempt": _INTEGER,
             "paused": _BOOLEAN,
             "queue_position": _nullable(_INTEGER),

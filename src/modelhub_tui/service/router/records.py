@@ -6,6 +6,7 @@ record is about, and what becomes a path, must have its form, or the record is r
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from modelhub_tui.values import dataclass
 
 MAX_TEMPLATE = 200_000
 _INT53 = 2**53 - 1
+_IDENTITY = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
 _MOST_WORDS = 100
 
 
@@ -106,6 +108,8 @@ class Registration:
     """A person holds its transfer."""
     queue: float = 0.0
     """Place in the order in which nodes take models up; a smaller number goes first."""
+    id: str = ""
+    """Of this registration, and of no other: what a removal names. Registered again, a model gets another one."""
 
     def to_json(self) -> dict[str, Any]:
         """A dict that `from_json` reads back."""
@@ -158,8 +162,21 @@ class Registration:
             attempt=attempt,
             registered_at=_moment(raw.get("registered_at")),
             queue=float(queue),
+            id=raw["id"] if is_identity(raw.get("id")) else "",
             **flags,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """An order to nodes: take a registration's files off the disk. Kept until every node has carried it out."""
+
+    order: str
+    """Of this order, and of no other: what a node confirms."""
+    registration: str
+    name: str
+    keep: bool
+    """Its files go to the trash; else they are freed, from there as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +256,11 @@ def _placement(raw: object) -> tuple[str, Placement] | None:
                 unverified=_paths(more.get("unverified")),
             )
     return None
+
+
+def is_identity(value: object) -> bool:
+    """Whether it can be what tells one registration, order or store from all others."""
+    return isinstance(value, str) and _IDENTITY.match(value) is not None
 
 
 def is_count(value: object) -> bool:

@@ -1,16 +1,26 @@
-"""The registered models, in memory, written through to the store; and the names they get."""
+"""What is registered, what was deleted, what nodes are to remove: in memory, written through to the store.
+
+Whatever is changed is changed by `Registry.change()`: one order at a time, and each in one transaction.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+import uuid
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from typing import Any, TypeVar
 
-from modelhub_tui.domain import CatalogEntry, Place
+from modelhub_tui.domain import CatalogEntry
+from modelhub_tui.service.router import rows
 from modelhub_tui.service.router.changes import Changes
-from modelhub_tui.service.router.records import Registration
-from modelhub_tui.service.router.store import Store, Unreadable
+from modelhub_tui.service.router.records import Registration, Removal
+from modelhub_tui.service.router.store import Store
 from modelhub_tui.service.router.supported import Supported, suffixed
+
+T = TypeVar("T")
+MAX_REMOVALS = 10_000
+"""Orders that wait for nodes; beyond that the oldest is given up, and what it was about stays where it is."""
 
 
 class Taken(Exception):
@@ -22,11 +32,10 @@ class Taken(Exception):
 
 
 class Registry:
-    """Registered models by name, in registration order.
+    """Registered models by name, in registration order; deleted ones; and the orders to remove them.
 
     Args:
-        records: What the store held at start.
-        unreadable: Registrations there that cannot be used.
+        remembered: What the store held at start.
     """
 
     def __init__(
@@ -34,20 +43,25 @@ class Registry:
         store: Store,
         catalog: Iterable[CatalogEntry],
         changes: Changes,
-        records: Iterable[Registration],
-        unreadable: Iterable[Unreadable] = (),
+        remembered: rows.Rows,
     ) -> None:
         self.supported = Supported(catalog)
         """What is meant where a request names no catalog."""
         self.records: dict[str, Registration] = {}
-        self.unreadable = {row.name: row for row in unreadable}
+        self.unreadable = {row.name: row for row in remembered.unreadable if row.table == "models"}
         """Registrations whose records cannot be used, by the name they go by; registering one again replaces it."""
+        self.binned = {record.name: (record, at) for record, at in remembered.trash}
+        """Deleted models that can be had back, by name, and when each was deleted."""
+        self.unreadable_trash = {row.name: row for row in remembered.unreadable if row.table == "trash"}
+        self.removals = {each.registration: each for each in remembered.removals}
+        """What nodes are to remove, by registration, the oldest order first."""
         self._names_of_repo: dict[str, set[str]] = {}
-        for record in records:
+        for record in remembered.models:
             self._put(record)
         self._store = store
         self._changes = changes
         self._lock = asyncio.Lock()
+        self._at_work: set[asyncio.Task[Any]] = set()
 
     def find(self, repo: str, file: str) -> Registration | None:
         """The registered model that holds this file of this repo; None if there is none, or it is being deleted."""
@@ -103,8 +117,45 @@ class Registry:
             name for name in suffixed(base, file, quantization) if name not in self.records and name not in others
         )
 
+    # -- changes --------------------------------------------------------------------------------------------------
+
+    async def change(self, work: Callable[[Draft], T]) -> T:
+        """Carry out one order: all of it or nothing, and nothing of another one between; durable when this returns.
+
+        Args:
+            work: Looks at what is registered *then*, tells the draft what is to be, and must not wait. What it raises
+                is raised, and nothing is changed.
+
+        Raises:
+            StoreFailed: The database cannot be written.
+        """
+        # Shielded: a caller that hangs up must not part memory from what is written.
+        task = asyncio.create_task(self._change(work))
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        return await asyncio.shield(task)
+
+    async def _change(self, work: Callable[[Draft], T]) -> T:
+        async with self._lock:
+            draft = Draft(self)
+            result = work(draft)
+            if draft.writes:
+                await self._store.apply(draft.writes)
+                for step in draft.steps:
+                    step()
+                self._changes.touch()
+            return result
+
+    async def settle(self) -> None:
+        """Wait for the orders under way."""
+        await asyncio.gather(*self._at_work, return_exceptions=True)
+
     async def add(self, record: Registration, supported: Supported | None = None) -> Registration:
-        """Store a new model under its final name; durable when this returns.
+        """Register a model under its final name; durable when this returns. Raises as `enter()`, and StoreFailed."""
+        return await self.change(lambda draft: self.enter(draft, record, supported))
+
+    def enter(self, draft: Draft, record: Registration, supported: Supported | None = None) -> Registration:
+        """Register a model, as a part of an order. It gets an identity, and the last place in the queue.
 
         Args:
             record: With a name (restored, adopted) it keeps that; without, it gets the next free one.
@@ -113,90 +164,84 @@ class Registry:
         Raises:
             Taken: Somebody registered it meanwhile, or another model under this name.
             BadRecord: It has something in it that no registration can have.
-            StoreFailed: The database cannot be written.
         """
-        async with self._lock:
-            there = self.find(record.repo, record.filename)
-            if there is not None:
-                raise Taken(there.name)
-            name = record.name or self.name_for(record.repo, record.filename, record.quantization, supported)
-            # Read back as it will be after a restart: what cannot be read is not written.
-            record = Registration.from_json(replace(record, name=name).to_json())
-            before = self.records.get(name)
-            if before is not None and not before.deleting:
-                raise Taken(name)
-            if before is not None:
-                # Registered again while a node still deletes it: a higher attempt, so that nodes see a new wish.
-                record = replace(record, attempt=before.attempt + 1)
-            last = max((each.queue for each in self.records.values()), default=0.0)
-            record = replace(record, queue=last + 1)
-            await self._store.put_model(record)
-            self._put(record)
-            self._changes.touch()
-            return record
-
-    async def update(self, record: Registration) -> None:
-        """Store a changed model; durable when this returns."""
-        async with self._lock:
-            await self._store.put_model(record)
-            self._put(record)
-            self._changes.touch()
+        there = self.find(record.repo, record.filename)
+        if there is not None:
+            raise Taken(there.name)
+        name = record.name or self.name_for(record.repo, record.filename, record.quantization, supported)
+        before = self.records.get(name)
+        if before is not None and not before.deleting:
+            raise Taken(name)
+        # Registered again while a node still deletes it: a higher attempt, so that nodes see a new wish.
+        attempt = record.attempt if before is None else before.attempt + 1
+        queue = max((each.queue for each in self.records.values()), default=0.0) + 1
+        record = replace(record, name=name, id=str(uuid.uuid4()), attempt=attempt, queue=queue, deleting=False)
+        # Read back as it will be after a restart: what cannot be read is not written.
+        record = Registration.from_json(record.to_json())
+        draft.put(record)
+        return record
 
     def in_queue(self) -> list[Registration]:
         """All models that nodes are to hold, in the order in which they take them up."""
         alive = [record for record in self.records.values() if not record.deleting]
         return sorted(alive, key=lambda record: record.queue)  # stable: equals stay in order of registration
 
-    async def move(self, record: Registration, to: Place, among: list[Registration]) -> None:
-        """Give a model another place.
+
+class Draft:
+    """What one order changes: statements for the database, and the same for memory once that is written."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.writes: list[rows.Write] = []
+        self.steps: list[Callable[[], object]] = []
+
+    def _add(self, step: Callable[[], object], *writes: rows.Write) -> None:
+        self.writes += writes
+        self.steps.append(step)
+
+    def put(self, record: Registration) -> None:
+        """Register a model, or change what is registered."""
+        self._add(lambda: self._registry._put(record), rows.put_model(record))
+
+    def drop(self, name: str) -> None:
+        """Forget a model."""
+        self._add(lambda: self._registry._pop(name), rows.drop_model(name))
+
+    def bin(self, record: Registration, at: float) -> None:
+        """Keep a deleted model's registration for a while; `at` is in seconds since the epoch."""
+
+        def step() -> None:
+            self._registry.binned[record.name] = (record, at)
+            self._registry.unreadable_trash.pop(record.name, None)  # it was written over
+
+        self._add(step, rows.put_trash(record, at))
+
+    def unbin(self, name: str) -> None:
+        """Forget a deleted model."""
+        self._add(lambda: self._registry.binned.pop(name, None), rows.drop_trash(name))
+
+    def remove(self, record: Registration, *, keep: bool) -> None:
+        """Order nodes to take a registration's files off the disk; an earlier order about it is replaced.
 
         Args:
-            among: The models that count, in queue order, `record` with them.
+            keep: Into the trash. Else they are freed, also what is in the trash already.
         """
-        at = next(index for index, each in enumerate(among) if each.name == record.name)
-        others = among[:at] + among[at + 1 :]
-        wanted = {Place.FIRST: 0, Place.EARLIER: max(at - 1, 0), Place.LATER: at + 1, Place.LAST: len(others)}[to]
-        before, after = others[:wanted], others[wanted:]
-        low = before[-1].queue if before else None
-        high = after[0].queue if after else None
-        if low is not None and high is not None and not low < (low + high) / 2 < high:
-            # No number is left between the two: number all of them anew.
-            for number, each in enumerate([*before, record, *after], start=1):
-                await self.update(replace(self.records[each.name], queue=float(number)))
-            return
-        place = 0.0 if low is None and high is None else (high or 0.0) - 1 if low is None else low + 1
-        if low is not None and high is not None:
-            place = (low + high) / 2
-        await self.update(replace(record, queue=place))
+        removal = Removal(str(uuid.uuid4()), record.id, record.name, keep)
+        removals = self._registry.removals
 
-    async def retry(self, name: str) -> bool:
-        """Count one more attempt, so that nodes start over; False if `name` is not registered."""
-        record = self.records.get(name)
-        if record is None or record.deleting:
-            return False
-        await self.update(replace(record, attempt=record.attempt + 1))
-        return True
+        def step() -> None:
+            removals.pop(removal.registration, None)
+            removals[removal.registration] = removal
 
-    async def drop(self, name: str) -> None:
-        """Forget a model for good."""
-        async with self._lock:
-            await self._store.drop_model(name)
-            if self._pop(name):
-                self._changes.touch()
+        self._add(step, *rows.put_removal(removal))
+        if len(removals) >= MAX_REMOVALS:  # of nodes that never come back
+            self.confirm(next(iter(removals)))
 
-    async def drop_unreadable(self, row: Unreadable) -> None:
-        """Forget a registration that cannot be used."""
-        async with self._lock:
-            if self.unreadable.get(row.name) is row:
-                await self._store.drop_unreadable(row)
-                del self.unreadable[row.name]
-                self._changes.touch()
+    def confirm(self, registration: str) -> None:
+        """Every node has carried out an order."""
+        self._add(lambda: self._registry.removals.pop(registration, None), rows.drop_removal(registration))
 
-    async def drop_if_deleting(self, name: str) -> None:
-        """Forget a model that every node has removed, unless it was registered again meanwhile."""
-        async with self._lock:
-            record = self.records.get(name)
-            if record is not None and record.deleting:
-                await self._store.drop_model(name)
-                self._pop(name)
-                self._changes.touch()
+    def drop_unreadable(self, row: rows.Unreadable) -> None:
+        """Forget a row that cannot be used."""
+        of = self._registry.unreadable if row.table == "models" else self._registry.unreadable_trash
+        self._add(lambda: of.pop(row.name, None), rows.drop_unreadable(row))

@@ -6,44 +6,38 @@ import time
 from collections.abc import Callable
 
 from modelhub_tui.domain import Limits, Trashed
-from modelhub_tui.service.router.changes import Changes
 from modelhub_tui.service.router.errors import Refused
 from modelhub_tui.service.router.fleet import Fleet
 from modelhub_tui.service.router.records import Registration
-from modelhub_tui.service.router.store import Rows, Store
+from modelhub_tui.service.router.registry import Draft, Registry
 
 
 class Trash:
-    """Deleted models by name, in memory, written through to the store.
+    """The deleted models of a registry: which there are, and how long.
 
     Args:
-        rows: What the store held at start.
         clock: Wall clock: an hour in the trash is an hour also while the service does not run.
         monotonic: While it runs this one counts, so that a wall clock that jumps by an hour empties no trash.
     """
 
     def __init__(
         self,
-        store: Store,
-        rows: Rows,
+        registry: Registry,
         fleet: Fleet,
-        changes: Changes,
         limits: Callable[[], Limits],
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._fleet, self._changes, self._limits = store, fleet, changes, limits
+        self._registry, self._fleet, self._limits = registry, fleet, limits
         self._monotonic, self._wall_at_start, self._started = monotonic, clock(), monotonic()
-        self._kept = {record.name: (record, at) for record, at in rows.trash}
-        self._unreadable = {row.name: row for row in rows.unreadable if row.table == "trash"}
 
     def __contains__(self, name: object) -> bool:
         """Whether a deleted model's bytes are to be kept; also of one whose record cannot be read."""
-        return name in self._kept or name in self._unreadable
+        return name in self._registry.binned or name in self._registry.unreadable_trash
 
     def names(self) -> tuple[str, ...]:
         """Of all deleted models that can be had back."""
-        return tuple(self._kept)
+        return tuple(self._registry.binned)
 
     def listing(self) -> list[Trashed]:
         """What can be had back, the newest first."""
@@ -59,19 +53,12 @@ class Trash:
                 expires_at=at + ttl,
                 nodes=tuple(node.name for node, _ in self._fleet.trash_of(record.name)),
             )
-            for record, at in sorted(self._kept.values(), key=lambda kept: -kept[1])
+            for record, at in sorted(self._registry.binned.values(), key=lambda kept: -kept[1])
         ]
 
-    async def put(self, record: Registration) -> None:
-        """Keep a registration that is about to be deleted; durable when this returns.
-
-        Raises:
-            StoreFailed: The database cannot be written.
-        """
-        at = self._now()
-        await self._store.put_trash(record, at)
-        self._kept[record.name] = (record, at)
-        self._unreadable.pop(record.name, None)  # it was written over
+    def put(self, draft: Draft, record: Registration) -> None:
+        """Keep the registration of a model that an order deletes."""
+        draft.bin(record, self._now())
 
     def get(self, name: str) -> Registration:
         """The registration of a deleted model.
@@ -79,46 +66,55 @@ class Trash:
         Raises:
             Refused: `not_in_trash`.
         """
-        kept = self._kept.get(name) or self._kept.get(name.lower())
+        binned = self._registry.binned
+        kept = binned.get(name) or binned.get(name.lower())
         if kept is None:
             raise Refused("not_in_trash", f"{name} is not in the trash (any more).", status=404)
         return kept[0]
 
-    async def drop(self, name: str) -> None:
-        """Forget a deleted model; nodes then free its bytes. Nothing happens when it is not there."""
-        if name in self._kept:
-            await self._store.drop_trash(name)
-            self._kept.pop(name, None)
-            self._changes.touch()
+    def free(self, draft: Draft, record: Registration) -> None:
+        """Forget a deleted model, and have nodes free its bytes."""
+        draft.unbin(record.name)
+        draft.remove(record, keep=False)
 
-    async def drop_unreadable(self, before: float | None = None) -> None:
-        """Forget the records that cannot be read, which nothing can bring back.
+    async def empty(self, name: str | None = None) -> None:
+        """Free a deleted model for good, or all of them.
 
-        Args:
-            before: Only those of models that were deleted before this time.
+        Raises:
+            Refused: `not_in_trash`.
         """
-        for name, row in [*self._unreadable.items()]:
-            if before is None or row.at <= before:
-                await self._store.drop_unreadable(row)
-                self._unreadable.pop(name, None)
-                self._changes.touch()
 
-    async def tidy(self, registered: Callable[[str], Registration | None]) -> None:
-        """Forget what is too old, what no node could put back, and what was registered again just as it was.
+        def work(draft: Draft) -> None:
+            if name is not None:
+                self.free(draft, self.get(name))
+                return
+            for record, _ in self._registry.binned.values():
+                self.free(draft, record)
+            for row in self._registry.unreadable_trash.values():  # nothing can bring them back
+                draft.drop_unreadable(row)
 
-        Args:
-            registered: The registration of a name, also while nodes are still at removing it; None without one.
-        """
+        await self._registry.change(work)
+
+    async def tidy(self) -> None:
+        """Forget what is too old, what no node could put back, and what was registered again just as it was."""
+        await self._registry.change(self._tidy)
+
+    def _tidy(self, draft: Draft) -> None:
         limit_s, now = self._limits().trash_seconds, self._now()
-        await self.drop_unreadable(now - limit_s)
+        for row in self._registry.unreadable_trash.values():
+            if now - row.at >= limit_s:
+                draft.drop_unreadable(row)
         # A node that was not heard yet, or is away, may still hold what no other one does.
         all_told = self._fleet.all_told
-        for name, (kept, at) in [*self._kept.items()]:
-            record = registered(name)
-            again = record is not None and not record.deleting and record.files == kept.files
+        for name, (kept, at) in self._registry.binned.items():
+            record = self._registry.records.get(name)  # also while nodes are still at removing it
             held = record is not None or self._fleet.holds(name) or self._fleet.trash_of(name)
-            if now - at >= limit_s or again or (all_told and not held):
-                await self.drop(name)
+            if now - at >= limit_s:
+                self.free(draft, kept)
+            elif record is not None and not record.deleting and record.files == kept.files:
+                draft.unbin(name)  # what the node kept of it was put back
+            elif all_told and not held:
+                draft.unbin(name)
 
     def _now(self) -> float:
         return self._wall_at_start + self._monotonic() - self._started
