@@ -295,11 +295,11 @@ def test_a_record_on_a_full_disk_is_not_taken_for_a_damaged_one(place: Place, mo
     place.trash.discard("one", STORE, (place.put("1.gguf", b"first"),))
     place.record.close()
 
-    def full(self: Record) -> sqlite3.Connection:
+    def full(_path: Path) -> sqlite3.Connection:
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Record, "_open", full)
+        patch.setattr("modelhub_tui.service.node.record._open", full)
         with pytest.raises(sqlite3.OperationalError):
             place.open()
     place.open()
