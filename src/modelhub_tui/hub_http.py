@@ -28,15 +28,12 @@ from modelhub_tui import tls
 from modelhub_tui.errors import NoWay
 from modelhub_tui.hub_reach import LeadsAstray, Reach, reach_of
 from modelhub_tui.identifiers import whole_number
-from modelhub_tui.net import unpacked
+from modelhub_tui.net import PARSED_LIMIT_BYTES, parsed_bytes, unpacked
 from modelhub_tui.proxies import Proxy, proxy_for
 from modelhub_tui.untrusted import clean
 
 LIMIT_BYTES = 64 * 1024 * 1024
 """Of one call. The listing of a repo of 100,000 files is 25 to 40 MB."""
-PARSED_LIMIT_BYTES = 200 * 1024 * 1024
-"""What an answer may take in memory once it is parsed: `[[],[],...` takes twenty times its length, and the listing of
-100,000 files at most 170 MB."""
 DEADLINE_S = 60.0
 """Of one call: 40 MB at 6 Mbit/s."""
 CONNECT_S = 10.0
@@ -352,11 +349,3 @@ def _read(call: Call, answer: httpx2.Response, limit_bytes: int) -> bytes:
             body.clear()  # an exception keeps its frames, and they what they hold
             raise call.too_large()
     return bytes(body)
-
-
-def parsed_bytes(body: bytes) -> int:
-    """An upper bound, nearly, of what JSON takes in memory when it is parsed: counted by what begins each value."""
-    if len(body) < 1 << 20:
-        return 0
-    lists, dicts, commas, quotes = (body.count(each) for each in (b"[", b"{", b",", b'"'))
-    return 64 * lists + 232 * dicts + 40 * commas + 30 * quotes + len(body)

@@ -35,6 +35,8 @@ _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)
 """Names that are devices in every folder on Windows, where a cache folder may be mounted from."""
 MAX_MODEL_NAME = 300
 """Characters: a repo with the longest owner and name, and what tells its files apart."""
+_MAX_FOLDERS = 100
+"""Folders in folders of one file. No repo has a tenth of it, and each is entered by itself, again and again."""
 _MAX_NAME_BYTES = 255
 """What Linux file systems allow for one name."""
 
@@ -122,7 +124,7 @@ def safe_repo_path(path: object) -> str:
 
     Raises:
         BadIdentifier: Absolute, empty, with `..`, a drive letter, a UNC prefix, a backslash or a control character; or
-            with a name that is a device or too long for a file system.
+            with a name that is a device or too long for a file system; or in too many folders.
     """
     if not isinstance(path, str) or not path or len(path) > 1024 or clean(path, 1024) != path:
         raise BadIdentifier(f"unusable file name: {clean(path, 80)!r}")
@@ -131,7 +133,7 @@ def safe_repo_path(path: object) -> str:
     parts = path.split("/")
     if not all(part.strip(". ") for part in parts):
         raise BadIdentifier(f"path leaves its folder: {clean(path, 80)!r}")
-    if any(_DEVICE.fullmatch(part) for part in parts) or not _fits_names(path):
+    if any(_DEVICE.fullmatch(part) for part in parts) or not _fits_names(path) or len(parts) > _MAX_FOLDERS:
         raise BadIdentifier(f"unusable file name: {clean(path, 80)!r}")
     return path
 

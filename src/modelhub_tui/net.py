@@ -293,13 +293,16 @@ def _until_s(date: str, now: float) -> float | None:
 
 LONGEST_JSON_BYTES = 8 << 20
 """Parsing takes up to thirty times as much, and lets no other thread run meanwhile."""
+PARSED_LIMIT_BYTES = 200 * 1024 * 1024
+"""What an answer may take in memory once it is parsed: `[[],[],...` takes twenty times its length, and the listing of
+100,000 files at most 170 MB."""
 
 
 def loads(body: bytes, limit_bytes: int = LONGEST_JSON_BYTES) -> Any:
     """Parse JSON from outside: NaN and infinities become null, and every way to fail is a ValueError."""
     from json import detect_encoding
 
-    if len(body) > limit_bytes:
+    if len(body) > limit_bytes or parsed_bytes(body) > PARSED_LIMIT_BYTES:
         raise ValueError("too long")
     try:
         return decoder().decode(body.decode(detect_encoding(body), "surrogatepass"))
@@ -313,3 +316,11 @@ def decoder() -> JSONDecoder:
     from json import JSONDecoder
 
     return JSONDecoder(parse_constant=lambda _: None)
+
+
+def parsed_bytes(body: bytes) -> int:
+    """An upper bound, nearly, of what JSON takes in memory when it is parsed: counted by what begins each value."""
+    if len(body) < 1 << 20:
+        return 0
+    lists, dicts, commas, quotes = (body.count(each) for each in (b"[", b"{", b",", b'"'))
+    return 64 * lists + 232 * dicts + 40 * commas + 30 * quotes + len(body)

@@ -30,6 +30,7 @@ from modelhub_tui.errors import (
     Unreachable,
     explain,
 )
+from modelhub_tui.identifiers import safe_repo_path
 from tests.client.payloads import HEALTH, MODEL, NODE, REGISTERED
 
 URL = "http://127.0.0.1:4242"
@@ -213,6 +214,12 @@ async def test_an_unusable_record_is_left_out_alone(client: V0Client, router: Ro
     report = await client.report()
     assert [each.name for each in report.models] == [MODEL["name"]]
     assert "gpu-01" in [each.name for each in report.nodes]
+
+
+async def test_a_model_with_the_longest_file_name_is_listed(client: V0Client, router: Router) -> None:
+    name = safe_repo_path("/".join([*["d" * 200] * 4, "m" * 214 + ".gguf"]))
+    router.models = [MODEL | {"filename": name}]
+    assert [each.file for each in (await client.report()).models] == [name]
 
 
 async def test_decoration_of_a_wrong_type_counts_as_absent(client: V0Client, router: Router) -> None:

@@ -6,10 +6,12 @@ import os
 import random
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelhub_tui.service.node.crowd import SMALL_BYTES, stretches
+from modelhub_tui.service.node.disk_use import used_by, used_by_each
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
 from modelhub_tui.service.node.reporting import MAX_PATHS
@@ -169,3 +171,23 @@ def test_only_files_of_which_all_is_known_make_a_crowd() -> None:
         range(25, 41),
     ]
     assert [*stretches([])] == []
+
+
+def test_what_goes_while_it_is_counted_is_never_less_than_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A router refuses a report with less than nothing in it."""
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    whole.write_bytes(bytes(100_000))
+    part.write_bytes(bytes(50_000))
+    assert used_by_each([whole], [whole, part]) == (used_by([whole]), used_by([part]))
+    stat = Path.stat
+
+    def last_look(self: Path, **options: Any) -> Any:
+        told = stat(self, **options)
+        self.unlink()
+        return told
+
+    monkeypatch.setattr(Path, "stat", last_look)
+    models, others = used_by_each([whole], [whole, part])
+    assert models > 0 and others > 0

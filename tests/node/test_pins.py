@@ -96,6 +96,7 @@ def test_every_form_of_etag_with_every_pin_and_a_flipped_byte(
     finally:
         process.terminate()
         process.wait(20)
+    log = (tmp_path / "state" / "node" / "node.log").read_text()
     wrong = []
     for form, pin, damaged in table:
         name = f"acme/{pin}.{form}.{damaged}".lower()
@@ -108,8 +109,8 @@ def test_every_form_of_etag_with_every_pin_and_a_flipped_byte(
         else:
             ok = placed is not None and placed["verified"] is known
             ok = ok and placed["unverified"] == ([] if known else placed["paths"])
-            # At the first try. (One that makes way for another is asked for once more, from where it was.)
-            ok = ok and SIZE <= empty_hub.served_bytes(f"{repos[name].id}/m.gguf") < 2 * SIZE
+            # At the first try. (One that makes way for another may be sent once more what was on its way.)
+            ok = ok and f"m.gguf of {repos[name].id} arrived with a wrong checksum" not in log
             if ok and pin != "none":
                 ok = blob_of(placed["path"]) == (blob.sha256 if pin != "blob_id" else git(blob))
             if ok and not known:

@@ -25,7 +25,7 @@ from modelhub_tui.service.node.found import Finder
 from modelhub_tui.service.node.hasher import Verdict, look_at
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.part import Part
-from modelhub_tui.service.node.removal import linked_blobs, refs_of, remove_files
+from modelhub_tui.service.node.removal import linked_blobs, refs_of, remove_files, tidy
 from modelhub_tui.service.node.trash import Binned
 from tests.hub import MIB, Generated, HubRepo, LoopbackHub
 from tests.node.harness import NodeThread, start_process
@@ -486,3 +486,44 @@ def test_names_of_shards_that_are_not_there_cost_no_time(place: Place) -> None:
     finally:
         tracemalloc.stop()
     assert [[each.path for each in group.files] for group in finder.groups] == [["x.gguf"]]
+
+
+def test_a_tree_of_folders_costs_what_its_folders_cost_however_deep(
+    place: Place, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wide at the bottom of a deep one: entered anew from the top, each of these would be hundreds of folders."""
+    deep, wide = 300, 300
+    place.cache.prepare(REPO, COMMIT)
+    with Folder.at(home) as top, top.enter("snapshots", COMMIT, *["d"] * deep, make=True) as bottom:
+        for number in range(wide):
+            os.mkdir(f"w{number}", dir_fd=bottom.fd)
+    opened = 0
+    enter = Folder.enter
+
+    def counted(self: Folder, *names: str, **options: Any) -> Folder:
+        nonlocal opened
+        opened += len(names)
+        return enter(self, *names, **options)
+
+    monkeypatch.setattr(Folder, "enter", counted)
+    before = len(os.listdir("/dev/fd"))
+    linked_blobs(place.cache, REPO)
+    assert opened < 2 * (deep + wide)
+    tidy(place.cache, REPO)
+    assert opened < 12 * (deep + wide)
+    assert not home.exists() and len(os.listdir("/dev/fd")) == before
+
+
+def test_a_walk_enters_no_link_that_takes_the_place_of_a_folder_it_was_in(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "outside" / "b").mkdir(parents=True)
+    place.cache.prepare(REPO, COMMIT)
+    with place.cache.home(REPO) as top, top.enter("snapshots", COMMIT) as snapshot:
+        snapshot.enter("a", "b", make=True).close()
+        snapshot.enter("a", "c", make=True).close()
+        seen = []
+        for where, _folder, _names in snapshot.walk():
+            seen.append(where)
+            if where == ("a", "b"):
+                (snapshot.path / "a").rename(snapshot.path / "was-a")
+                (snapshot.path / "a").symlink_to(tmp_path / "outside")
+        assert seen == [(), ("a",), ("a", "b"), ("a", "c")]

@@ -159,8 +159,29 @@ def test_a_head_that_never_ends_is_given_up(drip: bytes) -> None:
             yield drip
 
     transport = HttpTransport(Reach("http://127.0.0.1"), connect_s=5, stall_s=0.25)
-    with HostileHub(send) as hub, pytest.raises((OSError, BadHTTP)):
+    with HostileHub(send) as hub, pytest.raises(TimeoutError):
         transport.open(hub.url, {})
+    over.set()
+
+
+@pytest.mark.parametrize("drip", [b"x: y\r\n", b"0"], ids=["trailers", "a chunk's length"])
+def test_chunks_that_never_end_are_given_up(drip: bytes) -> None:
+    over = threading.Event()
+
+    def send(asked: Asked) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nGGUF\r\n"
+        yield b"0\r\n" if drip != b"0" else b""
+        while not over.wait(0.02):
+            yield drip
+
+    transport = HttpTransport(Reach("http://127.0.0.1"), connect_s=5, stall_s=0.25)
+    with HostileHub(send) as hub:
+        body = transport.open(hub.url, {})
+        view = memoryview(bytearray(100))
+        assert body.read_into(view) == 4
+        with pytest.raises(TimeoutError):
+            body.read_into(view)
+        body.close()
     over.set()
 
 

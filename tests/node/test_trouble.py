@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.hub import GOOD_TOKEN, MIB, RATE_LIMITED, STRANGER_TOKEN, Generated, HubRepo, LoopbackHub
+from tests.hub.hostile import Asked, HostileHub, head
 from tests.node.harness import NodeThread
 from tests.node.stub_router import StubRouter, manifest_of
 
@@ -250,6 +253,15 @@ def test_a_hostile_manifest_is_refused_before_anything_is_touched(
     assert not empty_hub.log
 
 
+def test_a_file_that_is_a_folder_too_is_refused(router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path) -> None:
+    repo = empty_hub.add(HubRepo("acme/odd", {"m.onnx/a.onnx": b"one", "m.onnx": b"two"}))
+    router.register("acme/odd", manifest_of(repo))
+    with NodeThread(router, empty_hub, tmp_path) as node:
+        failed = router.wait_phase("acme/odd", "failed")
+        assert failed["error_code"] == "unsupported" and "m.onnx is a file and a folder" in failed["error"]
+        assert not node.cache.exists()
+
+
 def test_a_router_that_restarts_is_registered_with_again(
     router: StubRouter, empty_hub: LoopbackHub, repo: HubRepo, tmp_path: Path
 ) -> None:
@@ -277,3 +289,43 @@ def test_a_router_that_cannot_give_the_manifest_yet_is_asked_again(
         assert offline["error_code"] == "hub_unreachable" and "hub away" in offline["error"]
         router.refuse.clear()
         router.wait_whole(NAME)
+
+
+@pytest.mark.parametrize("way", ["trailers", "a chunk's length", "bytes that are here already"])
+def test_no_answer_holds_a_transfer_for_ever(router: StubRouter, tmp_path: Path, way: str) -> None:
+    over = threading.Event()
+
+    def send(asked: Asked) -> Iterator[bytes]:
+        if asked.method == "HEAD":
+            yield head(Content_Length=SIZE, X_Repo_Commit="a" * 40, ETag=f'"{"c" * 64}"')
+            return
+        whole = f"bytes 0-{SIZE - 1}/{SIZE}"
+        if way != "bytes that are here already":
+            yield head(206, Content_Range=whole, Transfer_Encoding="chunked")
+            yield b"4\r\nGGUF\r\n" + (b"0\r\n" if way == "trailers" else b"")
+        elif asked.headers["range"].startswith("bytes=0-"):
+            yield head(206, Content_Range=whole, Content_Length=SIZE) + bytes(MIB)
+            return
+        else:
+            yield head(200, Content_Length=SIZE)
+        while not over.wait(0.02):
+            yield b"x: y\r\n" if way == "trailers" else b"0"
+
+    file = {"path": "m.gguf", "repo": "acme/tiny", "revision": "a" * 40, "size": SIZE, "sha256": "c" * 64}
+    router.register("acme/tiny", [file])
+    with HostileHub(send) as hub, NodeThread(router, hub.url, tmp_path, stall_s=0.2, max_attempts=2, restart_base_s=99):
+        assert router.wait_offline("acme/tiny")["error_code"] in ("stalled", "connection_lost")
+    over.set()
+
+
+def test_the_host_that_fails_is_the_one_that_is_named(router: StubRouter, tmp_path: Path) -> None:
+    def send(asked: Asked) -> Iterator[bytes]:
+        if asked.method == "HEAD":
+            yield head(Content_Length=SIZE, X_Repo_Commit="a" * 40, ETag=f'"{"c" * 64}"')
+        else:
+            yield head(302, Location="http://user:secret\x9b31m@127.0.0.1:1/x", Content_Length=0)
+
+    file = {"path": "m.gguf", "repo": "acme/tiny", "revision": "a" * 40, "size": SIZE, "sha256": "c" * 64}
+    router.register("acme/tiny", [file])
+    with HostileHub(send) as hub, NodeThread(router, hub.url, tmp_path, max_attempts=2, restart_base_s=99):
+        assert "connection to 127.0.0.1:1 broke" in router.wait_offline("acme/tiny")["error"]

@@ -123,6 +123,15 @@ async def test_a_repo_is_the_one_that_was_asked_for(said: str, tmp_path: Path, h
         assert not service.router.registry.records
 
 
+async def test_a_renamed_repo_has_the_files_that_it_has_under_its_new_name(tmp_path: Path, hub: LoopbackHub) -> None:
+    other = hub.add(HubRepo("other/x", {"m.gguf": b"theirs"}))
+    hub.add(HubRepo("acme/fine", {"m.gguf": b"mine"}, extra={"id": "other/x", "sha": other.sha}))
+    async with open_service(tmp_path, hub.url) as service:
+        await service.register("acme/fine")
+        (record,) = service.router.registry.records.values()
+        assert (record.repo, record.files[0].sha256) == ("other/x", other["m.gguf"].sha256)
+
+
 async def test_a_commit_is_the_one_that_was_asked_for(tmp_path: Path, hub: LoopbackHub) -> None:
     repo = hub.add(HubRepo("acme/fine", {"m.gguf": b"x"}))
     repo.extra = {"sha": "e" * 40}

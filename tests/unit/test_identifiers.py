@@ -188,3 +188,9 @@ def test_nobody_else_asks_whether_a_text_is_digits() -> None:
     assert found == []
     unbounded = [path for path in files if re.search(r"\\d", path.read_text())]
     assert unbounded == [], "in a pattern for text, this matches the digits of all scripts; write [0-9]"
+
+
+def test_a_file_in_very_many_folders_is_none() -> None:
+    assert identifiers.safe_repo_path("d/" * 99 + "m.gguf")
+    with pytest.raises(BadIdentifier):
+        identifiers.safe_repo_path("d/" * 100 + "m.gguf")

@@ -6,6 +6,7 @@ from email.utils import formatdate
 
 import pytest
 
+from modelhub_tui import net
 from modelhub_tui.net import retry_after_s
 
 
@@ -37,3 +38,11 @@ def test_pauses_are_read_in_every_form(headers: dict[str, str], expected: float 
 
 def test_a_pause_until_a_date_is_counted_by_the_clock() -> None:
     assert retry_after_s({"retry-after": formatdate(0, usegmt=True)}) == 0
+
+
+@pytest.mark.parametrize("unit", [b'{"":0},', b"[[]],", b"{},"])
+def test_what_would_take_much_room_when_parsed_is_not_parsed(unit: bytes) -> None:
+    """Short values take forty times their length: 16 MiB of them, planted as an index, took a node to half a GiB."""
+    body = b"[" + unit * ((16 << 20) // len(unit) - 1) + b"0]"
+    with pytest.raises(ValueError, match="too long"):
+        net.loads(body, 16 << 20)

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_NAME_LIMIT, _PATH_LIMIT = 500, 4096
+_NAME_LIMIT, _FILE_LIMIT, _PATH_LIMIT = 500, 1024, 4096
 MOST_MODELS, MOST_NODES = 100_000, 10_000
 _MOST_PARTS = 500_000
 """Transfers, placements and the like of all records together: some 200 MB."""
@@ -56,15 +56,15 @@ class UnusableError(ValueError):
     """A record that cannot be taken, because it is not clear what it is about."""
 
 
-def read_identity(value: Any) -> str:
+def read_identity(value: Any, limit: int = _NAME_LIMIT) -> str:
     """A name goes back to the router in requests, so it is taken as it is or not at all."""
-    if not isinstance(value, str) or not value or clean(value, _NAME_LIMIT) != value:
+    if not isinstance(value, str) or not value or clean(value, limit) != value:
         raise UnusableError("unusable name")
     return value
 
 
-def read_identity_or_none(value: Any) -> str | None:
-    return None if value is None else read_identity(value)
+def read_identity_or_none(value: Any, limit: int = _NAME_LIMIT) -> str | None:
+    return None if value is None else read_identity(value, limit)
 
 
 def read_word(value: Any) -> str:
@@ -203,7 +203,7 @@ def read_model(value: Any) -> RouterModel:
     return RouterModel(
         name=name,
         repo=read_identity_or_none(told.get("repo")) or name,
-        file=read_identity_or_none(told.get("filename")),
+        file=read_identity_or_none(told.get("filename"), _FILE_LIMIT),
         registered=registered,
         title=read_line(told.get("title")),
         description=clean_block(description) if isinstance(description, str) else "",
@@ -338,7 +338,7 @@ def _trashed(value: Any) -> Trashed:
         name=name,
         title=read_line(told.get("title")) or name,
         repo=read_identity_or_none(told.get("repo")) or name,
-        file=read_identity_or_none(told.get("filename")),
+        file=read_identity_or_none(told.get("filename"), _FILE_LIMIT),
         bytes=read_count(told.get("bytes")) or 0,
         deleted_at=read_time(told.get("deleted_at")) or 0.0,
         expires_at=read_time(told.get("expires_at")) or 0.0,

@@ -11,7 +11,7 @@ from modelhub_tui.identifiers import whole_number
 from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.node import contents, faults
 from modelhub_tui.service.node.hub import Hub, next_hop
-from modelhub_tui.service.node.transport import Body, Transport
+from modelhub_tui.service.node.transport import BadHTTP, Body, Transport
 
 _MAX_REDIRECTS = 5
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,20})-([0-9]{1,20})/([0-9]{1,20}|\*)\Z")
@@ -33,11 +33,16 @@ def open_range(transport: Transport, hub: Hub, url: str, start: int, end: int) -
     """Ask for bytes `start` to `end` (exclusive), following redirects; each hop gets only what its host may see.
 
     Raises:
-        Fault: A redirect that leads nowhere or where it must not.
+        Fault: A redirect that leads nowhere or where it must not, or to where nobody answers.
         OSError, BadHTTP: No answer.
     """
-    for _ in range(_MAX_REDIRECTS):
-        body = transport.open(url, {**hub.headers_for(url), "Range": f"bytes={start}-{end - 1}"})
+    for hop in range(_MAX_REDIRECTS):
+        try:
+            body = transport.open(url, {**hub.headers_for(url), "Range": f"bytes={start}-{end - 1}"})
+        except (OSError, BadHTTP) as error:
+            if not hop or isinstance(error, TimeoutError | ConnectionAbortedError):
+                raise
+            raise lost(urlsplit(url).netloc, error) from error  # the caller knows only the first address
         if body.status not in (301, 302, 303, 307, 308):
             return body
         target = next_hop(url, body.headers.get("location", ""))

@@ -14,14 +14,25 @@ _BLOCK_BYTES = 512
 
 def used_by(paths: Iterable[Path]) -> int:
     """Bytes on disk of all these files together. Links are followed; what is missing counts nothing."""
-    inodes: dict[tuple[int, int], int] = {}
-    for path in paths:
-        try:
-            told = path.stat()
-        except OSError:
-            continue
-        inodes[told.st_dev, told.st_ino] = told.st_blocks * _BLOCK_BYTES
-    return sum(inodes.values())
+    return used_by_each(paths)[0]
+
+
+def used_by_each(*groups: Iterable[Path]) -> tuple[int, ...]:
+    """As `used_by()` of each group; what is in several counts in the first. Each file is looked at once: two looks
+    would not agree while files go."""
+    seen: set[tuple[int, int]] = set()
+    used = []
+    for paths in groups:
+        used.append(0)
+        for path in paths:
+            try:
+                told = path.stat()
+            except OSError:
+                continue
+            if (told.st_dev, told.st_ino) not in seen:
+                seen.add((told.st_dev, told.st_ino))
+                used[-1] += told.st_blocks * _BLOCK_BYTES
+    return tuple(used)
 
 
 def freed_by_removing(path: Path) -> int:

@@ -128,7 +128,7 @@ def status(host: str, number: int, retry_after_s: float | None = None, *, path: 
     told = meaning(number)
     if told.code == "rate_limited":
         return rate_limited(retry_after_s)
-    what = f"{host} {told.what}"
+    what = f"{_named(host)} {told.what}"
     if told.passing:
         return Fault(told.code, f"{what}.", passing=True, retry_after_s=retry_after_s)
     about = f"{clean(path, 120)}: " if path else ""
@@ -141,16 +141,21 @@ def status(host: str, number: int, retry_after_s: float | None = None, *, path: 
     )
 
 
+def _named(host: str) -> str:
+    """A host as an address names it, which may come from a redirect: without what is secret, or harms a terminal."""
+    return clean(host.rpartition("@")[2], 120)
+
+
 def connection_lost(host: str, why: str) -> Fault:
-    return Fault("connection_lost", f"The connection to {host} broke ({clean(why, 120)}).", passing=True)
+    return Fault("connection_lost", f"The connection to {_named(host)} broke ({clean(why, 120)}).", passing=True)
 
 
 def stalled(host: str, seconds: float) -> Fault:
-    return Fault("stalled", f"{host} has sent nothing for {human_duration(seconds)}.", passing=True)
+    return Fault("stalled", f"{_named(host)} has sent nothing for {human_duration(seconds)}.", passing=True)
 
 
 def bad_answer(host: str, what: str) -> Fault:
-    return Fault("connection_lost", f"{host} answered wrongly: {clean(what, 160)}.", passing=True)
+    return Fault("connection_lost", f"{_named(host)} answered wrongly: {clean(what, 160)}.", passing=True)
 
 
 def changed_upstream(repo: str, path: str, how: str = "") -> Fault:
@@ -167,7 +172,7 @@ def changed_upstream(repo: str, path: str, how: str = "") -> Fault:
 
 def pointer_sent(host: str, path: str) -> Fault:
     """A mirror without its large files, mostly. Nothing is wrong with the model."""
-    what = f"{host} sent the git-lfs pointer in place of {clean(path, 120)}"
+    what = f"{_named(host)} sent the git-lfs pointer in place of {clean(path, 120)}"
     return Fault(
         "not_weights",
         f"{what}: it lacks the file itself; retry later, or use another hub.",

@@ -391,12 +391,14 @@ class Fetcher:
         try:
             body = open_range(transport, self._hub, url, part.have, found.size)
             skip = bytes_to_skip(body, part.have, found.size, host, part.name)
-            window_at, window_have, checked_at = self._clock(), part.have, part.have
+            came, checked_at = 0, part.have
+            window_at, window_came = self._clock(), came
             while part.have < found.size:
                 count = body.read_into(self._buffer[: self._throttle.block(len(self._buffer))])
                 self._raise_if_stopped()
                 if not count:
                     raise faults.connection_lost(host, f"it ended {found.size - part.have} bytes too early")
+                came += count
                 data = self._buffer[min(skip, count) : min(count, skip + found.size - part.have)]
                 skip -= min(skip, count)
                 if data:
@@ -407,9 +409,9 @@ class Fetcher:
                 self._raise_if_stopped()
                 now = self._clock()
                 if now - window_at > 4 * self._tuning.stall_s:
-                    if part.have - window_have < self._tuning.slow_bytes and not (skip or self._throttle.bytes_per_s):
+                    if came - window_came < self._tuning.slow_bytes and not self._throttle.bytes_per_s:
                         raise faults.stalled(host, now - window_at)
-                    window_at, window_have = now, part.have
+                    window_at, window_came = now, came
                 if part.have - checked_at >= _ROOM_CHECK_BYTES:
                     checked_at = part.have
                     self._check_disk(part)

@@ -21,7 +21,9 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 PLAIN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 """To open what should be a file of ours: a link is refused, and a pipe does not make us wait."""
 MAX_DEPTH = 600
-"""Folders in folders that a walk goes down; a repo file's path of 1,024 characters has fewer."""
+"""Folders in folders that a walk goes down; a repo file has fewer."""
+_MOST_OPEN = 64
+"""Folders that a walk keeps open: so many levels it can go up again without starting anew at the top."""
 
 
 class Folder:
@@ -98,21 +100,19 @@ class Folder:
         """Go through this folder and all below it, each before those in it.
 
         Yields:
-            (names from here to the folder, the folder, names in it that are no folders). The folder is closed when the
-            next one is asked for.
+            (names from here to the folder, the folder, names in it that are no folders). It is closed by the walk.
 
         Raises:
             OSError: A folder cannot be read. One that is gone meanwhile is left out.
         """
         ahead: list[tuple[str, ...]] = [()]
-        while ahead:
-            where = ahead.pop()
-            try:
-                # Anew from here, not from its parent: so no more than one is open at a time, however deep they lie.
-                folder = self.enter(*where)
-            except (FileNotFoundError, NotADirectoryError, OutsideError):
-                continue
-            with folder:
+        with Way(self) as way:
+            while ahead:
+                where = ahead.pop()
+                try:
+                    folder = way.to(where)
+                except (FileNotFoundError, NotADirectoryError, OutsideError):
+                    continue
                 folders, others = folder.names()
                 if len(where) < MAX_DEPTH:
                     ahead.extend((*where, name) for name in reversed(folders))
@@ -192,6 +192,37 @@ class Folder:
         """Make renames last over a power cut, where the file system can."""
         with contextlib.suppress(OSError):
             os.fsync(self.fd)
+
+
+class Way:
+    """The way from a folder to one far below it: what is open on it is not entered anew for the next one.
+
+    So a walk costs the same for each folder, however deep they lie. Use as a context manager.
+    """
+
+    def __init__(self, top: Folder) -> None:
+        self._top = top
+        self._open: list[tuple[tuple[str, ...], Folder]] = []
+        """Folders on the way to the last one, each in the one before it."""
+
+    def to(self, where: tuple[str, ...]) -> Folder:
+        """The folder at these names below the top, open until another is asked for. Raises as `Folder.enter()`."""
+        while self._open and where[: len(self._open[-1][0])] != self._open[-1][0]:
+            self._open.pop()[1].close()
+        for depth in range(len(self._open[-1][0]) if self._open else 0, len(where)):
+            inside = self._open[-1][1] if self._open else self._top
+            self._open.append((where[: depth + 1], inside.enter(where[depth])))
+            if len(self._open) > _MOST_OPEN:
+                self._open.pop(0)[1].close()
+        return self._open[-1][1] if self._open else self._top
+
+    def __enter__(self) -> Way:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _where, folder in self._open:
+            folder.close()
+        self._open.clear()
 
 
 def is_ours(fd: int) -> bool:

@@ -7,7 +7,6 @@ somebody adopts a model. Everything here blocks.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_blob_id, is_commit, is_sha256, safe_repo_path
+from modelhub_tui.net import loads
 from modelhub_tui.service.node import contents
 from modelhub_tui.service.node.cache import Cache, repo_of
 from modelhub_tui.service.node.folders import Folder
@@ -314,6 +314,6 @@ def _complete(files: dict[str, File], weights: list[str], cache: Cache) -> bool:
 
 def _json(raw: bytes) -> object:
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
+        return loads(raw, _MAX_NOTES_BYTES)
+    except ValueError:
         return None

@@ -13,7 +13,7 @@ from typing import Any
 
 from modelhub_tui.domain import Limits
 from modelhub_tui.service.node.cache import Cache
-from modelhub_tui.service.node.disk_use import used_by
+from modelhub_tui.service.node.disk_use import used_by_each
 from modelhub_tui.service.node.found import MAX_GROUPS, Finder, as_deleted
 from modelhub_tui.service.node.job import in_thread
 from modelhub_tui.service.node.manifest import File, Removal
@@ -132,11 +132,11 @@ class Keeping:
             unfinished: Those of the other models that are told; what they share with a whole one is counted with that.
             every: Those of all models, another router's too, of which only what is partly fetched counts here.
         """
-        paths = [self._cache.path_of(file) for file in whole if file.commit]
-        models = used_by(paths)
-        paths += [self._cache.path_of(file) for file in unfinished if file.commit]
-        paths += [self._cache.part(file.repo, file.etag) for file in every if file.etag]
-        self._used = models, used_by(paths) - models
+        models = [self._cache.path_of(file) for file in whole if file.commit]
+        others = [self._cache.path_of(file) for file in unfinished if file.commit]
+        others += [self._cache.part(file.repo, file.etag) for file in every if file.etag]
+        in_models, in_others = used_by_each(models, others)
+        self._used = in_models, in_others
 
     def report(self, removals: Mapping[str, Removal] | None, held: Collection[str | None]) -> dict[str, Any]:
         """Members of a heartbeat about the trash and the disk.

@@ -221,6 +221,10 @@ def read_manifest(raw: object, endpoint: str) -> tuple[File, ...]:
             raise faults.bad_manifest("an entry is not an object")
         file = _file(each, endpoint)
         out.setdefault((file.repo, file.revision, file.path), file)
+    for repo, revision, path in out:
+        for end in (at for at, letter in enumerate(path) if letter == "/"):
+            if (repo, revision, path[:end]) in out:
+                raise faults.bad_manifest(f"{clean(path[:end], 80)} is a file and a folder in it")
     return tuple(out.values())
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_commit, is_sha256, revision
 from modelhub_tui.service.node.abreast import abreast
 from modelhub_tui.service.node.cache import Cache, drop_file, folder_name, sync_dir
-from modelhub_tui.service.node.folders import Folder
+from modelhub_tui.service.node.folders import Folder, Way
 from modelhub_tui.service.node.hub import quiet_library
 from modelhub_tui.service.node.manifest import File
 
@@ -310,8 +310,9 @@ def _clear(
                 for each in others:
                     if ours(folder, each, where):
                         folder.unlink(each)
-            for where in reversed(folders[1:]):
-                with contextlib.suppress(OSError), top.enter(*where[:-1]) as folder:
-                    folder.rmdir(where[-1])
+            with Way(top) as way:
+                for where in reversed(folders[1:]):
+                    with contextlib.suppress(OSError):
+                        way.to(where[:-1]).rmdir(where[-1])
         if itself:
             home.rmdir(name)

@@ -8,13 +8,16 @@ may be called from another.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
+import io
 import socket
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from modelhub_tui.hub_reach import Reach
@@ -152,6 +155,7 @@ class HttpTransport:
             raise
         sock.settimeout(self._stall_s)
         made = http.client.HTTPConnection(at.hostname, port)
+        made.response_class = functools.partial(_Response, patience_s=4 * self._stall_s)  # type: ignore[assignment]
         # Signed addresses are signed for a Host without the port that goes without saying.
         made.default_port = PORTS[at.scheme]
         made.auto_open = 0  # never a second connection behind our back
@@ -164,20 +168,11 @@ class HttpTransport:
             with self._lock:
                 self._raise_if_aborted()
                 self._socket = connection.sock
-            # A socket's timeout is for each read; a head that drips, or interim answers without end, would never end.
-            late = threading.Event()
-            overdue = threading.Timer(4 * self._stall_s, _give_up, (connection.sock, late))
-            overdue.daemon = True
-            overdue.start()
-            try:
-                connection.request(
-                    "GET", line.prefix + target, headers={"User-Agent": "modelhub-tui", **headers, **line.extra}
-                )
-                response = connection.getresponse()
-            finally:
-                overdue.cancel()
-            if late.is_set():
-                raise TimeoutError  # http.client takes a head that breaks off for a whole one
+            connection.request(
+                "GET", line.prefix + target, headers={"User-Agent": "modelhub-tui", **headers, **line.extra}
+            )
+            response = connection.getresponse()
+            assert isinstance(response, _Response)
             return _HttpBody(self, line, response)
         except BaseException:
             connection.close()
@@ -196,10 +191,46 @@ class _Line:
     """Headers for the proxy."""
 
 
+class _Response(http.client.HTTPResponse):
+    """An answer that is read within a time.
+
+    A socket's timeout is for each piece that comes. A head that drips, interim answers, a chunk's length or trailers
+    without end are many pieces, and http.client would go on reading them for ever.
+    """
+
+    def __init__(self, sock: socket.socket, *args: Any, patience_s: float, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.patience = _Patience(self.fp.detach(), patience_s)
+        self.fp = io.BufferedReader(self.patience)
+
+
+class _Patience(io.RawIOBase):
+    """Hands over what a socket brings, for so long after `renew()`."""
+
+    def __init__(self, inner: io.RawIOBase, patience_s: float) -> None:
+        self._inner, self._patience_s = inner, patience_s
+        self.renew()
+
+    def renew(self) -> None:
+        self._until = time.monotonic() + self._patience_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if time.monotonic() > self._until:
+            raise TimeoutError
+        return self._inner.readinto(buffer)
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
 class _HttpBody:
     """`Body` of an HTTP/1.1 answer."""
 
-    def __init__(self, transport: HttpTransport, line: _Line, response: http.client.HTTPResponse) -> None:
+    def __init__(self, transport: HttpTransport, line: _Line, response: _Response) -> None:
         self._transport, self._line, self._response = transport, line, response
         self.status = response.status
         self.headers: dict[str, str] = {name.lower(): value for name, value in response.getheaders()}
@@ -208,6 +239,7 @@ class _HttpBody:
         self._fresh = True
 
     def read_into(self, view: memoryview) -> int:
+        self._response.patience.renew()
         if self._left is None:
             block = self._response.read1(len(view))  # chunked, or until the connection ends
             view[: len(block)] = block
@@ -255,11 +287,6 @@ class Tls:
         with self._lock:
             self._context = self._context or context()
             return self._context
-
-
-def _give_up(sock: socket.socket, late: threading.Event) -> None:
-    late.set()
-    _shut(sock)
 
 
 def _shut(sock: socket.socket) -> None:
