@@ -18,7 +18,7 @@ from modelhub_tui.identifiers import origin
 from modelhub_tui.limit_texts import LIMIT_TEXTS, limits_env, read_limits
 from modelhub_tui.paths import expanded
 from modelhub_tui.small_files import read_small
-from modelhub_tui.untrusted import clean, clean_url
+from modelhub_tui.untrusted import clean, clean_url, encodable
 from modelhub_tui.values import dataclass
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -229,7 +229,7 @@ def _usual_file(env: Mapping[str, str]) -> Path:
 def _xdg(env: Mapping[str, str], kind: str, default: str) -> Path:
     """Our folder under an XDG base directory. Source: the XDG Base Directory Specification."""
     base = expanded(env.get(f"XDG_{kind}_HOME", ""), env)
-    return (Path(base) if base.startswith("/") else _home(env) / default) / "modelhub"
+    return _sayable(Path(base) if base.startswith("/") else _home(env) / default) / "modelhub"
 
 
 def _home(env: Mapping[str, str]) -> Path:
@@ -239,11 +239,18 @@ def _home(env: Mapping[str, str]) -> Path:
         raise BadSettings("There is no home folder for this user; set HOME.") from error
 
 
+def _sayable(path: Path) -> Path:
+    """The path, if it can be told to a service and a node: JSON and databases hold no bytes that are not UTF-8."""
+    if encodable(str(path)) != str(path):
+        raise BadSettings(f"The name of the folder or file {clean(path, 80)} is not UTF-8; choose another.")
+    return path
+
+
 def _path(text: str, env: Mapping[str, str]) -> Path:
     """An absolute path; `~` and variables are expanded."""
     if "\0" in text:
         raise BadSettings(f"{clean(text, 80)!r} is no path; leave out the control characters.")
-    path = Path(expanded(text, env))
+    path = _sayable(Path(expanded(text, env)))
     try:
         return path if path.is_absolute() else Path.cwd() / path
     except FileNotFoundError as error:
@@ -266,9 +273,8 @@ def _said_key(
         if not (key or path):
             continue
         if beside and router and not _same_origin(beside, router):
-            notice = notice or (
-                f"The API key in {source} is for {clean_url(beside)}, set beside it, and is not sent to {router}."
-            )
+            whose = clean_url(beside) or "another router"
+            notice = notice or f"The API key in {source} is for {whose}, set beside it, and is not sent to {router}."
             continue
         return key or _read_key(_path(path or "", env)), beside or None, notice
     return None, None, notice
@@ -330,7 +336,7 @@ def _read_file(path: Path, explicit: bool) -> dict[str, str]:
     import tomllib  # most have no file
 
     try:
-        raw = tomllib.loads(said.decode())
+        raw = tomllib.loads(said.decode("utf-8-sig"))  # some editors begin with a mark
     except UnicodeDecodeError as error:
         raise BadSettings(f"The config file {shown} cannot be read (not UTF-8).") from error
     except tomllib.TOMLDecodeError as error:

@@ -5,6 +5,7 @@ Nothing heavy is imported here: commands ask before they start a service.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 
@@ -12,6 +13,8 @@ from modelhub_tui.config import hf_paths
 from modelhub_tui.errors import BadSettings
 from modelhub_tui.small_files import NotAPlainFile, read_small
 from modelhub_tui.untrusted import clean
+
+log = logging.getLogger(__name__)
 
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _WHOLE_NUMBERS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
@@ -41,7 +44,7 @@ def remarks(env: Mapping[str, str] | None = None) -> list[str]:
 
 def token_trouble(env: Mapping[str, str]) -> str:
     """Why the token file cannot be read, where it would be; empty if there is none, or nothing wrong with it."""
-    if any(env.get(name, "").strip() for name in TOKEN_VARIABLES):
+    if next(filter(None, map(env.get, TOKEN_VARIABLES)), "").strip():  # the first that is set, as the library has it
         return ""
     path = hf_paths(env)["HF_TOKEN_PATH"]
     shown = clean(path, 160)
@@ -58,6 +61,23 @@ def token_trouble(env: Mapping[str, str]) -> str:
     else:
         return ""
     return f"The token file {shown} (HF_TOKEN_PATH) cannot be read: {why}. Change it, or set HF_TOKEN."
+
+
+def hub_token() -> str | None:
+    """The user's token as the library finds it, for everybody who asks a hub; None if there is none to be had. Blocks.
+
+    The library opens the token file whatever it is: a pipe would hold its caller up for ever, a device fill the memory.
+    """
+    from huggingface_hub import get_token
+
+    try:
+        trouble = token_trouble(os.environ)
+        if not trouble:
+            return get_token()
+    except Exception as error:  # whatever the library raises where it finds no token
+        trouble = f"The HuggingFace token cannot be read ({clean(error, 200)})."
+    log.warning("%s Going on without one.", trouble)
+    return None
 
 
 def _numbers(env: Mapping[str, str]) -> list[str]:

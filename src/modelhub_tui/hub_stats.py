@@ -113,7 +113,7 @@ class HubStatsCache:
 
     def _prefix(self) -> str:
         token = self._token()
-        account = hashlib.sha256(token.encode()).hexdigest()[:16] if token else ""
+        account = hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()[:16] if token else ""
         return f"{self._endpoint}|{account}|"
 
     def _row(self, prefix: str, repo: str) -> Row | None:

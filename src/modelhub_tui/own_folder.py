@@ -13,6 +13,7 @@ from typing import Any
 
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.small_files import NotAPlainFile, read_small
+from modelhub_tui.untrusted import clean
 
 _PRIVATE_LIMIT_BYTES = 1_000_000
 _MOST_LINKS = 40
@@ -59,8 +60,21 @@ def _close(real: Path, path: Path) -> None:
             raise ServiceFailed(f"{path} is shared by all users.", _CHOOSE)
         if found.st_mode & 0o077:
             os.fchmod(fd, 0o700)
+        _nobody_elses(fd, path)
     finally:
         os.close(fd)
+
+
+def _nobody_elses(fd: int, path: Path) -> None:
+    """Refuse what another user has put into a folder that was open to them: a log, a database, a link to elsewhere.
+
+    A socket holds nothing, and who listens at its other end is asked of the kernel; see `own_socket`.
+    """
+    for name in os.listdir(fd):
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if not stat.S_ISSOCK(found.st_mode):
+                check_owner(found.st_uid, path / clean(name, 100))
 
 
 def _without_links(path: Path) -> Path:

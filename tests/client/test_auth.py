@@ -48,6 +48,7 @@ async def test_each_generation_has_its_own_path_and_the_token_says_when_it_ends(
         (httpx.Response(401, text="Invalid username or password"), LoginNeeded),
         (httpx.Response(200, text="<html>"), NotARouter),
         (httpx.Response(200, json={"token": 7}), RouterFault),
+        (httpx.Response(200, json={"token": "one two"}), RouterFault),
         (httpx.Response(200, text="nothing"), RouterFault),
         (httpx.Response(404), NotSupported),
     ],

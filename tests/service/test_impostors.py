@@ -166,6 +166,38 @@ def test_files_of_another_user_in_the_folder_are_one_sentence(settings: Settings
         path.unlink()
 
 
+@needs_root
+@pytest.mark.parametrize(
+    "name", ["node", "node/node.db", "node/node.log", "modelhub.db", "modelhub.db-wal", "service.log"]
+)
+@pytest.mark.parametrize("what", ["link", "own"])
+def test_what_another_user_left_in_an_open_folder_is_not_used(
+    settings: Settings, tmp_path: Path, what: str, name: str
+) -> None:
+    """Put there while the folder was open to others: what they own they read and change, and a link leads elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path = settings.state_dir / name
+    path.parent.mkdir(parents=True)
+    settings.state_dir.chmod(0o777)
+    if what == "link":
+        path.symlink_to(elsewhere if name == "node" else elsewhere / "file")
+    elif name == "node":
+        path.mkdir()
+    else:
+        path.touch()
+    os.chown(path, UID, UID, follow_symlinks=False)
+    says = f"{path} belongs to another user."
+    if name.startswith("node/"):
+        log = start(settings).log
+        until(lambda: f"node: {says}" in log.read_text(), "the node says it in a sentence")
+        assert "Traceback" not in log.read_text()
+    else:
+        done = modelhub(settings, "list")
+        assert says in done.stderr
+    assert not [*elsewhere.iterdir()]
+
+
 def link(target: Path, path: Path, _: Path) -> None:
     (target / "file").write_text("{}")
     path.symlink_to(target / "file")

@@ -190,7 +190,10 @@ def test_why_the_node_does_not_start_is_said(settings: Settings) -> None:
     settings.state_dir.mkdir()
     (settings.state_dir / "node").touch()
     log = start(settings).log
-    until(lambda: f"node: {settings.state_dir / 'node'}: " in log.read_text(), "the node says it in a sentence")
+    until(
+        lambda: f"node: {settings.state_dir / 'node'} is not a folder." in log.read_text(),
+        "the node says it in a sentence",
+    )
     assert "Traceback" not in log.read_text()
 
 
@@ -780,6 +783,34 @@ def test_a_state_folder_that_cannot_be_used_is_one_sentence(settings: Settings, 
         with pytest.raises(ServiceFailed) as caught:
             start(replace(settings, state_dir=folder))
         assert says in caught.value.reason and caught.value.todo
+
+
+@pytest.mark.parametrize("name", ["MODELHUB_LOG_FORMAT", "MODELHUB_METRICS"])
+def test_a_setting_that_only_the_service_reads_is_one_sentence(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "loud\x1b[2J")
+    with pytest.raises(ServiceFailed) as caught:
+        start(settings)
+    assert caught.value.reason.startswith(f"{name} is 'loud[2J'; it can be ")
+    log = settings.state_dir / statefile.LOG_FILE
+    assert not log.exists() or "Traceback" not in log.read_text()
+
+
+def test_who_has_no_key_does_not_fill_the_log(settings: Settings) -> None:
+    info = start(settings)
+    online_node(info)
+    port = int(info.url.rsplit(":", 1)[1])
+    said = {
+        b"\x00\r\n\r\n": b"400",
+        b"GET / HTTP/1.1\r\nHost: evil\r\n\r\n": b"421",
+        b"GET /v0/models HTTP/1.1\r\nHost: localhost:%d\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" % port: b"401",
+    }
+    for request, status in said.items():
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+            connection.sendall(request)
+            assert connection.recv(65536).split()[1] == status
+    assert "uvicorn" not in info.log.read_text()
 
 
 def test_a_catalog_that_cannot_be_read_is_one_sentence(settings: Settings, tmp_path: Path) -> None:

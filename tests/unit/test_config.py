@@ -380,6 +380,19 @@ def test_a_hostile_config_file_is_one_sentence(tmp_path: Path, text: str, why: s
     assert why in caught.value.reason and len(caught.value.reason) < 500
 
 
+def test_the_mark_that_some_editors_begin_a_file_with(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(b'\xef\xbb\xbftheme = "dark"\r\n')
+    assert load_settings({"config": str(tmp_path / "c.toml")}, {"HOME": str(tmp_path)}).theme == "dark"
+
+
+@pytest.mark.parametrize("name", ["HOME", "XDG_STATE_HOME", "HF_HOME", "HF_HUB_CACHE", "MODELHUB_STATE_DIR"])
+def test_a_folder_whose_name_cannot_be_told_is_one_sentence(tmp_path: Path, name: str) -> None:
+    """A node could not say where its files are: it would end and start again for ever."""
+    folder = os.fsdecode(b"/tmp/caf\xe9")
+    with pytest.raises(BadSettings, match=r"^The name of the folder or file /tmp/caf.* is not UTF-8; choose another"):
+        load_settings({}, {"HOME": str(tmp_path), name: folder})
+
+
 @pytest.mark.parametrize("setting", ["config", "api_key_file"])
 def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path, setting: str) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -443,6 +456,7 @@ class TestWhoseKey:
             ({"router": "http://[0:0::1]:80"}, {}, {"router": "http://[::1]", "api_key": "k"}, "k"),
             ({"router": "http://[::ffff:10.0.0.1]"}, {}, {"router": "10.0.0.1", "api_key": "k"}, "k"),
             ({"router": A}, {}, {"router": "http://[", "api_key": "k"}, None),
+            ({"router": A}, {}, {"router": " ", "api_key": "k"}, None),
         ],
     )
     def test_who_gets_which(
@@ -454,7 +468,7 @@ class TestWhoseKey:
         assert settings.api_key == key
         said = [each["api_key"] for each in (flags, env, file) if each.get("api_key")]
         if key is None:
-            assert "is not sent to" in settings.notice
+            assert "is not sent to" in settings.notice and " for ," not in settings.notice
         assert not any(each in settings.notice.split() for each in said)
 
     def test_a_key_beside_a_router_is_that_routers_and_no_services_of_ours(self, tmp_path: Path) -> None:

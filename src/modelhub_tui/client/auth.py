@@ -124,7 +124,7 @@ def _session(url: str, answer: Answer, username: str) -> Session:
     except ValueError:
         told = None
     token = told.get("token") if isinstance(told, dict) else None
-    if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable() or len(token) > 16_384:
+    if not (isinstance(token, str) and token and _fits_header(token) and len(token) <= 16_384):
         raise RouterFault("its answer to the login cannot be read.")
     user = told["user"] if isinstance(told.get("user"), dict) else {}
     lasts_s = told.get("expires_in")
@@ -146,6 +146,11 @@ def _expiry(token: str) -> float | None:
     except (IndexError, ValueError, AttributeError):
         return None
     return float(at) if _is_time(at) else None
+
+
+def _fits_header(credential: str) -> bool:
+    """Whether it can follow `Bearer`."""
+    return credential.isascii() and credential.isprintable() and " " not in credential
 
 
 def _is_time(at: object) -> TypeGuard[float]:
@@ -258,7 +263,7 @@ class Access:
 
     def __init__(self, http: RouterHttp, credentials: Credentials) -> None:
         for each in (credentials.api_key, credentials.token):
-            if each is not None and not (each.isascii() and each.isprintable() and " " not in each):
+            if each is not None and not _fits_header(each):
                 raise BadSettings("The API key has characters that no router accepts; copy it again.")
         self.http, self.credentials = http, credentials
         self._opens: dict[tuple[str, str], str] = {}

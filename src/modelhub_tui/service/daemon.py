@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from modelhub_tui import __version__, hf_env, own_socket
 from modelhub_tui.catalog import load_catalog
 from modelhub_tui.config import Settings, child_env
-from modelhub_tui.errors import BadCatalog, BadSettings, ServiceFailed, explain
+from modelhub_tui.errors import BadCatalog, BadSettings, ModelHubError, ServiceFailed, explain
 from modelhub_tui.identifiers import plain_number, whole_number
 from modelhub_tui.own_folder import cannot_use, prepare_dir
 from modelhub_tui.service.listen import LOOPBACK, WAITING, listen, local_url
@@ -462,9 +462,10 @@ def main(settings: Settings, ready_fd: int) -> int:
             api_key=None,
             ready=ready,
         )
-    except ServiceFailed as error:
-        tell(ready_fd, {"error": error.reason, "todo": error.todo})
-        log.error("%s %s", error.reason, error.todo)
+    except ModelHubError as error:
+        advice = explain(error)
+        tell(ready_fd, {"error": advice.what, "todo": advice.todo})
+        log.error("%s", advice)
         return 1
     except BaseException:
         log.exception("the service failed")

@@ -244,8 +244,10 @@ def start_log(path: Path, *, foreground: bool, fds: tuple[int, ...] = (1, 2)) ->
         handler.setFormatter(formatter)
         root.addHandler(handler)
     # One line for each request of a polling client would be all that the log holds.
-    for name in ("httpx", "httpx2", "httpcore", "httpcore2", "asyncio", "uvicorn.error", "filelock"):
+    for name in ("httpx", "httpx2", "httpcore", "httpcore2", "asyncio", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its warnings are what anybody who can connect, without a key, may cause as often as they like.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.captureWarnings(True)
     sys.stdout = sys.stderr = _Stream(logging.getLogger("output"))
     return formatter

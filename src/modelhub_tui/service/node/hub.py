@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from modelhub_tui import identifiers
 from modelhub_tui.errors import NoWay
+from modelhub_tui.hf_env import hub_token
 from modelhub_tui.net import retry_after_s
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.xet import XetFile, xet_file
@@ -48,18 +49,12 @@ class Hub:
         self._timeout_s = timeout_s
 
     def token(self) -> str | None:
-        """The user's token, as the library finds it (HF_TOKEN, then the file of `hf auth login`).
+        """The user's token (HF_TOKEN, then the file of `hf auth login`).
 
         Raises:
             Fault: It has characters that no header can carry.
         """
-        from huggingface_hub import get_token
-
-        try:
-            token = get_token()
-        except Exception:
-            log.warning("the HuggingFace token cannot be read; going on without one", exc_info=True)
-            return None
+        token = hub_token()
         if token and not (token.isascii() and token.isprintable()):
             raise faults.bad_token(self.endpoint)
         return token

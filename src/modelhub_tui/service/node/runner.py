@@ -14,6 +14,7 @@ from pathlib import Path
 from modelhub_tui import hf_env
 from modelhub_tui.config import Settings
 from modelhub_tui.errors import ModelHubError, explain
+from modelhub_tui.own_folder import prepare_dir
 from modelhub_tui.service.logs import start_log
 from modelhub_tui.service.node.hub import quiet_library
 from modelhub_tui.service.node.tuning import Tuning
@@ -48,7 +49,8 @@ def run_node(
 
     Raises:
         ModelHubError: It cannot work here, and says why: `NoWay` for a proxy or certificates that cannot be used,
-            `BadSettings` for a variable of the HuggingFace library.
+            `BadSettings` for a variable of the HuggingFace library, `ServiceFailed` for a state folder that is not
+            ours alone.
     """
     hf_env.check()
     streams = sys.stdout, sys.stderr
@@ -128,7 +130,7 @@ def _watch(loop: asyncio.AbstractEventLoop, fd: int, on_end: object) -> None:
 
 def _set_up_logging(path: Path, key: str) -> None:
     """Log to a file that rotates, and to a terminal if somebody sits at one; never to a stderr that may be closed."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    prepare_dir(path.parent)
     at_terminal = False
     with contextlib.suppress(AttributeError, ValueError, OSError):
         at_terminal = sys.stderr.isatty()

@@ -182,17 +182,17 @@ class Hub:
 
     def _api(self) -> HfApi:
         prepare()
-        from huggingface_hub import HfApi, get_token
+        from huggingface_hub import HfApi
 
         trouble = hf_env.token_trouble(os.environ)
         if trouble:
             raise Refused("bad_token", trouble)
-        token = get_token() or ""
+        token = hf_env.hub_token() or ""
         if not (token.isascii() and token.isprintable()):
             raise Refused(
                 "bad_token", "The HF token has characters that no token has; set HF_TOKEN anew, or run `hf auth login`."
             )
-        return HfApi(endpoint=self.endpoint, library_name="modelhub-tui")
+        return HfApi(endpoint=self.endpoint, token=token or False, library_name="modelhub-tui")
 
     def _ask(self, repo: str, revision: str | None, ask: Callable[[], T]) -> T:
         """Ask, and ask again after a failure that may pass; at most `ATTEMPTS` times."""
@@ -213,9 +213,9 @@ class Hub:
 
     def _explain(self, error: Exception, repo: str, revision: str | None) -> tuple[Refused, bool]:
         """Word a failure, most specific type first, and say whether it may pass by itself."""
-        from huggingface_hub import errors, get_token
+        from huggingface_hub import errors
 
-        has_token = bool(get_token())
+        has_token = bool(hf_env.hub_token())
         match error:
             case NoWay(reason=reason):  # tells its cause itself; asking again changes nothing
                 return Refused("hub_unreachable", reason), False
@@ -288,10 +288,10 @@ class Hub:
         return Refused(meant.code, f"The hub at {self.endpoint} {meant.what}; {todo}."), True
 
     def _gated(self, repo: str) -> Refused:
-        from huggingface_hub import get_token
-
         page = f"{self.endpoint}/{repo}"
-        todo = "with the account of your HF token" if get_token() else "and set HF_TOKEN (or run `hf auth login`)"
+        todo = (
+            "with the account of your HF token" if hf_env.hub_token() else "and set HF_TOKEN (or run `hf auth login`)"
+        )
         return Refused("gated", f"{repo} is gated: accept its terms at {page} {todo}.")
 
 

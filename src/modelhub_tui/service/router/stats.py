@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelhub_tui.domain import HubStats
+from modelhub_tui.hf_env import hub_token
 from modelhub_tui.service.router.blocking import run_blocking
 
 if TYPE_CHECKING:
@@ -96,12 +97,10 @@ class StatsFeed:
 
     def _open(self) -> None:
         # Imported here, in a thread: diskcache, httpx and the token reader cost the start nothing.
-        from huggingface_hub import get_token
-
         from modelhub_tui.hub_stats import HubStatsCache, HubStatsService
 
         cache = HubStatsCache(self._directory)
-        self._service = HubStatsService(cache, self._endpoint, get_token)
+        self._service = HubStatsService(cache, self._endpoint, hub_token)
         self._cache = cache
 
     async def _close(self) -> None:
