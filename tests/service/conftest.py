@@ -120,9 +120,9 @@ async def open_service(
     router = Router(store, catalog, endpoint, stats_dir=stats_dir, hub=hub, clock=clock, monotonic=clock)
     made: list[Service] = []
 
-    def stop(if_idle: bool) -> bool:
+    def stop(if_idle: bool, _asker: int) -> str:
         made[0].stops.append(if_idle)
-        return not (if_idle and made[0].busy)
+        return "busy" if if_idle and made[0].busy else ""
 
     hosts = Hosts(8000, ["testhost"])
     app = create_app(

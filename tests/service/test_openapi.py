@@ -39,7 +39,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             admin_key=ADMIN_KEY,
             node_key=NODE_KEY,
             hosts=Hosts(port),
-            stop=lambda if_idle: "busy" if if_idle else "",
+            stop=lambda if_idle, _asker: "busy" if if_idle else "",
         )
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False))
         stop.append(lambda: setattr(server, "should_exit", True))

@@ -221,3 +221,26 @@ def test_another_token_never_takes_turns_and_is_named_where_it_matters(machine: 
         refused = modelhub("pull", "acme/Closed-GGUF", *flags, HF_TOKEN="hf_first")
         assert "The service was started without this HF_TOKEN; `modelhub stop`" in refused.stderr
         assert service().pid == open_one
+
+
+def test_a_service_that_another_program_has_just_found_is_not_taken_from_under_it(
+    machine: LoopbackHub, tmp_path: Path
+) -> None:
+    """Between finding the service and connecting to it a command has nothing open; another one must not use that."""
+    assert modelhub("list").returncode == 0
+    code = (
+        "import select, sys; from modelhub_tui.config import load_settings\n"
+        "from modelhub_tui.service.lifecycle import find_service\n"
+        "while not select.select([sys.stdin], [], [], 0.2)[0]: print(find_service(load_settings()).pid, flush=True)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as found:
+        assert found.stdin is not None and found.stdout is not None
+        pid = int(found.stdout.readline())
+        other = modelhub("local", HF_HOME=str(tmp_path / "elsewhere"))
+        assert other.returncode == 1 and "Another program uses the service" in other.stderr, other.stderr
+        running = find_service(load_settings())
+        assert running is not None and running.pid == pid
+        found.stdin.close()
+    assert modelhub("list", HF_HOME=str(tmp_path / "elsewhere")).returncode == 0, "who has ended uses it no more"
+    stop_service(load_settings())

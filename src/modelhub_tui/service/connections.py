@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from modelhub_tui.service.router.auth import ADMIN, LOCAL, ROLE
+from modelhub_tui import own_socket
+from modelhub_tui.service.router.auth import ADMIN, LOCAL, PID, ROLE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -97,7 +98,8 @@ class Bounds(asyncio.Protocol):
         found = transport.get_extra_info("socket")
         self._local = found is not None and found.family == socket.AF_UNIX
         if self._local:
-            self.app = Local(self.app)
+            other = own_socket.peer(found)
+            self.app = Local(self.app, other.pid if other else 0)
         self._since = self.loop.time()
         self._arm()
         # Closing ones count until they are closed: their descriptors are in use until then.
@@ -160,13 +162,17 @@ class BoundedProtocol(Bounds, AutoHTTPProtocol):  # type: ignore[misc, valid-typ
 
 
 class Local:
-    """ASGI middleware: marks what came through the service's own socket."""
+    """ASGI middleware: marks what came through the service's own socket.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        pid: Of the process at the other end; 0 where that cannot be told.
+    """
+
+    def __init__(self, app: ASGIApp, pid: int) -> None:
+        self._app, self._pid = app, pid
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[LOCAL] = True
+        scope[LOCAL], scope[PID] = True, self._pid
         await self._app(scope, receive, send)
 
 

@@ -337,11 +337,11 @@ class Service:
         """Let waiting readers go, so that their connections can end."""
         self._router.changes.close()
 
-    def _asked_to_stop(self, if_idle: bool) -> str:
+    def _asked_to_stop(self, if_idle: bool, asker: int) -> str:
         """Stop soon and return ""; else what speaks against it, as `Endpoints` has it."""
         if if_idle and self._router.busy:
             return "busy"
-        if if_idle and any(each.follows for each in self._connections()):
+        if if_idle and (self._use.about_to_be_used(asker) or any(each.follows for each in self._connections())):
             return "in_use"
         log.info("asked to stop")
         # After the answer has left.

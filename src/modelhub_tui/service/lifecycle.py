@@ -39,7 +39,7 @@ STOP_S = 6.0
 START_LOCK_S = 60.0
 """Longest wait for other programs that start the service at this moment."""
 _POLL_S = 0.02
-_LEAVING_S = 0.5
+_LEAVING_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def create_app(
     node_key: str,
     hosts: Callable[[bytes], bool],
     state_id: str = "",
-    stop: Callable[[bool], str] = lambda _: "",
+    stop: Callable[[bool, int], str] = lambda _if_idle, _asker: "",
     use: Use | None = None,
     open_metrics: bool = False,
 ) -> ASGIApp:

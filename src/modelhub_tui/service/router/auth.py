@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -17,10 +18,16 @@ if TYPE_CHECKING:
 ADMIN, NODE = "admin", "node"
 ROLE = "modelhub.role"
 """Key in the ASGI scope under which the role of the caller stands."""
+PID = "modelhub.pid"
+"""Key in the ASGI scope of the same: the process at the other end, or 0."""
 LOCAL = "modelhub.local"
 """Key in the ASGI scope of what came through the service's own socket; see `connections.Bounds`."""
 METRICS = "/metrics"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+FOUND_S = 1.0
+"""How long after a program has found the service it may still be on its way to use it."""
 
 
 class Hosts:
@@ -76,9 +83,32 @@ class Use:
         """Requests being answered now, those that wait for a change among them."""
         self.last_at = clock()
 
+        self._finders: dict[int, float] = {}
+
     def touch(self) -> None:
         """Somebody uses it now."""
         self.last_at = self._clock()
+
+    def found_by(self, pid: int) -> None:
+        """A program has looked for the service and found it: it is about to use it."""
+        now = self._clock()
+        self._finders = {each: at for each, at in self._finders.items() if now - at < FOUND_S}
+        self._finders[pid] = now
+
+    def about_to_be_used(self, asker: int) -> bool:
+        """Whether a program other than this one has found the service just now, and still runs."""
+        now = self._clock()
+        return any(now - at < FOUND_S and pid not in (0, asker) and _runs(pid) for pid, at in self._finders.items())
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 class Guard:
@@ -138,6 +168,7 @@ class Guard:
         if b"origin" in headers:
             return 403, "Requests from web pages are refused"
         if scope["path"] in self._free and scope["method"] in ("GET", "HEAD"):
+            self._use.found_by(scope.get(PID, 0))
             return 0, ""
         if not _is_ours(scope["path"]):
             return 404, ""

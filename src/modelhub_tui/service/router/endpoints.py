@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from modelhub_tui import own_socket
 from modelhub_tui.identifiers import whole_number
 from modelhub_tui.service.router import metrics
-from modelhub_tui.service.router.auth import LOCAL, NODE, ROLE
+from modelhub_tui.service.router.auth import LOCAL, NODE, PID, ROLE
 from modelhub_tui.service.router.blocking import run_blocking
 from modelhub_tui.service.router.bodies import AdoptBody, Body, Heartbeat, LimitsBody, MoveBody, NodeBody, RegisterBody
 from modelhub_tui.service.router.core import Router
@@ -42,11 +42,11 @@ class Endpoints:
 
     Args:
         health: Members of `GET /health`.
-        stop: Makes the service exit; called with True to stop only if nothing is going on. Returns "", or `busy` or
-            `in_use` if it did not.
+        stop: Makes the service exit; called with True to stop only if nothing is going on, and with the process that
+            asks (0 where unknown). Returns "", or `busy` or `in_use` if it did not.
     """
 
-    def __init__(self, router: Router, *, health: dict[str, str], stop: Callable[[bool], str]) -> None:
+    def __init__(self, router: Router, *, health: dict[str, str], stop: Callable[[bool, int], str]) -> None:
         self._router = router
         self._health = json.dumps(health).encode()
         self._stop = stop
@@ -267,7 +267,7 @@ class Endpoints:
     async def stop(self, request: Request) -> Response:
         """Make the service exit."""
         if_idle = request.query_params.get("if") == "idle"
-        if code := self._stop(if_idle):
+        if code := self._stop(if_idle, request.scope.get(PID, 0)):
             why = "has transfers under way" if code == "busy" else "is in use by another program"
             return error_json(409, {"error": f"The service {why}.", "code": code})
         return _json({"status": "stopping"}, 202)
