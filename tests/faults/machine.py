@@ -56,6 +56,52 @@ class Refused(Exception):
         self.sentence = body.get("error", "") if isinstance(body, dict) else str(body)
 
 
+class Line:
+    """One client's connection to a service, made anew when it is lost. For one thread."""
+
+    def __init__(self) -> None:
+        self._http: http.client.HTTPConnection | None = None
+
+    def ask(
+        self, info: ServiceInfo | None, method: str, path: str, body: object = None, *, timeout_s: float = 30.0
+    ) -> Any:
+        """One request with the admin key; the parsed answer. `info` None is a service that is down.
+
+        Raises:
+            Refused: An error status.
+            OSError: Nobody answers.
+        """
+        if info is None:
+            self.close()
+            raise ConnectionRefusedError("the service is down")
+        host, _, port = info.url.removeprefix("http://").partition(":")
+        if self._http is not None and self._http.port != int(port):
+            self.close()
+        if self._http is None:
+            self._http = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {info.key}"} | ({"Content-Type": "application/json"} if data else {})
+        try:
+            self._http.request(method, path, data, headers)
+            answer = self._http.getresponse()
+            raw = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise error if isinstance(error, OSError) else ConnectionResetError(str(error)) from error
+        try:
+            told = json.loads(raw) if raw else None
+        except ValueError:
+            told = raw.decode(errors="replace")
+        if answer.status >= 400:
+            raise Refused(answer.status, told)
+        return told
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+
 class Machine:
     """The service of one state folder, started as `modelhub` starts it. Use as a context manager.
 
@@ -65,6 +111,7 @@ class Machine:
         tuning: Of the node, on top of `QUICK`.
         env: More of the service's environment.
         cache: The model folder, if it is to be elsewhere.
+        whims: It can be given another clock and a slow disk, by `whim()`.
         wrap: Put before the service's command line, to start it as somebody else or somewhere else.
     """
 
@@ -77,17 +124,19 @@ class Machine:
         env: Mapping[str, str] | None = None,
         cache: Path | None = None,
         wrap: Iterable[str] = (),
+        whims: bool = False,
     ) -> None:
         self.home, self.hub, self.wrap = home, hub, (*wrap,)
         self.tuning = {**QUICK, **(tuning or {})}
         self.more_env = dict(env or {})
+        self.whims = whims
         home.mkdir(parents=True, exist_ok=True)
         self.catalog = home / "catalog.yaml"
         self.catalog.write_text(CATALOG)
         self.cache = cache or home / "hub"
         self.info: ServiceInfo | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._http: http.client.HTTPConnection | None = None
+        self._process: subprocess.Popen[bytes] | psutil.Process | None = None
+        self._line = Line()
 
     # -- life
 
@@ -121,8 +170,23 @@ class Machine:
             "MODELHUB_CACHE_DIR": str(settings.cache_dir),
             "MODELHUB_CATALOG": str(self.catalog),
             "MODELHUB_NODE_TUNING": json.dumps(self.tuning),
+            **(self._whims if self.whims else {}),
             **self.more_env,
         }
+
+    @property
+    def _whims(self) -> dict[str, str]:
+        files = {f"MODELHUB_TEST_{each.upper()}": str(self.home / each) for each in ("skew", "slow")}
+        path = [str(Path(__file__).with_name("hooks")), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(path), **files}
+
+    def whim(self, which: str, seconds: float) -> None:
+        """Let the clock be ahead (`skew`), or every durable write take longer (`slow`), from now on.
+
+        The machine must have been made with `whims`.
+        """
+        assert self.whims
+        (self.home / which).write_text(str(seconds))
 
     def __enter__(self) -> Machine:
         return self.start()
@@ -162,17 +226,24 @@ class Machine:
         assert self.info is not None
         return self
 
+    def attach(self) -> Machine:
+        """Take over the service that a command on this machine started."""
+        self.info = find_service(self.settings)
+        assert self.info is not None, f"no command started a service: {self.output()}"
+        self._process = psutil.Process(self.info.pid)
+        return self
+
     def stop(self) -> None:
         """Stop it as `modelhub stop` does, however it is."""
         process, self._process = self._process, None
         self._forget()
         if process is None:
             return
-        if process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
             try:
                 process.wait(20)
-            except subprocess.TimeoutExpired:
+            except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
                 process.kill()
                 process.wait(20)
         self.until(lambda: not self.processes(), "all processes end")
@@ -243,35 +314,11 @@ class Machine:
             Refused: An error status.
             OSError: Nobody answers.
         """
-        info = self.info
-        if info is None:
-            raise ConnectionRefusedError("the service is down")
-        if self._http is None:
-            host, _, port = info.url.removeprefix("http://").partition(":")
-            self._http = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {info.key}"} | ({"Content-Type": "application/json"} if data else {})
-        try:
-            self._http.request(method, path, data, headers)
-            answer = self._http.getresponse()
-            raw = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._http.close()
-            self._http = None
-            raise error if isinstance(error, OSError) else ConnectionResetError(str(error)) from error
-        try:
-            told = json.loads(raw) if raw else None
-        except ValueError:
-            told = raw.decode(errors="replace")
-        if answer.status >= 400:
-            raise Refused(answer.status, told)
-        return told
+        return self._line.ask(self.info, method, path, body, timeout_s=timeout_s)
 
     def _forget(self) -> None:
         self.info = None
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        self._line.close()
 
     def register(self, repo: str, filename: str | None = None) -> str:
         """Pull a repo, or one file of it; returns the registered name."""

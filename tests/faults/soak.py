@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import signal
 import statistics
@@ -20,11 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.cycle import TUNING, Rig, Violation, run_cycle
-from tests.faults.machine import Machine
+from tests.faults.cycle import TUNING, run_cycle
+from tests.faults.machine import Machine, Refused
+from tests.faults.places import can_mount, on_small_disk
+from tests.faults.rig import Rig, Violation
 from tests.faults.schedule import Cycle, draw_cycle
 from tests.faults.witness import Witness
-from tests.hub import LoopbackHub
+from tests.hub import MIB, LoopbackHub
+
+DISK_BYTES = 768 * MIB
+"""Of the model folder's own file system, in memory: room for what a cycle needs, and quickly filled."""
 
 
 @dataclass
@@ -36,11 +42,13 @@ class Totals:
     files_verified: int = 0
     kills: dict[str, int] = field(default_factory=lambda: {"service": 0, "node": 0})
     faults: int = 0
+    scenes: dict[str, int] = field(default_factory=dict)
     commands: dict[str, int] = field(default_factory=dict)
     bytes_served: int = 0
     refetched_otherwise: int = 0
     refetched_by_kill: list[int] = field(default_factory=list)
     recover_s: list[float] = field(default_factory=list)
+    longest: tuple[float, str] = (0.0, "")
     corrupt: int = 0
     lost: int = 0
     left_behind: int = 0
@@ -54,8 +62,12 @@ class Totals:
         self.files_verified += rig.files_verified
         for victim, count in rig.kill_counts.items():
             self.kills[victim] += count
-        for command, count in rig.commands.items():
-            self.commands[command] = self.commands.get(command, 0) + count
+        for mine, of_cycle in ((self.commands, rig.commands), (self.scenes, rig.scenes)):
+            for each, count in of_cycle.items():
+                mine[each] = mine.get(each, 0) + count
+        if plan.slow_s:
+            self.scenes["slow disk"] = self.scenes.get("slow disk", 0) + 1
+        self.longest = max(self.longest, rig.longest)
         self.faults += sum(each.hits for each in rig.hub.faults)
         self.bytes_served += ledger.served
         self.refetched_otherwise += ledger.otherwise
@@ -85,7 +97,10 @@ class Totals:
             "kills": sum(self.kills.values()),
             "kills_of": self.kills,
             "faults_injected": self.faults,
+            "scenes": self.scenes,
             "commands": self.commands,
+            "longest_command_s": self.longest[0],
+            "longest_command": self.longest[1],
             "bytes_served": self.bytes_served,
             "bytes_refetched_per_kill_max": max(again),
             "bytes_refetched_per_kill_mean": round(statistics.fmean(again)),
@@ -104,17 +119,29 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     home = Path(options.home) if options.home else Path(tempfile.mkdtemp(prefix="modelhub-soak-"))
     home.mkdir(parents=True, exist_ok=True)
+    if can_mount() and not options.disk:
+        # The model folder becomes a small disk of its own, in a mount namespace that everything below lives in.
+        again = [*(argv if argv is not None else sys.argv[1:]), "--home", str(home), "--disk", str(home / "disk")]
+        command = [*on_small_disk(home / "disk", DISK_BYTES), sys.executable, "-m", "tests.faults.soak", *again]
+        os.execvp(command[0], command if options.home else [*command, "--tidy"])
     totals, began = Totals(), time.monotonic()
     print(f"soak: seed {options.seed}, {_bound(options)}, in {home}", flush=True)
+    cache = Path(options.disk, "hub") if options.disk else home / "hub"
+    filler = Path(options.disk, "filler") if options.disk else None
     with LoopbackHub() as hub:
-        machine = Machine(home, hub, tuning=TUNING)
+        machine = Machine(home, hub, tuning=TUNING, cache=cache, whims=True)
+        second = Machine(home / "neighbour", hub, tuning=TUNING, cache=cache)
         number = options.first
         with contextlib.suppress(KeyboardInterrupt):
             while not totals.violations and not _enough(options, number - options.first, began):
-                _one(machine, hub, draw_cycle(options.seed, number), totals, options.verbose)
+                plan = draw_cycle(options.seed, number).without(options.without)
+                _one(Rig(machine, hub, plan, filler), second, totals, options.verbose)
                 number += 1
-        with contextlib.suppress(AssertionError):
-            machine.stop()
+        for each in (machine, second):
+            with contextlib.suppress(AssertionError):
+                each.stop()
+        if totals.violations and options.disk:
+            shutil.copytree(cache, home / "hub", symlinks=True, dirs_exist_ok=True)  # what is in memory goes with us
     summary = totals.as_json(time.monotonic() - began, options.seed)
     print(_table(summary))
     print(json.dumps(summary), flush=True)
@@ -124,22 +151,22 @@ def main(argv: list[str] | None = None) -> int:
         (home / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         print(f"The evidence is in {home}: logs, state, cache, cycle.json.", file=sys.stderr)
         return 1
-    if not options.home:
+    if options.tidy or not options.home:
         shutil.rmtree(home, ignore_errors=True)
     return 0
 
 
-def _one(machine: Machine, hub: LoopbackHub, plan: Cycle, totals: Totals, verbose: bool) -> None:
-    hub.log.clear()
-    hub.faults.clear()
-    rig = Rig(machine, hub, plan)
+def _one(rig: Rig, second: Machine, totals: Totals, verbose: bool) -> None:
+    machine, plan = rig.machine, rig.plan
+    rig.hub.log.clear()
+    rig.hub.faults.clear()
     began = time.monotonic()
     witness = Witness(machine, pause_s=0.25)
     try:
         with witness:
-            run_cycle(rig)
-    except (Violation, AssertionError, OSError) as error:
-        violation = error if isinstance(error, Violation) else Violation("stuck", str(error))
+            run_cycle(rig, second)
+    except (Violation, AssertionError, OSError, Refused) as error:
+        violation = error if isinstance(error, Violation) else Violation("stuck", f"{error!r}")
         totals.violate(violation)
         (machine.home / "cycle.json").write_text(json.dumps(plan.as_json(), indent=2, default=str) + "\n")
         (machine.home / "told.txt").write_text(f"{violation}\n\n" + "\n".join(rig.told))
@@ -189,6 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="of the schedule; 1 if unset")
     parser.add_argument("--first", type=int, default=0, help="number of the first cycle, to repeat one alone")
     parser.add_argument("--home", help="where the machine lives; kept. Else a temporary folder, kept after a violation")
+    parser.add_argument("--without", nargs="*", default=[], metavar="STEP", help="leave out steps that begin like this")
+    parser.add_argument("--disk", help=argparse.SUPPRESS)
+    parser.add_argument("--tidy", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", help="write the summary there")
     parser.add_argument("--verbose", action="store_true", help="a line for each cycle")
     return parser

@@ -126,16 +126,14 @@ def test_a_locked_database_holds_nothing_up_for_good(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_jumps_an_hour_changes_nothing(tmp_path: Path) -> None:
-    skew = tmp_path / "skew"
-    env = {"PYTHONPATH": str(Path(__file__).with_name("skew")), "MODELHUB_TEST_SKEW": str(skew)}
-    with LoopbackHub(throttle_bps=2 * MIB) as hub, Machine(tmp_path, hub, env=env) as machine, Witness(machine):
+    with LoopbackHub(throttle_bps=2 * MIB) as hub, Machine(tmp_path, hub, whims=True) as machine, Witness(machine):
         before = machine.register(model(hub, "earlier", MIB // 2).id)
         machine.wait_whole(before)
         name = machine.register(model(hub, "jumping").id)
         seen: list[int] = []
         for jump, share in ((3600.0, 0.25), (-3600.0, 0.5), (0.0, 0.75)):
             machine.until(lambda goal=SIZE * share: served(hub, "jumping") >= goal, "so much has come")
-            skew.write_text(str(jump))
+            machine.whim("skew", jump)
             told = machine.until(lambda: machine.transfer(name), "it is told")
             assert told["phase"] in ("fetching", "verifying") and not told["orphaned"] and not told["error"]
             assert told["bytes_per_s"] is None or 0 <= told["bytes_per_s"] < 20 * MIB
@@ -147,7 +145,7 @@ def test_a_clock_that_jumps_an_hour_changes_nothing(tmp_path: Path) -> None:
         assert served(hub, "jumping") == SIZE
         machine.delete(before, "keep=true")
         machine.wait_gone(before)
-        skew.write_text("7200")
+        machine.whim("skew", 7200)
         machine.delete(name, "keep=false")
         machine.wait_gone(name)
         # Two hours ahead of when it was deleted: that is in the trash for an hour of time that passed, not was jumped.

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,12 @@ class Witness:
             name = model["name"]
             paths = [(path, f"placed, of {name}") for each in model["placements"] for path in each["paths"]]
             if model["status"] == "ready" and not paths:
-                self._say(f"{name} is ready, but nowhere")
+                self._say(f"{name} is ready, but nowhere", model)
             if name in usable and not paths and model["status"] != "registered":
                 # Asked for one after the other: only a model that never was whole can be wrong here.
                 moving = [each["phase"] for each in model["transfers"]]
                 if moving and model["status"] == "downloading" and not self._was_whole(model):
-                    self._say(f"{name} is in /v1/models while it is {moving}")
+                    self._say(f"{name} is in /v1/models while it is {moving}", model)
             told += paths
         return told
 
@@ -136,9 +137,9 @@ class Witness:
                 self._bad.add(key)
                 self._say(f"{path} ({at.st_size} bytes) is visible {where}, but is not what its name says")
 
-    def _say(self, what: str) -> None:
-        if what not in self.problems:
-            self.problems.append(what)
+    def _say(self, what: str, told: object = "") -> None:
+        if not any(each.startswith(what) for each in self.problems):
+            self.problems.append(f"{what} at {time.monotonic():.3f} {told}".rstrip())
 
 
 def _get(url: str, key: str, path: str) -> Any:
