@@ -257,6 +257,8 @@ class Placement:
     """Whether every file was compared with a checksum; False: for some there is none; None: the node does not say."""
     unverified: tuple[str, ...] = ()
     """Those of `paths` that cannot be verified."""
+    shared_bytes: int = 0
+    """Of `disk_bytes`: what another service on that machine has registered, too, so that it stays there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from modelhub_tui.domain import (
     RouterReport,
     Transfer,
 )
+from modelhub_tui.units import human_size
 from modelhub_tui.values import dataclass
 
 
@@ -34,6 +35,25 @@ class FitKind(StrEnum):
     RAM = "ram"
     """No node has a card, but it fits a node's main memory."""
     TOO_BIG = "too_big"
+
+
+def also_registered(models: Mapping[str, Model]) -> str:
+    """What of these models stays on the disk when they are deleted, in sentences; empty if nothing does.
+
+    Args:
+        models: By the words that name them in a sentence.
+    """
+    said = []
+    for name, model in models.items():
+        shared = [each for each in model.placements if each.shared_bytes]
+        if shared:
+            where = ", ".join(sorted({each.node for each in shared}))
+            stays = sum(each.shared_bytes for each in shared)
+            some = any(each.shared_bytes < (each.disk_bytes or 0) for each in shared)
+            what = f"{human_size(stays)} of its files" if some else "its files"
+            whose = "another modelhub service (state folder or user)"
+            said.append(f"{name} is also registered with {whose} on {where}; {what} stay there.")
+    return " ".join(said)
 
 
 @dataclass(frozen=True, slots=True)

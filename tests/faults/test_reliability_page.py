@@ -22,7 +22,7 @@ def test_every_case_of_the_line_is_in_its_table_and_no_other() -> None:
 
 def test_every_test_of_the_battery_is_named() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    files = ("test_wire.py", "test_disk.py", "test_kills.py", "test_service.py")
+    files = ("test_wire.py", "test_disk.py", "test_kills.py", "test_service.py", "test_shared_cache.py")
     # This one says of another test that it tests what it says.
     apart = {"test_large_files_did_come_over_several_connections"}
     all_names = {name for file in files for name in names_in(Path(__file__).with_name(file))}

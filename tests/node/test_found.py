@@ -147,7 +147,7 @@ def test_a_users_own_files_and_foreign_folders_are_left_alone(cache: Cache, tmp_
     cache.link("acme/linked", commit, "led-out.gguf").symlink_to(
         os.path.relpath(blob, cache.link("acme/linked", commit, "led-out.gguf").parent)
     )
-    cache.link("acme/linked", commit, "plain.gguf").write_bytes(b"GGUF no checksum known")
+    os.mkfifo(cache.link("acme/linked", commit, "pipe.gguf"))
     (cache.root / "models--odd" / "snapshots" / "not-a-commit").mkdir(parents=True)
     (cache.root / "models--..--..").mkdir()
     (cache.root / "stray.txt").write_text("?")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from modelhub_tui.domain import Limits
-from modelhub_tui.service.node import record
+from modelhub_tui.service.node import record, removal
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
@@ -388,8 +388,11 @@ def test_a_crash_between_any_two_steps_loses_nothing_and_leaves_nothing(
             except Crash:
                 pass
             ended = count() < number
-        # The next start: what the record says is taken up again.
+        # The next start, later: what the record says is taken up again, and what was half written is swept.
         place.reopen()
+        with monkeypatch.context() as patch:
+            patch.setattr(removal, "_MOMENT_S", -1.0)
+            removal.sweep(place.cache)
         place.scan()
         deeds[deed]()
         if deed == "bring_back":

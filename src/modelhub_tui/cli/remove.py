@@ -25,6 +25,7 @@ from modelhub_tui.config import Settings
 from modelhub_tui.domain import Ability, CatalogEntry, Fleet, Limits, Model, ModelState, NodeStatus, Trashed
 from modelhub_tui.errors import ModelHubError, NotDownloaded, NotFound, Rejected
 from modelhub_tui.snapshot import fleet_path, forget
+from modelhub_tui.states import also_registered
 from modelhub_tui.units import human_size
 from modelhub_tui.values import dataclass
 from modelhub_tui.widgets.moments import in_words, moment
@@ -96,7 +97,9 @@ def _limits(connect: Connect, catalog: tuple[CatalogEntry, ...], patience: Patie
 def _said(model: Model, result: _Result) -> str:
     kept, absent = result.kept.get(model.key), result.gone[model.key]
     said = f"Deleted {handle(model)}"
-    if kept is not None:
+    if shared := also_registered({handle(model): model}):
+        said += f". {shared[:-1]}"
+    if kept is not None and kept.bytes:
         until = moment(kept.expires_at, time.time())
         said += (
             f"; {human_size(kept.bytes)} kept in the trash until {until}, or until a download needs the room: "
@@ -288,6 +291,8 @@ def _question(models: tuple[Model, ...], moving: list[Model], limits: Limits | N
         said.append(f"It can be undone for {span} with `modelhub undo`, unless a download needs the room before.")
     elif whole:
         said.append("It cannot be undone.")
+    if shared := also_registered({handle(model): model for model in models}):
+        said.append(shared)
     return " ".join([f"Delete {', '.join(parts)}?", *said])
 
 
@@ -307,4 +312,6 @@ def _whole(model: Model, on: frozenset[str] | None = None) -> int:
 def _freed(model: Model, result: _Result) -> int:
     """Bytes that are free now; what is in the trash is not, nor what an offline node still has."""
     there = frozenset(_holders(model)) - result.gone[model.key]
-    return _held(model, there) - (_whole(model, there) if model.key in result.kept else 0)
+    if model.key in result.kept:
+        return _held(model, there) - _whole(model, there)
+    return max(_held(model, there) - sum(each.shared_bytes for each in model.placements if each.node in there), 0)

@@ -145,6 +145,7 @@ def _placement_json(placement: Placement) -> dict[str, Any]:
         "disk_bytes": placement.disk_bytes,
         "verified": placement.verified,
         "unverified": list(placement.unverified),
+        "shared_bytes": placement.shared_bytes,
     }
 
 

@@ -180,6 +180,7 @@ def _placement(value: Any) -> Placement:
         node_id=read_line(told.get("node_id")),
         verified=verified if isinstance(verified := told.get("verified"), bool) else None,
         unverified=read_paths(told.get("unverified")),
+        shared_bytes=read_count(told.get("shared_bytes")) or 0,
     )
 
 

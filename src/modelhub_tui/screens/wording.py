@@ -9,6 +9,7 @@ from modelhub_tui.domain import Fleet, Limits, Link, Model, ModelState, Node
 from modelhub_tui.errors import BadReference
 from modelhub_tui.filtering import Filter
 from modelhub_tui.hub_refs import parse_hub_ref
+from modelhub_tui.states import also_registered
 from modelhub_tui.units import human_size
 from modelhub_tui.widgets.glyphs import Glyphs
 from modelhub_tui.widgets.moments import in_words
@@ -94,10 +95,14 @@ def delete_question(
     freed, unknown = 0, False
     for model in models:
         size = _size_of(model)
-        freed, unknown = freed + size, unknown or not size
+        stays = sum(each.shared_bytes for each in model.placements)
+        freed, unknown = freed + max(size - stays, 0), unknown or not size
+    shared = also_registered({model.title: model for model in models})
     amount = f"{'At least ' if unknown and freed else ''}{human_size(freed)}" if freed else "An unknown amount"
+    if shared and not freed and not unknown:
+        amount = "Nothing"
     where = f" on {_names(nodes)}" if nodes else ""
-    lines = [f"{amount} will be freed{where}."]
+    lines = [f"{amount} will be freed{where}.", *([shared] if shared else [])]
     it, them = ("It", "it") if len(models) == 1 else ("They", "them")
     if trash and limits is None:
         lines.append(f"{it} can be brought back with u for a while.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import socket
 import threading
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from modelhub_tui import __version__
 from modelhub_tui.config import Settings
 from modelhub_tui.net import own_transport
-from modelhub_tui.service.node.cache import Cache
+from modelhub_tui.service.node.cache import Cache, without_links
 from modelhub_tui.service.node.hardware import Hardware
 from modelhub_tui.service.node.hub import Hub
 from modelhub_tui.service.node.job import in_thread
@@ -55,7 +56,7 @@ class Agent:
         self._tuning = tuning or Tuning()
         self._hardware = hardware or Hardware()
         self._transport = transport
-        self._cache = Cache(settings.hub_cache)
+        self._cache = Cache(settings.hub_cache, links=not without_links(os.environ))
         self._changed = asyncio.Event()
         self._to_ask = False
         """A heartbeat is due for the sake of its answer."""
@@ -222,6 +223,7 @@ class Agent:
 
     async def _recheck(self, sync: Sync) -> None:
         while True:
+            await sync.tend()
             await asyncio.sleep(self._tuning.recheck_s)
             await sync.recheck()
 

@@ -24,14 +24,14 @@ import os
 import shutil
 import stat
 import time
-import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from modelhub_tui import identifiers, locks
 from modelhub_tui.identifiers import BadIdentifier, is_blob_name, is_checksum, safe_repo_path
 from modelhub_tui.service.node.chunkmap import mapped_bytes, new_map
-from modelhub_tui.service.node.folders import Folder
+from modelhub_tui.service.node.claims import Claims
+from modelhub_tui.service.node.folders import PLAIN_FLAGS, Folder
 from modelhub_tui.service.node.manifest import File
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ PART_SUFFIX = ".modelhub.part"
 MAP_SUFFIX = ".modelhub.map"
 TRASH_SUFFIX = ".modelhub.trash"
 """A blob of a deleted model that can be had back; see `trash.py`."""
+TEMPORARY_SUFFIX = ".modelhub.tmp"
+"""What is about to get another name; `removal.sweep()` removes what a killed process left of it."""
 _LOCK_WAIT_S = 5.0
 _LOCK_POLL_S = 0.05
 _NO_SYMLINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -47,10 +49,17 @@ _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory holds Hugg
 
 
 class Cache:
-    """One HuggingFace cache folder."""
+    """One HuggingFace cache folder.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        claims: What others and we need of it; None where nobody else is to be asked.
+        links: False: files lie in the snapshots themselves, as with `HF_HUB_DISABLE_SYMLINKS`.
+    """
+
+    def __init__(self, root: Path, claims: Claims | None = None, *, links: bool = True) -> None:
+        self.root, self.claims, self._links = root, claims or Claims(root), links
+        self.writing: set[tuple[str, str]] = set()
+        """(repo, etag) of the parts that this process has open."""
 
     def repo_dir(self, repo: str) -> Path:
         """`repo` is `owner/name`.
@@ -75,7 +84,9 @@ class Cache:
         return self._in_blobs(repo, etag, f"{PART_SUFFIX}.lock")
 
     def trashed(self, repo: str, etag: str) -> Path:
-        return self._in_blobs(repo, etag, TRASH_SUFFIX)
+        """Each service has a trash of its own in the cache they share."""
+        owner = self.claims.owner
+        return self._in_blobs(repo, etag, f".{owner.tag}{TRASH_SUFFIX}" if owner else TRASH_SUFFIX)
 
     def _in_blobs(self, repo: str, etag: str, suffix: str) -> Path:
         if not is_blob_name(etag):
@@ -124,9 +135,26 @@ class Cache:
         return name if folder == f"{home}/blobs" and is_blob_name(name) else None
 
     def drop_part(self, repo: str, etag: str) -> None:
-        """Remove an unfinished file. Its map goes last: a part with gaps must not be found without it."""
-        for each in (self.part(repo, etag), self.map(repo, etag), new_map(self.map(repo, etag))):
-            drop_file(each)
+        """Remove an unfinished file, unless another process is writing it.
+
+        Its map goes last: a part with gaps must not be found without it.
+        """
+        part, chunks = self.part(repo, etag), self.map(repo, etag)
+        with contextlib.ExitStack() as held:
+            # Ours alone, as for writing. A job of our own that was told to stop writes nothing any more.
+            if (repo, etag) not in self.writing:
+                with contextlib.suppress(OSError):
+                    fd = os.open(part, PLAIN_FLAGS)
+                    held.callback(os.close, fd)
+                    taken = locks.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if taken is None:
+                        soft = locks.SoftLock(self.part_lock(repo, etag))
+                        held.callback(soft.release)
+                        taken = soft.acquire()
+                    if not taken:
+                        return
+            for each in (part, chunks, new_map(chunks)):
+                drop_file(each)
         locks.tidy(self.part_lock(repo, etag))
 
     def prepare(self, repo: str, commit: str) -> None:
@@ -196,7 +224,7 @@ class Cache:
         # Before the part is the blob: killed in between, we leave nothing over, and a whole part needs no map.
         self.map(file.repo, file.etag).unlink(missing_ok=True)
         part, blob = self.part(file.repo, file.etag), self.blob(file.repo, file.etag)
-        with self._library_lock(file.repo, file.etag):
+        with self.library_lock(file.repo, file.etag):
             if not os.path.samestat(os.fstat(fd), part.lstat()):
                 raise FileNotFoundError(errno.ENOENT, "another file has taken its name", os.fspath(part))
             part.replace(blob)
@@ -212,7 +240,7 @@ class Cache:
             sync_dir(folder)
 
     @contextlib.contextmanager
-    def _library_lock(self, repo: str, etag: str) -> Iterator[None]:
+    def library_lock(self, repo: str, etag: str) -> Iterator[None]:
         """The library's lock for one blob, `.locks/<repo's folder>/<etag>.lock`, taken as the library does.
 
         Not with its `FileLock`, which takes a path, and empties whatever file it leads to.
@@ -251,8 +279,10 @@ class Cache:
             if folder.target(name) == target:
                 return
             # The same name each time: what a killed process left of it is replaced by the next.
-            temporary = f".{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}.modelhub.tmp"
+            temporary = _temporary(name)
             try:
+                if not self._links:
+                    raise OSError(errno.EPERM, "no links are wanted")
                 if folder.lstat(name) is not None:
                     folder.unlink(temporary)
                     folder.symlink(target, temporary)
@@ -262,7 +292,7 @@ class Cache:
             except OSError as error:
                 if error.errno not in _NO_SYMLINKS:
                     raise
-                # No links on this file system: the library, too, then keeps the file in the snapshot.
+                # No links here: the library, too, then keeps the file in the snapshot.
                 os.replace(blob, name, dst_dir_fd=folder.fd)
             if sync:
                 folder.sync()
@@ -276,10 +306,18 @@ class Cache:
         """
         *folders, name = identifiers.revision(ref).split("/")
         commit = identifiers.commit(commit)
-        with self.home(repo) as home, home.enter("refs", *folders, make=True) as refs:
-            temporary = f"{name}.{uuid.uuid4().hex[:8]}.tmp"
-            refs.write(temporary, commit.encode())
-            refs.rename(temporary, refs, name)
+        with self.claims.alone(), self.home(repo) as home:
+            # Not in `refs`: a scan takes all that is there for branches, and gives up on a repo with an unfinished one.
+            # The same name each time, as for a link: nothing of it is left for long.
+            temporary = _temporary(f"refs/{ref}")
+            home.unlink(temporary)
+            home.write(temporary, commit.encode())
+            try:
+                with home.enter("refs", *folders, make=True) as refs:
+                    home.rename(temporary, refs, name)
+            except OSError:
+                home.unlink(temporary)
+                raise
 
     def free_names(self) -> int | None:
         """How many more files its file system can hold (free inodes); None where there is no such limit."""
@@ -296,6 +334,16 @@ class Cache:
                 told = shutil.disk_usage(folder)
                 return told.free, told.total
         return 0, 0
+
+
+def without_links(environ: Mapping[str, str]) -> bool:
+    """Whether the library is told to keep files in the snapshots, with no links to them."""
+    return environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _temporary(name: str) -> str:
+    """What something is called before it gets its name."""
+    return f".{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}{TEMPORARY_SUFFIX}"
 
 
 def drop_file(path: Path) -> None:

@@ -299,3 +299,8 @@ def router_failed(why: str) -> Fault:
 def elsewhere() -> Fault:
     """Not a failure: the same file is being fetched by somebody else on this machine."""
     return Fault("busy", "Waiting: another process on this machine is fetching the same file.", passing=True)
+
+
+def cache_busy() -> Fault:
+    """Not a failure: another service holds the cache's lock while it removes a model."""
+    return Fault("busy", "Waiting: another modelhub service is removing files from this cache.", passing=True)

@@ -156,15 +156,24 @@ class Folder:
             raise
         return fd
 
-    def write(self, name: str, content: bytes) -> None:
-        """Make a file that was not there before, and write it.
+    def write(self, name: str, content: bytes, *, mode: int | None = None) -> None:
+        """Make a file that was not there before, and write all of it.
+
+        Args:
+            mode: Its permissions, whatever the umask; None for what the umask allows.
 
         Raises:
-            OSError: There is something of that name, or no room.
+            OSError: There is something of that name, or no room; then nothing is left of it.
         """
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=self.fd)
-        with os.fdopen(fd, "wb", buffering=0) as file:
-            file.write(content)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                if mode is not None:
+                    os.fchmod(fd, mode)
+                file.write(content)
+        except OSError:
+            self.unlink(name)
+            raise
 
     def unlink(self, name: str) -> None:
         """Remove a file or a link, if it is there."""

@@ -14,12 +14,21 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_blob_id, is_commit, is_sha256, safe_repo_path
+from modelhub_tui.identifiers import (
+    BadIdentifier,
+    OutsideError,
+    is_blob_id,
+    is_blob_name,
+    is_checksum,
+    is_commit,
+    is_sha256,
+    safe_repo_path,
+)
 from modelhub_tui.net import loads
 from modelhub_tui.service.node import contents
 from modelhub_tui.service.node.cache import Cache, repo_of
 from modelhub_tui.service.node.folders import Folder
-from modelhub_tui.service.node.manifest import File
+from modelhub_tui.service.node.manifest import File, unverifiable_name
 from modelhub_tui.service.node.removal import read_ref
 from modelhub_tui.small_files import read_small
 from modelhub_tui.values import dataclass
@@ -56,6 +65,8 @@ class Group:
     files: tuple[File, ...]
     weights: frozenset[str]
     """Etags of what makes it this model; empty for what any number of models may share beside their own files."""
+    places: frozenset[str] = frozenset()
+    """Paths of those of its weights that are no links: their content has no name, so their place stands for it."""
 
     def as_wire(self, paths: Iterable[str] = ()) -> dict[str, Any]:
         """As a heartbeat carries it (docs/wire.md); without places, where it is in the trash."""
@@ -126,8 +137,15 @@ class Finder:
         Args:
             held: Files of the models that we hold or fetch; their models are not found but known.
         """
-        known = {(file.repo, file.etag) for file in held}
-        return [wire for group, wire in self._wire if not any((group.repo, etag) in known for etag in group.weights)]
+        known: set[tuple[str | None, ...]] = set()
+        for file in held:
+            known |= {(file.repo, file.etag), (file.repo, file.commit, file.path)}
+        return [
+            wire
+            for group, wire in self._wire
+            if not any((group.repo, etag) in known for etag in group.weights)
+            and not any((group.repo, group.commit, path) in known for path in group.places)
+        ]
 
     def _show(self, groups: Iterable[Group]) -> None:
         before = {id(group): wire for group, wire in self._wire}
@@ -200,12 +218,15 @@ def _groups_of(cache: Cache, repo: str, home: Folder) -> Iterator[Group]:
             if first not in seen:
                 seen.add(first)
                 etags = frozenset(files[path].etag or "" for path in weights)
-                yield Group(repo, commit, tuple(files[path] for path in paths), etags)
+                places = frozenset(path for path in weights if not is_checksum(files[path].etag))
+                yield Group(repo, commit, tuple(files[path] for path in paths), etags, places)
 
 
 def _files_of(cache: Cache, home: Folder, repo: str, commit: str) -> dict[str, File]:
-    """The whole files of a snapshot, by path: links into this repo's blobs.
+    """The whole files of a snapshot, by path: links into this repo's blobs, or the files themselves.
 
+    The library puts these there where it makes no links (`HF_HUB_DISABLE_SYMLINKS`, Windows shares). Such a file has no
+    name that tells its content, unless it is a second name of a blob: adopting it asks the hub for its checksum.
     A blob whose name is no checksum came from a mirror that gives none: such a file can be adopted, but not verified.
     What a user linked from elsewhere is not the cache's to give away; what is shorter or longer than the library's own
     notes say was never finished.
@@ -217,18 +238,26 @@ def _files_of(cache: Cache, home: Folder, repo: str, commit: str) -> dict[str, F
         snapshot = home.enter("snapshots", commit)
     except (FileNotFoundError, NotADirectoryError, OutsideError):
         return files
+    linked: dict[tuple[int, int], str] | None = None
     with snapshot:
         for where, folder, names in snapshot.walk():
             for name in names:
-                etag = cache.blob_behind(repo, (commit, *where), folder.target(name))
-                if etag is None:
-                    continue
                 try:
                     path = safe_repo_path("/".join((*where, name)))
-                    blob = cache.blob(repo, etag)
-                    told = blob.stat()
-                    if blob.is_symlink() and not os.path.realpath(blob).startswith(root):
-                        continue
+                    target = folder.target(name)
+                    etag = cache.blob_behind(repo, (commit, *where), target)
+                    if etag is not None:
+                        blob = cache.blob(repo, etag)
+                        told = blob.stat()
+                        if blob.is_symlink() and not os.path.realpath(blob).startswith(root):
+                            continue
+                    elif target is None and (entry := folder.lstat(name)) is not None:
+                        told = entry
+                        if told.st_nlink > 1 and linked is None:
+                            linked = _blobs_with_other_names(home)
+                        etag = (linked or {}).get((told.st_dev, told.st_ino)) or unverifiable_name(commit, path)
+                    else:
+                        continue  # a link to a file of the user's own
                 except (OSError, BadIdentifier):
                     continue  # leads nowhere, or has a name that no repo file may have
                 size = told.st_size
@@ -236,6 +265,17 @@ def _files_of(cache: Cache, home: Folder, repo: str, commit: str) -> dict[str, F
                 if plain and contents.trouble_at(path, blob) is None:
                     files[path] = File(repo, commit, path, size, etag, commit=commit)
     return files
+
+
+def _blobs_with_other_names(home: Folder) -> dict[tuple[int, int], str]:
+    """Names of blobs that have hard links, by what tells files apart."""
+    found = {}
+    with contextlib.suppress(OSError), home.enter("blobs") as blobs:
+        for name in filter(is_blob_name, blobs.names()[1]):
+            told = blobs.lstat(name)
+            if told is not None and told.st_nlink > 1 and stat.S_ISREG(told.st_mode):
+                found[told.st_dev, told.st_ino] = name
+    return found
 
 
 def _noted_sizes(home: Folder, commit: str) -> dict[str, int]:
@@ -296,7 +336,12 @@ def _complete(files: dict[str, File], weights: list[str], cache: Cache) -> bool:
         if path.endswith((".safetensors.index.json", ".bin.index.json")):
             told = None
             with contextlib.suppress(OSError):
-                told = _json(read_small(cache.blob(file.repo, file.etag or ""), _MAX_NOTES_BYTES, follow_links=True))
+                blob = cache.blob(file.repo, file.etag or "")
+                if blob.exists():
+                    told = _json(read_small(blob, _MAX_NOTES_BYTES, follow_links=True))
+                else:
+                    with cache.snapshot(file) as inside:
+                        told = _json(inside.read(path.rpartition("/")[2], _MAX_NOTES_BYTES))
             spoken = told.get("weight_map") if isinstance(told, dict) else None
             names = set(map(str, spoken.values())) if isinstance(spoken, dict) else set()
             folder = path.rpartition("/")[0]

@@ -55,6 +55,9 @@ class Held:
     stuck: str = ""
     """Why it cannot be removed so far, in one sentence."""
 
+    shared_bytes: int = 0
+    """Bytes of it that another service on this machine needs, too: they stay when it is deleted here."""
+
     @property
     def order(self) -> Order:
         """Place in the queue; the smaller goes first."""
@@ -119,6 +122,7 @@ class Holdings:
     def drop(self, held: Held) -> None:
         """Forget a model of which nothing is left."""
         self._journal.drop(held.entry.name)
+        self.cache.claims.forget(held.entry.name)
         self._by_name.pop(held.entry.name, None)
 
     async def written(self, held: Held) -> None:

@@ -8,13 +8,12 @@ import errno
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from modelhub_tui.domain import Phase
-from modelhub_tui.identifiers import is_commit
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.cache import Cache
 from modelhub_tui.service.node.crowd import BUFFER_BYTES as CROWD_BUFFER_BYTES
@@ -24,6 +23,7 @@ from modelhub_tui.service.node.hub import Hub
 from modelhub_tui.service.node.journal import Written
 from modelhub_tui.service.node.manifest import File, fetch_order
 from modelhub_tui.service.node.progress import Progress
+from modelhub_tui.service.node.refs import Refs
 from modelhub_tui.service.node.throttle import Throttle
 from modelhub_tui.service.node.transport import Transport
 from modelhub_tui.service.node.tuning import Tuning
@@ -43,6 +43,7 @@ class Job:
         *,
         hub: Hub,
         cache: Cache,
+        refs: Refs,
         transport: Transport,
         tuning: Tuning,
         progress: Progress,
@@ -60,7 +61,7 @@ class Job:
         self._stop = threading.Event()
         self._order: list[int] = []
         """Indexes of `files` in the order of fetching; the progress and the fetchers count by position in it."""
-        self._hub, self._cache, self._transport, self._progress = hub, cache, transport, progress
+        self._refs, self._cache, self._transport, self._progress = refs, cache, transport, progress
         self._check_room, self._on_files = check_room, on_files
         self._crowd_stop = threading.Event()
         """As `_stop`, for the workers of a crowd; also set when one of them has failed."""
@@ -105,6 +106,7 @@ class Job:
             self._plan()
             if self._look_up_unknown():
                 self._plan()
+            claim(self._cache, self._progress.name, self.files)
             self._check_room()
             for positions in stretches([self.files[index] for index in self._order]):
                 if self._stop.is_set():
@@ -195,16 +197,22 @@ class Job:
         return learnt
 
     def _write_refs(self) -> None:
-        """Note that `main` is at our commit, where it is, so that the library finds the files offline by themselves.
+        """Let the library find the files offline, and keep them when it prunes."""
+        self._refs.complete(self.files, self._stop.is_set)
+        if not self._stop.is_set():
+            self._refs.keep(self.files)
 
-        Whoever fetched the files that we adopted has done so: adopting asks the hub nothing.
-        """
-        fetched = [file for file in self.files if file.fetched]
-        for repo, commit in {(file.repo, file.commit) for file in fetched if file.commit and is_commit(file.commit)}:
-            first = next(file for file in self.files if (file.repo, file.commit) == (repo, commit))
-            with contextlib.suppress(faults.Fault, OSError):
-                if self._hub.find(repo, "main", first.path).commit == commit and not self._stop.is_set():
-                    self._cache.write_ref(repo, "main", commit)
+
+def claim(cache: Cache, name: str, files: Iterable[File]) -> None:
+    """Let other services know what a model needs, before anything of it is touched.
+
+    Raises:
+        Fault: `busy`: one of them is removing files just now, and takes long.
+    """
+    try:
+        cache.claims.hold(name, files)
+    except BlockingIOError as error:
+        raise faults.cache_busy() from error
 
 
 def in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:

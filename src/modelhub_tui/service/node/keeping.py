@@ -17,6 +17,7 @@ from modelhub_tui.service.node.disk_use import used_by_each
 from modelhub_tui.service.node.found import MAX_GROUPS, Finder, as_deleted
 from modelhub_tui.service.node.job import in_thread
 from modelhub_tui.service.node.manifest import File, Removal
+from modelhub_tui.service.node.removal import sweep
 from modelhub_tui.service.node.trash import Trash
 from modelhub_tui.untrusted import clean
 
@@ -63,6 +64,8 @@ class Keeping:
         """Finish what a killed process began, then keep an eye on trash and cache."""
         with contextlib.suppress(OSError):
             await in_thread(self.trash.recover, "recover trash")
+        with contextlib.suppress(OSError):
+            await in_thread(lambda: sweep(self._cache), "sweep")
         while True:
             self._look_now.clear()
             try:

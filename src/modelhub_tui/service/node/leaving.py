@@ -74,6 +74,8 @@ class Leaving:
             self._holdings.on_change()
 
     def _remove_files(self, entry: Entry, keep: list[File]) -> None:
+        # Before: a service that deletes the same meanwhile then leaves nothing for our sake, nor do we for its.
+        self._holdings.cache.claims.release(entry.name)
         if entry.whole and entry.store is not None:
             self._trash.discard(entry.name, entry.store, entry.files, keep, entry.registration)
         elif entry.whole:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from modelhub_tui.errors import ServiceFailed
 from modelhub_tui.service.node.cache import Cache
+from modelhub_tui.service.node.claims import Owner
 from modelhub_tui.service.node.record import Closed, Entry, Record, is_locked
 from modelhub_tui.service.node.trash import Trash
 from modelhub_tui.service.statefile import Lock
@@ -52,12 +53,14 @@ def recall(path: Path, cache: Cache, ending: threading.Event) -> Memory:
 
     Raises:
         ServiceFailed: Another node works with it.
+        OSError: The folder cannot be used.
         sqlite3.Error: It cannot be opened.
         Closed: `ending` was set meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = _alone(path.parent, ending)
     try:
+        cache.claims.owner = Owner.of(path.parent)  # before the trash: its files bear our name
         record = _opened(path, ending)
         return Memory(record, Trash(cache, record), tuple(record.entries()), record.setting(LIMITS), lock)
     except BaseException:

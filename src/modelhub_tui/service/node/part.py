@@ -45,6 +45,8 @@ class Part:
         except BaseException:
             self._let_go()
             raise
+        self._cache, self._blob = cache, (file.repo, file.etag)
+        cache.writing.add(self._blob)
 
     def _locked(self, cache: Cache, file: File) -> bool:
         taken = locks.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,6 +81,7 @@ class Part:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._cache.writing.discard(self._blob)
         if self.map is not None:
             self.map.close()
         self._let_go()

@@ -13,10 +13,11 @@ from modelhub_tui.domain import Phase
 from modelhub_tui.service.node import faults
 from modelhub_tui.service.node.held import Held, Holdings
 from modelhub_tui.service.node.hub import Hub
-from modelhub_tui.service.node.job import Job, in_thread
+from modelhub_tui.service.node.job import Job, claim, in_thread
 from modelhub_tui.service.node.leaving import let_go
 from modelhub_tui.service.node.manifest import File, read_manifest
 from modelhub_tui.service.node.record import State
+from modelhub_tui.service.node.refs import Refs
 from modelhub_tui.service.node.room import Room
 from modelhub_tui.service.node.slots import Slots
 from modelhub_tui.service.node.throttle import Throttle
@@ -45,12 +46,13 @@ class Pursuit:
         throttle: Throttle,
         transport: Callable[[], Transport],
         fetch_manifest: Callable[[str], Awaitable[Any]],
+        refs: Refs,
         trash: Trash,
         on_whole: Callable[[Held], None],
     ) -> None:
         """`fetch_manifest` raises Fault; `on_whole` is told of each model that is whole now."""
         self._holdings, self._hub, self._tuning = holdings, hub, tuning
-        self._trash, self._on_whole = trash, on_whole
+        self._refs, self._trash, self._on_whole = refs, trash, on_whole
         self._room, self._slots, self._throttle = room, slots, throttle
         self._transport, self._fetch_manifest = transport, fetch_manifest
 
@@ -165,6 +167,7 @@ class Pursuit:
                 files = read_manifest(await self._fetch_manifest(name), self._hub.endpoint)
                 holdings.put(held, replace(held.entry, files=files))
                 await holdings.plan(held)
+            await in_thread(lambda: claim(holdings.cache, name, held.entry.files), "claim")
             if self._trash.holds_any and await self._bring_back(held):
                 self._now_whole(held, held.entry.files, "Put back from the trash.")
                 return None
@@ -225,6 +228,7 @@ class Pursuit:
             held.entry.files,
             hub=self._hub,
             cache=self._holdings.cache,
+            refs=self._refs,
             transport=self._transport(),
             tuning=self._tuning,
             progress=held.progress,

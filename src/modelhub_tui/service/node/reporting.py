@@ -22,7 +22,8 @@ def report(models: Iterable[Held], cache: Cache) -> dict[str, Any]:
     for held in sorted(models, key=lambda each: each.order):
         entry = held.entry
         if is_placed(entry):
-            placements.append({**_placement(held, cache), "error": held.stuck or None})
+            more = {"error": held.stuck or None, "shared_bytes": held.shared_bytes}
+            placements.append({**_placement(held, cache), **more})
             loaded.append(entry.name)
         else:
             snapshot = held.progress.snapshot()

@@ -7,6 +7,7 @@ of their own and hand their results back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
@@ -30,6 +31,7 @@ from modelhub_tui.service.node.memory import LIMITS, Memory
 from modelhub_tui.service.node.protocol import Answer
 from modelhub_tui.service.node.pursuit import Pursuit
 from modelhub_tui.service.node.record import Entry, State
+from modelhub_tui.service.node.refs import Refs
 from modelhub_tui.service.node.reporting import is_placed, report
 from modelhub_tui.service.node.room import DiskSpace, Room
 from modelhub_tui.service.node.slots import Slots
@@ -77,6 +79,7 @@ class Sync:
         trash = memory.trash
         self._keeping = Keeping(trash, cache, self._changed_in_thread, self._holdings.spawn, every_s=tuning.recheck_s)
         self._room.reclaimable, self._room.make_room = (lambda: trash.heap.reclaimable), trash.make_room
+        self._refs = Refs(cache, hub)
         self._leaving = Leaving(self._holdings, trash, self._gone)
         self._pursuit = Pursuit(
             self._holdings,
@@ -88,6 +91,7 @@ class Sync:
             transport=transport
             or (lambda: HttpTransport(reach_of(hub.endpoint), connect_s=tuning.connect_s, stall_s=tuning.stall_s)),
             fetch_manifest=fetch_manifest,
+            refs=self._refs,
             trash=trash,
             on_whole=self._covered,
         )
@@ -106,6 +110,7 @@ class Sync:
         """
         for entry in self._memory.entries:
             self._holdings.add(entry)
+            self._holdings.cache.claims.remember(entry.name, entry.files)
         taking_up = self._holdings.spawn(self._take_up())
         self._holdings.spawn(self._keeping.run())
         await asyncio.wait([taking_up], timeout=_FIRST_LOOK_S)
@@ -273,6 +278,25 @@ class Sync:
         for held in self._holdings:
             if held.entry.state is State.WHOLE:
                 await self._check(held)
+
+    async def tend(self) -> None:
+        """Renew what says that our models' files are used: to other services, and to the library."""
+        whole = [held for held in self._holdings if held.entry.state is State.WHOLE]
+        files = [held.entry.files for held in whole]
+        claims = self._holdings.cache.claims
+
+        def work() -> list[int]:
+            with contextlib.suppress(BlockingIOError):
+                claims.write()
+            every = [file for each in files for file in each]
+            self._refs.complete(every)
+            self._refs.keep(every)
+            return [claims.shared_bytes(each) for each in files]
+
+        for held, shared_bytes in zip(whole, await in_thread(work, "tend"), strict=True):
+            if held.shared_bytes != shared_bytes:
+                held.shared_bytes = shared_bytes
+                self._holdings.on_change()
 
     async def stop(self, timeout_s: float) -> None:
         """Finish the chunk and let go; what is on disk stays for the next start."""

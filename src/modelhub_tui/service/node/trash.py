@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 import stat
 import threading
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _STRAY = "?"
 """Begins the names of what somebody left behind without a word in the record."""
+_TAG = re.compile(r"[0-9a-f]{12}\Z")
 Blob = tuple[str, str]
 """(repo, etag)"""
 
@@ -131,6 +133,8 @@ class Trash:
         self._wall_at_start, self._started = clock(), monotonic()
         self._lock = threading.RLock()
         self.limits = Limits()
+        self._ready = False
+        """Whether this may wait: not while the node starts, on its event loop."""
         self.heap = Heap()
         """Replaced as a whole: read it without waiting for what is going on."""
         self._recovered = False
@@ -141,6 +145,7 @@ class Trash:
             except (ValueError, TypeError, KeyError):
                 log.warning("the record of %r in the trash makes no sense; left out", name)
         self._measure()
+        self._ready = True
 
     # -- into the trash -------------------------------------------------------------------------------------------
 
@@ -161,8 +166,9 @@ class Trash:
         Raises:
             OSError: Something could not be moved or removed; calling again goes on where it ended.
         """
-        with self._lock:
+        with self._lock, self._cache.claims.alone():
             before = self._items.get(name)
+            keep = (*keep, *self._cache.claims.others(files))
             if not self._wanted_at_all(files) or not self._keep(name, store, files, keep, registration):
                 remove_files(self._cache, files, keep)
                 if before is not None:
@@ -264,7 +270,8 @@ class Trash:
         except FileNotFoundError:
             return False
         self._cache.prepare(file.repo, file.commit)
-        trashed.replace(blob)
+        with self._cache.library_lock(file.repo, file.etag):
+            trashed.replace(blob)
         self._cache.make_link(file, sync=False)
         return True
 
@@ -296,18 +303,15 @@ class Trash:
     def recover(self) -> None:
         """At start: finish what was begun, and take in what somebody left behind without a word in the record."""
         with self._lock:
+            self._cache.claims.hold_trash(bool(self._items))
             for row in [*self._items.values()]:
                 if row.stage is Stage.FREEING:
                     self._free(row)
-                elif row.stage is Stage.KEPT:
-                    self._settle_row(row)
                 # MOVING: the model itself is still recorded as one to remove; `discard()` is called for it again.
-            known = {self._cache.trashed(*blob) for row in self._items.values() for blob in row.blobs}
-            strays: dict[str, list[str]] = {}
-            for path in self._cache.root.glob(f"models--*/blobs/*{TRASH_SUFFIX}"):
-                repo, etag = repo_of(path.parent.parent.name), path.name.removesuffix(TRASH_SUFFIX)
-                if path not in known and repo is not None and is_blob_name(etag) and not path.is_symlink():
-                    strays.setdefault(repo, []).append(etag)
+            strays = self._strays()
+            for row in [*self._items.values()]:
+                if row.stage is Stage.KEPT:
+                    self._settle_row(row)
             for repo, etags in strays.items():
                 log.info("%s: %d deleted files that nobody remembers; kept for a while", repo, len(etags))
                 blobs = tuple((repo, etag) for etag in etags)
@@ -315,6 +319,31 @@ class Trash:
             self._recovered = True
             self._measure()
             self.maintain()
+
+    def _strays(self) -> dict[str, list[str]]:
+        """Take over deleted files that no record speaks of: of ours, of a service that is no more, of older versions.
+
+        Returns:
+            Their etags, by repo. They have the names that our own trash has.
+        """
+        mine = {blob for row in self._items.values() for blob in row.blobs}
+        strays: dict[str, list[str]] = {}
+        with self._cache.claims.alone():
+            for path in self._cache.root.glob(f"models--*/blobs/*{TRASH_SUFFIX}"):
+                repo, stem = repo_of(path.parent.parent.name), path.name.removesuffix(TRASH_SUFFIX)
+                etag, _, tag = stem.rpartition(".")
+                if not etag or not _TAG.match(tag):
+                    etag, tag = stem, ""  # as older versions named it
+                if repo is None or not is_blob_name(etag) or path.is_symlink():
+                    continue
+                ours = self._cache.trashed(repo, etag)
+                if path != ours:
+                    if (tag and self._cache.claims.is_alive(tag)) or not self._cache.claims.owner:
+                        continue
+                    path.replace(ours)
+                if (repo, etag) not in mine:
+                    strays.setdefault(repo, []).append(etag)
+        return {repo: [*dict.fromkeys(etags)] for repo, etags in strays.items()}
 
     def maintain(self) -> None:
         """Free what is too old or too much, the oldest first, and what could not be freed before."""
@@ -357,14 +386,15 @@ class Trash:
         self._put(replace(row, stage=Stage.FREEING))
         won = 0
         try:
-            for blob in row.blobs:
-                if blob not in others:
-                    path = self._cache.trashed(*blob)
-                    size = disk_use.freed_by_removing(path)
-                    drop_file(path)
-                    won += size
-            for repo in {repo for repo, _ in row.blobs}:
-                tidy(self._cache, repo)
+            with self._cache.claims.alone():
+                for blob in row.blobs:
+                    if blob not in others:
+                        path = self._cache.trashed(*blob)
+                        size = disk_use.freed_by_removing(path)
+                        drop_file(path)
+                        won += size
+                for repo in {repo for repo, _ in row.blobs}:
+                    tidy(self._cache, repo)
         except OSError as error:
             log.warning("%s cannot be freed yet: %s", row.name, error)
             self._measure()
@@ -384,6 +414,7 @@ class Trash:
         if there:
             self._put(replace(row, blobs=there))
         else:
+            log.warning("what was kept of %s is gone from the disk; bringing it back fetches it again", row.name)
             self._drop(row.name)
 
     def _put(self, row: Binned) -> None:
@@ -407,6 +438,9 @@ class Trash:
         self._measure()
 
     def _measure(self) -> None:
+        if self._ready:
+            with contextlib.suppress(BlockingIOError):
+                self._cache.claims.hold_trash(bool(self._items))
         kept = [row for row in self._items.values() if row.stage is Stage.KEPT]
         sizes = {
             blob: disk_use.freed_by_removing(self._cache.trashed(*blob))

@@ -197,6 +197,7 @@ class PlacementBody(Body):
     """Why it is still there although it was deleted."""
     verified: bool | None = None
     unverified: Annotated[list[Path], Field(max_length=2000)] = []
+    shared_bytes: Bytes = 0
 
 
 class RetriesBody(Body):

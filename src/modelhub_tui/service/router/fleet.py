@@ -404,6 +404,7 @@ class Fleet:
                     each.disk_bytes,
                     verified=each.verified,
                     unverified=tuple(each.unverified),
+                    shared_bytes=each.shared_bytes,
                 )
                 for each in beat.placements
             }

@@ -133,6 +133,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "disk_bytes": _nullable(_INTEGER),
             "verified": _nullable(_BOOLEAN),
             "unverified": _TEXTS,
+            "shared_bytes": _INTEGER,
         }
     ),
     "Model": _object(

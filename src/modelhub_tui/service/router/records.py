@@ -254,6 +254,7 @@ def _placement(raw: object) -> tuple[str, Placement] | None:
                 node_id=_line(more.get("node_id")),
                 verified=verified if isinstance(verified, bool) else None,
                 unverified=_paths(more.get("unverified")),
+                shared_bytes=_count(more.get("shared_bytes")) or 0,
             )
     return None
 
