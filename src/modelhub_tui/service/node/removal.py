@@ -300,6 +300,7 @@ def put_aside(cache: Cache, files: Iterable[File], blobs: Iterable[tuple[str, st
             if folder is None or not file.etag:
                 return
             if folder.is_plain(_name(file)) and (file.repo, file.etag) in blobs:
+                (cache.repo_dir(file.repo) / "blobs").mkdir(exist_ok=True)
                 same = _same_blob(cache, file, folder.lstat(_name(file)))
                 os.replace(_name(file), cache.trashed(file.repo, file.etag), src_dir_fd=folder.fd)
                 if same is not None:
