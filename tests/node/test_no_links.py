@@ -15,6 +15,7 @@ from modelhub_tui.service.node.removal import remove_files
 from tests.hub import HubRepo, LoopbackHub
 from tests.node.harness import NodeThread
 from tests.node.stub_router import StubRouter, manifest_of
+from tests.node.test_found import safetensors
 from tests.node.test_trash import STORE, Place
 
 CONFIG = b'{"architectures": ["Tiny"]}'
@@ -40,7 +41,7 @@ def test_what_the_library_left_without_links_is_found_adopted_verified_and_delet
     files = {"a.gguf": b"GGUF a" * 1000, "deep/b.gguf": b"GGUF b" * 1000}
     repo = empty_hub.add(HubRepo("acme/bare", files))
     index = b'{"weight_map": {"x": "model-00001-of-00001.safetensors"}}'
-    weights = {"model-00001-of-00001.safetensors": b"w" * 100, "model.safetensors.index.json": index}
+    weights = {"model-00001-of-00001.safetensors": safetensors(1), "model.safetensors.index.json": index}
     tensors = empty_hub.add(HubRepo("acme/tensors", {"config.json": CONFIG, **weights}))
     cache = tmp_path / "home" / "hub"
     for each in (repo, tensors):

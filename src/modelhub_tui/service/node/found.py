@@ -252,7 +252,7 @@ def _files_of(cache: Cache, home: Folder, repo: str, commit: str) -> dict[str, F
                         if blob.is_symlink() and not os.path.realpath(blob).startswith(root):
                             continue
                     elif target is None and (entry := folder.lstat(name)) is not None:
-                        told = entry
+                        told, blob = entry, cache.link(repo, commit, path)
                         if told.st_nlink > 1 and linked is None:
                             linked = _blobs_with_other_names(home)
                         etag = (linked or {}).get((told.st_dev, told.st_ino)) or unverifiable_name(commit, path)
