@@ -64,6 +64,7 @@ def test_what_the_library_left_without_links_is_found_adopted_verified_and_delet
         router.remove("acme/bare", keep=True)
         router.wait(lambda: not (cache / "models--acme--bare/snapshots" / repo.sha / "a.gguf").exists())
         assert scan_cache_dir(cache).warnings == []
+        router.wait_gone("acme/bare")
         router.register("acme/bare", [each for each in bare if each["path"] == "a.gguf"])
         router.wait_whole("acme/bare")
         assert Path(told["path"]).read_bytes() == files["a.gguf"]

@@ -23,6 +23,8 @@ from modelhub_tui.untrusted import clean
 
 log = logging.getLogger(__name__)
 
+_RECOVER_AGAIN_S = 1.0
+
 
 class Keeping:
     """The trash, the finder and the true disk use of one node.
@@ -63,7 +65,7 @@ class Keeping:
     async def run(self) -> None:
         """Finish what a killed process began, then keep an eye on trash and cache."""
         with contextlib.suppress(OSError):
-            await in_thread(self.trash.recover, "recover trash")
+            await self._recover()
         with contextlib.suppress(OSError):
             await in_thread(lambda: sweep(self._cache), "sweep")
         while True:
@@ -81,6 +83,14 @@ class Keeping:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self._look_now.wait()
+
+    async def _recover(self) -> None:
+        while True:
+            try:
+                await in_thread(self.trash.recover, "recover trash")
+                return
+            except BlockingIOError:  # another service is at work in the cache, and takes long
+                await asyncio.sleep(_RECOVER_AGAIN_S)
 
     def _look(self) -> None:
         before = (self._looked, self.finder.groups, self.trash.heap)
