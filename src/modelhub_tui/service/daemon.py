@@ -25,7 +25,7 @@ from modelhub_tui.catalog import load_catalog
 from modelhub_tui.config import Settings, child_env
 from modelhub_tui.errors import BadCatalog, BadSettings, ModelHubError, ServiceFailed, explain
 from modelhub_tui.identifiers import plain_number, whole_number
-from modelhub_tui.own_folder import cannot_use, prepare_dir
+from modelhub_tui.own_folder import cannot_use, is_own_dir, prepare_dir
 from modelhub_tui.service.listen import LOOPBACK, WAITING, listen, local_url
 from modelhub_tui.service.logs import start_log
 from modelhub_tui.service.router.blocking import run_blocking
@@ -87,6 +87,7 @@ def run(
     hf_env.check()
     metrics_for()
     prepare_dir(settings.state_dir)
+    is_own_dir(settings.state_dir / "node")  # this process reads its record, too
     # Never let go of: the process's end does that, and then nothing of it is left.
     _lock(settings.state_dir)
     streams = sys.stdout, sys.stderr
