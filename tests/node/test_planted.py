@@ -146,8 +146,7 @@ def test_a_node_finds_and_fetches_beside_all_of_it(router: StubRouter, empty_hub
     try:
         router.wait_whole("acme/wanted")
         found = router.wait(lambda: router.found)
-        # A file in a snapshot is one of a cache without links, however large.
-        assert [group["repo"] for group in found] == ["acme/2-huge", "acme/good"]
+        assert [group["repo"] for group in found] == ["acme/good"]
         router.remove("acme/wanted")
         router.wait_gone("acme/wanted")
         assert psutil.Process(process.pid).memory_info().rss < 400 * MIB
