@@ -149,6 +149,7 @@ def test_a_damaged_blob_is_noticed_when_it_is_adopted(
     repo = pair(empty_hub)
     path = hf_hub_download(NAME, "a.gguf", cache_dir=tmp_path / "hub", endpoint=empty_hub.url, token=False)
     with Path(path).open("r+b") as file:
+        file.seek(8)  # what it is for shows at its beginning: that is what makes it worth offering
         file.write(b"DAMAGED!")
     served = empty_hub.served_bytes("*.gguf")
     with NodeThread(router, empty_hub, tmp_path):

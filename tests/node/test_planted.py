@@ -253,7 +253,7 @@ def test_the_blobs_of_another_repo_are_its_own(place: Place) -> None:
 
 
 def test_a_whole_repo_or_cache_behind_a_link_works_as_any(place: Place, home: Path, tmp_path: Path) -> None:
-    file = place.put("sub/1.gguf", b"one")
+    file = place.put("sub/1.gguf", b"GGUF one")
     place.cache.write_ref(REPO, "main", COMMIT)
     home.rename(tmp_path / "repo")
     home.symlink_to(tmp_path / "repo")

@@ -45,16 +45,19 @@ def assert_clean(text: str) -> None:
 
 @pytest.fixture
 def hostile(hub: LoopbackHub) -> LoopbackHub:
-    """A hub that answers every question with a hostile error."""
+    """A hub that knows one gated repo, and answers every other question with a hostile error."""
     latin = (
         HOSTILE.replace("\r", "").replace("\n", " ").replace("\x00", "").encode("latin-1", "ignore").decode("latin-1")
     )
     latin = re.sub(r"[\x00-\x1f\x7f]", "", latin)
+    known = {"id": "acme/Nothing-GGUF", "sha": "0a" * 20, "createdAt": HOSTILE, "gated": "auto", "tags": [HOSTILE]}
+    file = {"rfilename": "x.gguf", "size": 5_000, "blobId": "0b" * 20}
     hub.fault(
+        path="/api/models/acme/Nothing-GGUF",
         status=200,
         method="GET",
         times=None,
-        body=json.dumps({"id": "acme/Nothing-GGUF", "createdAt": HOSTILE, "siblings": []}).encode(),
+        body=json.dumps({**known, "siblings": [file, {"rfilename": HOSTILE}]}).encode(),
         headers={"Content-Type": "application/json"},
     )
     hub.fault(
