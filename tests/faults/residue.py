@@ -6,6 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from modelhub_tui import locks
+
 _UNFINISHED = (".modelhub.part", ".modelhub.map", ".modelhub.tmp", ".tmp", ".incomplete")
 
 
@@ -23,9 +25,8 @@ def held_locks(cache: Path) -> list[Path]:
         except FileNotFoundError:
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held.append(path)
+            if locks.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) is False:
+                held.append(path)
         finally:
             os.close(fd)
     return held

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from modelhub_tui import locks
+from modelhub_tui.service.node.cache import Cache
 from tests.faults.machine import Machine
 from tests.faults.residue import left_behind
 from tests.faults.witness import Witness
@@ -92,3 +93,39 @@ def test_a_soft_lock_keeps_others_off_until_its_holder_is_gone(tmp_path: Path) -
     assert path.exists()
     locks.tidy(path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("swapped", ["before", "between", "while it is taken"])
+@pytest.mark.parametrize("link", [".locks", ".locks/models--acme--locks"])
+def test_a_link_swapped_in_leads_no_lock_out_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str, swapped: str
+) -> None:
+    without_flock(monkeypatch, "ENOSYS")
+    cache, outside, etag = Cache(tmp_path / "hub"), tmp_path / "outside", "e" * 64
+    (outside / "models--acme--locks").mkdir(parents=True)
+    (cache.root / ".locks" / "models--acme--locks").mkdir(parents=True)
+
+    def swap() -> None:
+        place = cache.root / link
+        if not place.is_symlink():
+            place.rename(tmp_path / "aside")
+            place.symlink_to(outside if link == ".locks" else outside / "models--acme--locks")
+
+    class Swapping(locks.SoftLock):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            if swapped == "between":
+                swap()
+
+        def acquire(self) -> bool:
+            if swapped == "while it is taken":
+                swap()
+            return super().acquire()
+
+    if swapped == "before":
+        swap()
+    monkeypatch.setattr(locks, "SoftLock", Swapping)
+    with cache.library_lock("acme/locks", etag):
+        assert (cache.root / link).is_symlink()
+        assert not [*outside.rglob("*.lock")]
+    assert not [*outside.rglob("*.lock")]

@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from modelhub_tui import identifiers, locks
-from modelhub_tui.identifiers import BadIdentifier, is_blob_name, is_checksum, safe_repo_path
+from modelhub_tui.identifiers import BadIdentifier, OutsideError, is_blob_name, is_checksum, safe_repo_path
 from modelhub_tui.service.node.chunkmap import mapped_bytes, new_map
 from modelhub_tui.service.node.claims import Claims
 from modelhub_tui.service.node.folders import PLAIN_FLAGS, Folder
@@ -258,12 +258,26 @@ class Cache:
                             folder.unlink(name)
                         soft = locks.SoftLock(self.root / ".locks" / folder_name(repo) / name)
                         held.callback(soft.release)
-                        take = soft.acquire
+                        take = functools.partial(self._take_soft, soft, repo, name)
                 while not take() and time.monotonic() < until:
                     time.sleep(_LOCK_POLL_S)
             except OSError as error:
                 log.info("going on without the library's lock: %s", error)
             yield
+
+    def _take_soft(self, soft: locks.SoftLock, repo: str, name: str) -> bool:
+        """Take the lock that the file is. It goes by its path: so the way there is looked at each time, and after.
+
+        Raises:
+            OutsideError: A folder on the way is, or has become, a link; nothing is held there.
+            OSError: The disk says no.
+        """
+        with Folder.at(self.root) as root, root.enter(".locks", folder_name(repo)) as folder:
+            taken = soft.acquire()
+            if taken and not folder.is_plain(name):
+                soft.release()
+                raise OutsideError(folder.path)
+        return taken
 
     def make_link(self, file: File, *, sync: bool = True) -> None:
         """Put the file into its snapshot: a relative link, as the library makes it; replaced atomically.
