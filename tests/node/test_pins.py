@@ -362,9 +362,30 @@ class _Told(Hub):
             return super().find(repo, revision, path, **pinned)
 
 
-def test_forty_digits_are_gits_name_or_the_plain_sha1_and_nothing_else() -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_large_file_that_was_listed_as_a_small_one_is_proved_by_the_name_of_its_pointer(
+    router: StubRouter, empty_hub: LoopbackHub, tmp_path: Path, damaged: bool
+) -> None:
+    """A listing without `lfs` gives git's name of the pointer, and nothing else to pin."""
+    repo = empty_hub.add(HubRepo("acme/tiny", {"m.gguf": Generated(SIZE, 1)}))
+    if damaged:
+        empty_hub.fault(method="GET", path="*/m.gguf", flip_at=7, times=None)
+    pin = {"sha256": None, "blob_id": repo["m.gguf"].oid}
+    router.register("acme/tiny", [each | pin for each in manifest_of(repo)])
+    with NodeThread(router, empty_hub, tmp_path):
+        if damaged:
+            assert router.wait_phase("acme/tiny", "failed")["error_code"] == "checksum"
+        else:
+            assert router.wait_whole("acme/tiny")["verified"] is True
+
+
+def test_forty_digits_are_gits_name_or_the_plain_sha1_or_the_pointers_and_nothing_else() -> None:
     content = b"GGUF"
+    other = Blob.of(b"GGML", lfs=True)
     for digest, right in (
+        (Blob.of(content, lfs=True).oid, True),
+        (other.oid, False),
+        (hashlib.sha1(Blob.of(content, lfs=True).pointer).hexdigest(), False),
         (Blob.of(content, lfs=False).oid, True),
         (hashlib.sha1(content).hexdigest(), True),
         (hashlib.sha1(content + b"!").hexdigest(), False),

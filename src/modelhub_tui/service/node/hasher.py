@@ -27,18 +27,20 @@ class Digests:
     """The hashes of a file's content that its checksum may be one of.
 
     64 hex digits are a sha256. 40 are git's sha1 of a blob, which is what the hub gives for small files, or the plain
-    sha1 of the content, which is what mirrors give in its place: nobody can make bytes that fit either of the two.
+    sha1 of the content, which is what mirrors give in its place; or git's sha1 of the pointer that lies in git in place
+    of a large file, where a listing does not tell that it is one: the pointer holds the content's sha256 and size.
+    Nobody can make other bytes that fit any of the three.
     """
 
     def __init__(self, digest: str | None, size: int) -> None:
         """`digest` None, or of a form that is no checksum: there is nothing to compare with, and nothing is hashed."""
-        self._wanted = digest
+        self._wanted, self._size = digest, size
         self._running: tuple[hashlib._Hash, ...] = ()
         if is_sha256(digest):
             self._running = (hashlib.sha256(),)
         elif is_blob_id(digest):
             git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-            self._running = (git, hashlib.sha1(usedforsecurity=False))
+            self._running = (git, hashlib.sha1(usedforsecurity=False), hashlib.sha256())
 
     def __bool__(self) -> bool:
         """Whether there is anything to compare with."""
@@ -50,12 +52,21 @@ class Digests:
 
     def are(self, digest: str | None) -> bool:
         """Whether the content is what this checksum names."""
-        return digest is not None and any(each.hexdigest() == digest for each in self._running)
+        if digest is None or not self._running:
+            return False
+        told = [each.hexdigest() for each in self._running]
+        return digest in told or digest == _pointer(told[-1], self._size)  # the last is the sha256, always
 
     def verdict(self) -> Verdict:
         if not self._running:
             return Verdict.UNKNOWN
         return Verdict.GOOD if self.are(self._wanted) else Verdict.DAMAGED
+
+
+def _pointer(sha256: str, size: int) -> str:
+    """Git's sha1 of the text that stands in git for a file of this content (the large-file storage's, version 1)."""
+    text = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n" % (sha256.encode(), size)
+    return hashlib.sha1(b"blob %d\0" % len(text) + text, usedforsecurity=False).hexdigest()
 
 
 class Hasher:
