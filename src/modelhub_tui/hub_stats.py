@@ -144,8 +144,11 @@ class HubStatsCache:
                 disk = self._open()
                 return None if disk is None else work(disk)
             except sqlite3.OperationalError as error:
-                log.debug("hub statistics: the cache is busy or not writable: %s", error)
-                return None
+                if not self._is_endless(error):
+                    log.debug("hub statistics: the cache is busy or not writable: %s", error)
+                    return None
+                log.debug("hub statistics: the cache works without end, starting anew: %s", error)
+                self._set_aside()
             except (sqlite3.DatabaseError, TypeError, AttributeError) as error:
                 # "not a database", or nothing that we wrote: somebody else's file, or a damaged one.
                 log.debug("hub statistics: the cache is damaged, starting anew: %s", error)
@@ -158,6 +161,12 @@ class HubStatsCache:
                 log.debug("hub statistics: %r", error)
                 return None
         return None
+
+    @staticmethod
+    def _is_endless(error: BaseException) -> bool:
+        from modelhub_tui import hub_stats_disk
+
+        return hub_stats_disk.is_endless(error)
 
     def _open(self) -> Any:
         if self._disk is None and self._usable:

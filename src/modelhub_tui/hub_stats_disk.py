@@ -30,7 +30,8 @@ _MOST_FILE_BYTES = 2 * SIZE_LIMIT_BYTES
 _MOST_ROW_BYTES = 4096
 _BUSY_S = 2.0
 """How long another process may be at it."""
-_CHECK_S = 5.0
+_WORK_S = 5.0
+"""How long the check of a database may take, and each use of it: a trigger or a view may ask without end."""
 _DATABASE = diskcache.core.DBNAME
 _FILES = (_DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm")
 # Another process may shorten a mapped file, and reading on would end this one.
@@ -71,7 +72,48 @@ class RowDisk(diskcache.JSONDisk):
         """Remove nothing: no row of ours has a file."""
 
 
-def open_disk(directory: Path) -> diskcache.Cache:
+class BoundedCache(diskcache.Cache):
+    """As diskcache's, but no statement goes on for ever, whatever somebody puts into the database while it is open."""
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        """This thread's connection, with the time for what it is asked for from now on.
+
+        diskcache would take a new connection's pragmas from the database; here they are those that we know.
+        """
+        if getattr(self._local, "pid", None) != os.getpid():
+            self.close()
+            self._local.pid = os.getpid()
+        con: sqlite3.Connection | None = getattr(self._local, "con", None)
+        if con is None:
+            path = os.path.join(self._directory, _DATABASE)  # noqa: PTH118 - a string, as diskcache keeps it
+            con = self._local.con = sqlite3.connect(path, timeout=self._timeout, isolation_level=None)
+            for key, value in sorted(_SETTINGS.items()):
+                if key.startswith("sqlite_"):
+                    self.reset(key, value, update=False)
+        _limit(con)
+        return con
+
+
+def _limit(db: sqlite3.Connection) -> None:
+    """Interrupt what still runs on this connection in five seconds."""
+    until = time.monotonic() + _WORK_S
+    db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+
+
+def is_endless(error: BaseException | None) -> bool:
+    """Whether this was raised as the time was over, or in rolling that back."""
+    while error is not None:
+        if (
+            isinstance(error, sqlite3.Error)
+            and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_INTERRUPT
+        ):
+            return True
+        error = error.__context__
+    return False
+
+
+def open_disk(directory: Path) -> BoundedCache:
     """Open the cache in a folder that exists and belongs to us; its methods wait at most two seconds for a lock.
 
     Raises:
@@ -85,7 +127,7 @@ def open_disk(directory: Path) -> diskcache.Cache:
     with _alone(directory):
         _check_files(directory)
         _check_database(directory / _DATABASE)
-        return diskcache.Cache(path, timeout=_BUSY_S, disk=RowDisk, **_SETTINGS)
+        return BoundedCache(path, timeout=_BUSY_S, disk=RowDisk, **_SETTINGS)
 
 
 @contextlib.contextmanager
@@ -127,8 +169,7 @@ def _check_files(directory: Path) -> None:
 def _check_database(path: Path) -> None:
     """Its structure is sound, its schema and its settings hold nothing that diskcache would not write by itself."""
     with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)) as db:
-        until = time.monotonic() + _CHECK_S
-        db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+        _limit(db)
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA mmap_size = 0")
         try:

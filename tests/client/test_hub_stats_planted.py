@@ -12,10 +12,12 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from modelhub_tui import hub_stats_disk
 from modelhub_tui.domain import HubStats
 from modelhub_tui.hub_stats import HubStatsCache
 
@@ -318,3 +320,30 @@ def test_another_process_at_the_folder_is_not_waited_for_long(home: Home) -> Non
         cache.put("a/b", downloads=1, likes=2)
         assert cache.get_many(["a/b"]) == {"a/b": HubStats(1, 2)}
         cache.close()
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        (f"CREATE TRIGGER t AFTER INSERT ON Cache BEGIN {_ENDLESS}; END",),
+        (f"CREATE TRIGGER t AFTER UPDATE ON Settings BEGIN {_ENDLESS}; END",),
+        ("ALTER TABLE Cache RENAME TO C", f"CREATE VIEW Cache AS {_ENDLESS}"),
+        ("ALTER TABLE Settings RENAME TO S", f"CREATE VIEW Settings(key, value) AS SELECT 'sqlite_x', ({_ENDLESS})"),
+    ],
+    ids=["a row", "its count", "a look", "a setting"],
+)
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "another thread"])
+@pytest.mark.timeout(60)
+def test_work_without_end_that_is_planted_while_it_is_open_is_interrupted_and_set_aside(
+    home: Home, monkeypatch: pytest.MonkeyPatch, planted: tuple[str, ...], connected: bool
+) -> None:
+    monkeypatch.setattr(hub_stats_disk, "_WORK_S", 0.2)
+    cache = home.open()
+    home.sql(*planted)
+    if connected:
+        home.use(cache)
+    else:
+        with ThreadPoolExecutor(1) as worker:
+            worker.submit(home.use, cache).result()
+    cache.close()
+    home.works()
