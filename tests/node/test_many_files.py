@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelhub_tui.domain import Limits
+from modelhub_tui.service.node.cache import Cache, drop_file
 from modelhub_tui.service.node.crowd import SMALL_BYTES, stretches
 from modelhub_tui.service.node.disk_use import used_by, used_by_each
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
+from modelhub_tui.service.node.removal import remove_files
 from modelhub_tui.service.node.reporting import MAX_PATHS
+from modelhub_tui.service.node.trash import Trash
 from tests.hub import HubRepo, LoopbackHub
 from tests.node.harness import NodeThread, start_process
 from tests.node.stub_router import StubRouter, manifest_of
@@ -191,3 +197,52 @@ def test_what_goes_while_it_is_counted_is_never_less_than_nothing(
     monkeypatch.setattr(Path, "stat", last_look)
     models, others = used_by_each([whole], [whole, part])
     assert models > 0 and others > 0
+
+
+def test_what_is_in_the_trash_goes_several_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One unlink waits for the file system's journal as long as many."""
+    cache, files = in_cache(tmp_path / "hub")
+    trash = Trash(cache, Record(tmp_path / "record"))
+    trash.limits = Limits(trash_seconds=3600, trash_bytes=2**40)
+    trash.discard(NAME, "store", files)
+    # Each waits for another one: alone, none would go.
+    together = threading.Barrier(2, timeout=10)
+
+    def drop(path: Path) -> None:
+        together.wait()
+        drop_file(path)
+
+    monkeypatch.setattr("modelhub_tui.service.node.trash.drop_file", drop)
+    assert trash.free([NAME]) > 0
+    assert not [*cache.root.glob("models--*")]
+
+
+def test_parts_are_looked_for_only_where_there_are_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, files = in_cache(tmp_path / "hub")
+    begun = files[7]
+    assert begun.etag
+    cache.part(begun.repo, begun.etag).write_bytes(b"x")
+    asked: list[str] = []
+    real = Cache.drop_part
+
+    def drop_part(self: Cache, repo: str, etag: str) -> None:
+        asked.append(etag)
+        real(self, repo, etag)
+
+    monkeypatch.setattr(Cache, "drop_part", drop_part)
+    remove_files(cache, files)
+    assert asked == [begun.etag] and not [*cache.root.glob("models--*")]
+
+
+def in_cache(root: Path, count: int = 64) -> tuple[Cache, tuple[File, ...]]:
+    """A model of which each file is whole in the cache."""
+    cache, commit = Cache(root), "a" * 40
+    cache.prepare(NAME, commit)
+    files = []
+    for path, bytes_ in content(count).items():
+        etag = hashlib.sha256(bytes_).hexdigest()
+        file = File(NAME, commit, path, len(bytes_), etag, commit=commit, done=True, fetched=True)
+        cache.blob(NAME, etag).write_bytes(bytes_)
+        cache.make_link(file)
+        files.append(file)
+    return cache, tuple(files)

@@ -24,7 +24,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from modelhub_tui import identifiers, locks
@@ -156,6 +156,18 @@ class Cache:
             for each in (part, chunks, new_map(chunks)):
                 drop_file(each)
         locks.tidy(self.part_lock(repo, etag))
+
+    def drop_parts(self, repo: str, etags: Iterable[str]) -> None:
+        """`drop_part()` for many: one look into their folder tells which of them have begun."""
+        try:
+            names = {each.name for each in (self.repo_dir(repo) / "blobs").iterdir()}
+        except FileNotFoundError:
+            return
+        for etag in etags:
+            chunks = self.map(repo, etag)
+            ours = (self.part(repo, etag), chunks, new_map(chunks), self.part_lock(repo, etag))
+            if any(each.name in names for each in ours):
+                self.drop_part(repo, etag)
 
     def prepare(self, repo: str, commit: str) -> None:
         """Make a repo's folders. Snapshots come first: a repo with blobs alone is called corrupt by a scan.

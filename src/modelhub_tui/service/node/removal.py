@@ -63,11 +63,9 @@ def remove_files(cache: Cache, files: Iterable[File], keep: Collection[File] = (
         keep = (*keep, *cache.claims.others(files))
         kept_links = {_place(each) for each in keep}
         kept_blobs = {(each.repo, each.etag) for each in keep if each.etag}
-        for file in files:
-            if file.etag and (file.repo, file.etag) not in kept_blobs:
-                cache.drop_part(file.repo, file.etag)
         for repo in {file.repo for file in files}:
             mine = [file for file in files if file.repo == repo]
+            cache.drop_parts(repo, {file.etag for file in mine if file.etag and (repo, file.etag) not in kept_blobs})
             unlinked = abreast(lambda file: _remove_link(cache, file), [f for f in mine if _place(f) not in kept_links])
             going = {blob for blob in unlinked if blob}
             # A blob may be there without its link: published, and the process killed before the link was made.
@@ -311,12 +309,14 @@ def put_aside(cache: Cache, files: Iterable[File], blobs: Iterable[tuple[str, st
     abreast(take_link, files)
     for repo in {repo for repo, _ in blobs}:
         used = linked_blobs(cache, repo)
-        for etag in (etag for owner, etag in blobs if owner == repo and etag not in used):
-            if not os.path.lexists(cache.blob(repo, etag)):
-                continue
-            # A folder of that name is not ours: then the blob stays, and goes for good.
-            with cache.library_lock(repo, etag), contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                cache.blob(repo, etag).replace(cache.trashed(repo, etag))
+
+        def take_blob(etag: str, repo: str = repo) -> None:
+            if os.path.lexists(cache.blob(repo, etag)):
+                # A folder of that name is not ours: then the blob stays, and goes for good.
+                with cache.library_lock(repo, etag), contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    cache.blob(repo, etag).replace(cache.trashed(repo, etag))
+
+        abreast(take_blob, [etag for owner, etag in blobs if owner == repo and etag not in used])
         sync_dir(cache.repo_dir(repo) / "blobs")
 
 
@@ -443,9 +443,7 @@ def _clear(
             folders = []
             for where, folder, others in top.walk():
                 folders.append(where)
-                for each in others:
-                    if ours(folder, each, where):
-                        folder.unlink(each)
+                abreast(folder.unlink, [each for each in others if ours(folder, each, where)])
             with Way(top) as way:
                 for where in reversed([each for each in folders[1:] if each[0] not in spare]):
                     with contextlib.suppress(OSError):

@@ -26,6 +26,7 @@ from typing import Any
 from modelhub_tui.domain import Limits
 from modelhub_tui.identifiers import BadIdentifier, commit, is_blob_name, repo_id, revision
 from modelhub_tui.service.node import disk_use
+from modelhub_tui.service.node.abreast import abreast
 from modelhub_tui.service.node.cache import TRASH_SUFFIX, Cache, drop_file, repo_of
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.record import Record
@@ -384,23 +385,25 @@ class Trash:
         """Remove one model's blobs for good. Trouble with the disk is put off to the next `maintain()`."""
         others = {blob for each in self._items.values() if each is not row for blob in each.blobs}
         self._put(replace(row, stage=Stage.FREEING))
-        won = 0
+        sizes: list[int] = []
+
+        def drop(blob: Blob) -> None:
+            path = self._cache.trashed(*blob)
+            size = disk_use.freed_by_removing(path)
+            drop_file(path)
+            sizes.append(size)
+
         try:
             with self._cache.claims.alone():
-                for blob in row.blobs:
-                    if blob not in others:
-                        path = self._cache.trashed(*blob)
-                        size = disk_use.freed_by_removing(path)
-                        drop_file(path)
-                        won += size
+                abreast(drop, [blob for blob in row.blobs if blob not in others])
                 for repo in {repo for repo, _ in row.blobs}:
                     tidy(self._cache, repo)
         except OSError as error:
             log.warning("%s cannot be freed yet: %s", row.name, error)
             self._measure()
-            return won
+            return sum(sizes)
         self._drop(row.name)
-        if won:
+        if won := sum(sizes):
             log.info("%s is gone for good: %s freed", row.name, human_size(won))
         return won
 
