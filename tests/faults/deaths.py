@@ -67,6 +67,7 @@ def roll_back(rig: Rig, who: str, how: str, *, doomed: str | None = None) -> Non
     """
     rig.note(f"roll back {who} {how}")
     moving, state = not settled(rig), rig.machine.settings.state_dir
+    registered = {name for name, model in rig.models().items() if model["registered"]} - {doomed}
     mine = {name: each.repo for each, name in zip(rig.plan.models, rig.names, strict=True) if name}
     whole = {name: paths for name, paths in whole_now(rig).items() if name in mine}
     at = time.monotonic()
@@ -83,26 +84,16 @@ def roll_back(rig: Rig, who: str, how: str, *, doomed: str | None = None) -> Non
     rig.went_back = rig.went_back or bool(went_back)
     rig.scenes["roll back"] += 1
     said = command(rig, "list", "--json")
-    if said.code or (models_went(before, state) and "database" not in said.err):
-        what = f"{who} {how}: the command that started the service said {said.err!r} and ended with {said.code}"
-        raise Violation("false", f"{what}\n{rig.machine.output()}")
     rig.machine.attach()
+    forgotten = registered - {name for name, model in rig.models().items() if model["registered"]}
+    if said.code or (forgotten and "database" not in said.err):
+        what = f"the command that started the service said {said.err!r} and ended with {said.code}"
+        raise Violation("false", f"{who} {how}, without {sorted(forgotten)}: {what}\n{rig.machine.output()}")
     survived(whole, f"{who} {how}")
     first_answer(rig, {mine[name] for name in whole})
     _reclaim(rig, set(whole), doomed)
     if moving:
         recovered(rig, at)
-
-
-def models_went(before: dict[str, list[str] | None], state: Path) -> bool:
-    """Whether the router's database tells of other models than it did, or of none."""
-    if "router" not in before or before["router"] is None:
-        return False
-
-    def told(lines: list[str] | None) -> set[str]:
-        return {line for line in lines or () if line.startswith('INSERT INTO "models"')}
-
-    return bool(told(before["router"]) - told(words(state, "router")))
 
 
 def _reclaim(rig: Rig, whole: set[str], doomed: str | None) -> None:
