@@ -103,6 +103,7 @@ def cross(rig: Rig, seed: float, count: int = 8, *, meanwhile: Callable[[], None
     names = tuple(name for name in rig.names if name)[:3]
     if not names:
         return
+    paused = {name: bool(model["paused"]) for name, model in rig.models().items()}
     hands = [Hand(rig, random.Random(f"{seed} {which}"), names, count) for which in range(2)]
     threads = [threading.Thread(target=each.run, name=f"hand {n}") for n, each in enumerate(hands)]
     for each in threads:
@@ -119,7 +120,7 @@ def cross(rig: Rig, seed: float, count: int = 8, *, meanwhile: Callable[[], None
     done = [order for each in hands for order in each.done]
     rig.commands.update(f"{each.what} beside another" for each in done)
     for name in names:
-        _compare(rig, name, [each for each in done if each.name == name])
+        _compare(rig, name, [each for each in done if each.name == name], paused[name])
 
 
 def last_ones(orders: list[Order]) -> list[Order]:
@@ -134,7 +135,7 @@ def possible(orders: list[Order], adds: frozenset[str], removes: frozenset[str],
     return after if any(each.sure for each in telling) else after | {before}
 
 
-def _compare(rig: Rig, name: str, orders: list[Order]) -> None:
+def _compare(rig: Rig, name: str, orders: list[Order], before: bool) -> None:
     model = rig.models().get(name)
     registered = model is not None and model["status"] != "deleting"
     may = possible(orders, _ADDS, _REMOVES, True)
@@ -143,7 +144,7 @@ def _compare(rig: Rig, name: str, orders: list[Order]) -> None:
         raise Violation("lost", f"{name} is {'' if registered else 'not '}registered after\n{told}\n{model}")
     if registered and model is not None and not any(each.what in _ADDS | _REMOVES for each in orders):
         # Whether it is paused was told before it became whole; then it does not matter.
-        paused = possible(orders, frozenset({"pause"}), frozenset({"resume"}), False)
+        paused = possible(orders, frozenset({"pause"}), frozenset({"resume"}), before)
         if model["status"] != "ready" and model["paused"] not in paused:
             told = "\n".join(map(str, orders))
             raise Violation("lost", f"{name} is {'' if model['paused'] else 'not '}paused after\n{told}")
