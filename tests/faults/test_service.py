@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.machine import PATIENCE_S, Machine
-from tests.faults.residue import left_behind
+from tests.faults.residue import anything, left_behind
 from tests.faults.witness import Witness, content_is_right
 from tests.hub import MIB, Generated, HubRepo, LoopbackHub
 from tests.tty import Terminal
@@ -155,6 +155,24 @@ def test_a_clock_that_jumps_an_hour_changes_nothing(tmp_path: Path) -> None:
             ahead = datetime.fromisoformat(last).timestamp() - time.time()
             assert ahead > 3600, "both processes did have that other clock"
         assert left_behind(machine.cache) == []
+
+
+def test_what_was_deleted_twice_while_the_node_was_away_is_freed_once_for_all(tmp_path: Path) -> None:
+    """The node then has it in its trash by the first registration, and is told to free what was deleted second."""
+    away = {"restart_base_s": 3.0, "restart_cap_s": 3.0}
+    with LoopbackHub() as hub, Machine(tmp_path, hub, tuning=away) as machine:
+        name = machine.register(model(hub, "twice", MIB).id)
+        machine.wait_whole(name)
+        machine.kill_node()
+        for undo in (True, False):
+            machine.delete(name, "cancel=true&keep=true")
+            machine.ask("POST", f"/v0/models/{name.replace('/', '%2F')}/restore") if undo else machine.register(name)
+        machine.delete(name, "cancel=true&keep=true")
+        machine.wait_gone(name)
+        assert [each["name"] for each in machine.ask("GET", "/v0/trash")] == [name]
+        machine.ask("DELETE", "/v0/trash")
+        machine.until(lambda: not anything(machine.cache), "it is freed", 20)
+        assert machine.ask("GET", "/v0/trash") == []
 
 
 def test_two_dashboards_and_three_commands_share_one_transfer(tmp_path: Path) -> None:

@@ -260,7 +260,8 @@ class Router:
         """
 
         def work(draft: Draft) -> Registration:
-            record = self.registry.enter(draft, self.trash.get(name))
+            kept = self.trash.get(name)
+            record = self.registry.enter(draft, kept.after(kept))
             draft.unbin(record.name)
             return record
 

@@ -7,7 +7,7 @@ record is about, and what becomes a path, must have its form, or the record is r
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 from pydantic import ValidationError
@@ -30,6 +30,7 @@ MAX_TEMPLATE = 200_000
 _INT53 = 2**53 - 1
 _IDENTITY = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
 _MOST_WORDS = 100
+_MOST_EARLIER = 20
 
 
 class BadRecord(ValueError):
@@ -110,11 +111,18 @@ class Registration:
     """Place in the order in which nodes take models up; a smaller number goes first."""
     id: str = ""
     """Of this registration, and of no other: what a removal names. Registered again, a model gets another one."""
+    earlier: tuple[str, ...] = ()
+    """Of registrations of the same name, deleted before: a node that was away then has their files in its trash."""
 
     def to_json(self) -> dict[str, Any]:
         """A dict that `from_json` reads back."""
         told = {name: getattr(self, name) for name in self.__slots__}
         return {**told, "files": [each.to_json() for each in self.files]}
+
+    def after(self, before: Registration) -> Self:
+        """This one, with what is known of the one that was deleted under the same name before it."""
+        ids = dict.fromkeys(filter(None, (*before.earlier, before.id, *self.earlier)))
+        return replace(self, earlier=tuple(ids)[-_MOST_EARLIER:])
 
     @classmethod
     def from_json(cls, raw: object) -> Self:
@@ -163,6 +171,7 @@ class Registration:
             registered_at=_moment(raw.get("registered_at")),
             queue=float(queue),
             id=raw["id"] if is_identity(raw.get("id")) else "",
+            earlier=_identities(raw.get("earlier")),
             **flags,
         )
 
@@ -293,6 +302,10 @@ def _line(value: object) -> str:
 def _paths(value: object) -> tuple[str, ...]:
     found = value if isinstance(value, list | tuple) else ()
     return tuple(clean(each, 8192) for each in found if isinstance(each, str))
+
+
+def _identities(value: object) -> tuple[str, ...]:
+    return tuple(filter(is_identity, value[-_MOST_EARLIER:])) if isinstance(value, list | tuple) else ()
 
 
 def _lines(value: object) -> tuple[str, ...]:

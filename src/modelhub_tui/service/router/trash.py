@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from modelhub_tui.domain import Limits, Trashed
 from modelhub_tui.service.router.errors import Refused
@@ -58,7 +59,8 @@ class Trash:
 
     def put(self, draft: Draft, record: Registration) -> None:
         """Keep the registration of a model that an order deletes."""
-        draft.bin(record, self._now())
+        before = self._registry.binned.get(record.name)
+        draft.bin(record if before is None else record.after(before[0]), self._now())
 
     def get(self, name: str) -> Registration:
         """The registration of a deleted model.
@@ -75,7 +77,8 @@ class Trash:
     def free(self, draft: Draft, record: Registration) -> None:
         """Forget a deleted model, and have nodes free its bytes."""
         draft.unbin(record.name)
-        draft.remove(record, keep=False)
+        for each in dict.fromkeys((*record.earlier, record.id)):
+            draft.remove(replace(record, id=each), keep=False)
 
     async def empty(self, name: str | None = None) -> None:
         """Free a deleted model for good, or all of them.
