@@ -333,7 +333,7 @@ def test_another_process_at_the_folder_is_not_waited_for_long(home: Home) -> Non
     ids=["a row", "its count", "a look", "a setting"],
 )
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "another thread"])
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(60, method="thread")  # a signal does not end a statement
 def test_work_without_end_that_is_planted_while_it_is_open_is_interrupted_and_set_aside(
     home: Home, monkeypatch: pytest.MonkeyPatch, planted: tuple[str, ...], connected: bool
 ) -> None:
