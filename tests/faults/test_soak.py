@@ -169,7 +169,7 @@ def test_a_command_that_does_not_end_is_a_violation(tmp_path: Path, monkeypatch:
 @pytest.mark.timeout(300)
 def test_a_small_cycle_with_every_scene_that_needs_no_small_disk(tmp_path: Path) -> None:
     texts = {"config.json": "{}"} | {f"part-{n:02}.txt": f"{n} " * 99 for n in range(30)}
-    steps = ("copy databases", "clock", "hands", "roll back router no log", "look", "roll back node gone")
+    steps = ("copy databases", "clock", "hands", "neighbour", "roll back router no log", "look", "roll back node gone")
     plan = Cycle(
         number=0,
         repos={
@@ -186,7 +186,7 @@ def test_a_small_cycle_with_every_scene_that_needs_no_small_disk(tmp_path: Path)
         throttle_bps=4 * MIB,
         parallel=2,
         slow_s=0.02,
-        shared=(),
+        shared=(0,),
     )
     cache = tmp_path / "hub"
     with LoopbackHub() as hub:
@@ -199,8 +199,8 @@ def test_a_small_cycle_with_every_scene_that_needs_no_small_disk(tmp_path: Path)
         finally:
             for each in (machine, second):
                 each.stop()
-        assert rig.scenes == {"clock jump": 1, "two clients": 1, "roll back": 2}
+        assert rig.scenes == {"clock jump": 1, "two clients": 1, "neighbour": 1, "roll back": 2}
         assert rig.kill_counts == {"service": 2, "node": 1}
         assert {"list", "local", "rm"} <= rig.commands.keys() and rig.longest[0] < commands.LIMIT_S
-        # Both after the pulls, and what was taken back once more.
-        assert rig.files_verified == 33 + 1
+        # Both after the pulls, what was taken back twice: after the deletions, and after those of the neighbour.
+        assert rig.files_verified == 33 + 1 + 1
