@@ -350,8 +350,8 @@ def test_any_record_is_read_or_refused_and_what_is_read_can_be_told(data: st.Dat
 
 def test_a_real_service_lives_with_bad_rows_and_lets_go_of_nothing(tmp_path: Path) -> None:
     with LoopbackHub() as hub:
-        for name in ("one", "two", "three"):
-            hub.add(HubRepo(f"acme/{name}", {"m.gguf": Generated(300_000, seed=len(name))}))
+        for seed, name in enumerate(("one", "two", "three")):
+            hub.add(HubRepo(f"acme/{name}", {"m.gguf": Generated(300_000, seed=seed)}))
         machine = Machine(tmp_path, hub)
         with machine:
             names = [machine.register(f"acme/{name}") for name in ("one", "two")]
@@ -377,8 +377,10 @@ def test_a_real_service_lives_with_bad_rows_and_lets_go_of_nothing(tmp_path: Pat
                 process = machine.cli("rm", "--yes", name)
                 out, err = process.communicate(timeout=60)
                 assert process.returncode == 0, out + err
-            assert machine.models().keys() == {"acme/two", "acme/three"}
-            machine.until(lambda: not (machine.cache / "models--acme--one" / "blobs").exists(), "its files go")
+                assert "Files of it on a disk stay." in out, out
+            assert not [name for name, each in machine.models().items() if each["unusable"]]
+            # Nobody knows any more for which registration a node holds the files: they are not deleted.
+            assert {*files} <= {*machine.cache.rglob("*")}
 
 
 def test_doctor_reads_a_database_of_any_age(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def _limits(connect: Connect, catalog: tuple[CatalogEntry, ...], patience: Patie
 
 def _said(model: Model, result: _Result) -> str:
     kept, absent = result.kept.get(model.key), result.gone[model.key]
+    if model.unusable:  # nobody knows any more what was registered, so no node is told to remove anything
+        return f"Deleted the record of {handle(model)}. Files of it on a disk stay."
     said = f"Deleted {handle(model)}"
     if shared := also_registered({handle(model): model}):
         said += f". {shared[:-1]}"
