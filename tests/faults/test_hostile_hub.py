@@ -123,10 +123,13 @@ def pull(machine: Machine, repo: str, file: str | None) -> str:
 
 
 def all_at_rest(machine: Machine) -> bool:
-    return all(
-        each["status"] == "ready" or (each["transfers"] and each["transfers"][0]["phase"] in AT_REST)
-        for each in machine.models().values()
-    )
+    """Every model has arrived, has failed, or waits for a while before the hub is asked again."""
+
+    def rests(transfer: dict[str, Any]) -> bool:
+        return transfer["phase"] in AT_REST or (transfer["phase"] == "waiting" and bool(transfer["retry_in_s"]))
+
+    models = machine.models().values()
+    return all(each["status"] == "ready" or any(map(rests, each["transfers"])) for each in models)
 
 
 def look(machine: Machine) -> None:

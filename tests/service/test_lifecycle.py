@@ -227,7 +227,7 @@ def test_a_hundred_programs_at_once_give_one_service(settings: Settings) -> None
     until(lambda: online_node(info), "the node comes online")
     assert sum("modelhub_tui.service.node" in each for each in _commands(settings)) == 1
     left = {each.name for each in settings.state_dir.iterdir()} - {"node"}
-    expected = {"service.json", "service.lock", "service.sock", "start.lock", "service.log"}
+    expected = {"service.json", "service.lock", "service.sock", "start.lock", "service.log", "modelhub.mark"}
     assert left == expected | {"modelhub.db", "modelhub.db-wal", "modelhub.db-shm"}, "no temporary file is left behind"
 
 
