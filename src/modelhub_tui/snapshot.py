@@ -113,6 +113,7 @@ SHAPES: dict[type, dict[str, Any]] = {
         "node_id": _TEXT,
         "verified": _BOOL_OR_NONE,
         "unverified": _TEXTS,
+        "shared_bytes": _INT,
     },
     Node: {
         "id": _TEXT,

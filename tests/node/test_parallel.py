@@ -88,7 +88,7 @@ def test_kill_nine_costs_no_more_than_what_was_on_its_way(
     finally:
         process.kill()
         process.wait()
-    part, mapping = sorted(tmp_path.rglob("*.modelhub.*"), key=lambda each: each.suffix == ".map")
+    part, mapping = sorted(tmp_path.rglob("blobs/*.modelhub.*"), key=lambda each: each.suffix == ".map")
     there = mapped_bytes(mapping, part.stat().st_size, SIZE)
     assert there is not None and SIZE // 3 < there < SIZE
     asked = len(empty_hub.log)

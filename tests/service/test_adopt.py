@@ -82,6 +82,7 @@ async def test_a_found_model_is_listed_with_its_paths_and_adopted_without_the_hu
             "disk_bytes": 1000,
             "verified": None,  # its content is looked at when somebody adopts it
             "unverified": [],
+            "shared_bytes": 0,
         }
     ]
     # Nobody uses it through the router yet, and no node is to fetch it.

@@ -380,6 +380,7 @@ async def test_deleting_waits_for_the_nodes_and_survives_a_restart(tmp_path: Pat
         node = FakeNode(service.node)
         await node.register()
         told = {"path": "/m/x.gguf", "paths": ["/m/x.gguf"], "disk_bytes": 7, "verified": True, "unverified": []}
+        told["shared_bytes"] = 0
         held = {"name": "acme/tiny-gguf", **told}
         await node.beat(transfers=[], placements=[held])
         ready = (await service.models())["acme/tiny-gguf"]

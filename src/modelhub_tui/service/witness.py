@@ -13,6 +13,7 @@ import time
 import uuid
 from pathlib import Path
 
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.small_files import NotAPlainFile, read_small
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,10 @@ class Witness:
         """The database's identity and the number of its last write; None if nobody wrote that down."""
         try:
             identity, count = read_small(self.path, _LIMIT_BYTES).decode("ascii").split()
-            return (identity, int(count)) if count.isdecimal() else None
         except (OSError, NotAPlainFile, ValueError):
             return None
+        number = whole_number(count)
+        return None if number is None else (identity, number)
 
     def write(self, identity: str, count: int) -> None:
         """Say how far the database has come. Trouble is logged: the database itself is what counts."""

@@ -22,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.service.node.manifest import File
 from modelhub_tui.service.node.progress import History
 from modelhub_tui.service.witness import Witness, is_empty, is_no_file, set_aside
@@ -320,7 +321,7 @@ def _counted(db: sqlite3.Connection) -> tuple[str, int]:
     identity, opened = told.get("identity"), told.get("opened", "")
     if not isinstance(identity, str) or not identity.isalnum():
         identity = uuid.uuid4().hex
-    count = int(opened) + 1 if isinstance(opened, str) and opened.isdecimal() and len(opened) < 18 else 1
+    count = (whole_number(opened) or 0) + 1
     values = [("identity", identity), ("opened", str(count))]
     try:
         db.executemany("INSERT OR REPLACE INTO settings(key, value) VALUES (?, ?)", values)

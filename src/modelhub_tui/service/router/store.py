@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from modelhub_tui.identifiers import whole_number
 from modelhub_tui.service.router import rows
 from modelhub_tui.service.router.records import is_identity
 from modelhub_tui.service.router.rows import SCHEMA_VERSION, Rows, Write, read_rows
@@ -295,8 +296,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 def _count(db: sqlite3.Connection) -> int:
     """How many changes were written to a database."""
-    told = _value(db, "count") or ""
-    return int(told) if told.isdecimal() and len(told) < 20 else 0
+    return whole_number(_value(db, "count")) or 0
 
 
 def _value(db: sqlite3.Connection, key: str) -> str | None:
